@@ -1,0 +1,82 @@
+"""The towers of CLIP, each a unimodal model: open_clip's and transformers'.
+
+The dual model has no row: hand over its tower (`clip.visual`; `clip.text` of a model built with
+`force_custom_text=True`).
+"""
+
+from __future__ import annotations
+
+from mi2p_inject.adapters import inputs
+from mi2p_inject.adapters.row import Adapter, Readout
+from mi2p_inject.layout import Axes, Layout
+
+MAP = Layout(Axes.NCHW)
+TOKENS = Layout(Axes.NLC)
+LAST_HIDDEN = Layout(Axes.NLC, element="last_hidden_state")
+
+RESNET = Adapter(
+    name="clip_resnet",
+    library="open_clip",
+    modality="image",
+    classes=("open_clip.modified_resnet.ModifiedResNet",),
+    sites=("layer1", "layer2", "layer3", "layer4"),
+    layout=MAP,
+    readout=Readout(MAP, path="layer4", pooled="mean"),
+    inputs=inputs.clip_image,
+    heads=8,
+)
+
+# The features are those before `ln_post`, as transformers' CLIPVisionModel gives them: behind it, towers that pool
+# first (CLIPA, CoCa) have no patches left.
+VIT = Adapter(
+    name="clip_vit",
+    library="open_clip",
+    modality="image",
+    classes=("open_clip.transformer.VisionTransformer",),
+    sites=("transformer.resblocks.*",),
+    layout=TOKENS,
+    readout=Readout(TOKENS, path="transformer", pooled="cls"),
+    inputs=inputs.clip_image,
+    patches=1,
+    heads=12,
+)
+
+# 8 heads: the tower is 512 wide.
+TEXT = Adapter(
+    name="clip_text",
+    library="open_clip",
+    modality="text",
+    classes=("open_clip.transformer.TextTransformer",),
+    sites=("transformer.resblocks.*",),
+    layout=TOKENS,
+    readout=Readout(TOKENS, path="ln_final", mask=inputs.until_end_of_text, pooled="eot"),
+    inputs=inputs.clip_text,
+    heads=8,
+)
+
+HF_IMAGE = Adapter(
+    name="hf_clip_image",
+    library="transformers",
+    modality="image",
+    classes=("transformers.models.clip.modeling_clip.CLIPVisionModel",),
+    sites=("encoder.layers.*",),
+    layout=TOKENS,
+    readout=Readout(LAST_HIDDEN, pooled="cls"),
+    inputs=inputs.hf_image,
+    patches=1,
+    heads=12,
+)
+
+HF_TEXT = Adapter(
+    name="hf_clip_text",
+    library="transformers",
+    modality="text",
+    classes=("transformers.models.clip.modeling_clip.CLIPTextModel",),
+    sites=("encoder.layers.*",),
+    layout=TOKENS,
+    readout=Readout(LAST_HIDDEN, mask=inputs.hf_clip_mask, pooled="eot"),
+    inputs=inputs.hf_text,
+    heads=8,
+)
+
+ROWS: tuple[Adapter, ...] = (RESNET, VIT, TEXT, HF_IMAGE, HF_TEXT)

@@ -1,0 +1,80 @@
+"""transformers' image encoders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from mi2p_inject.adapters import inputs
+from mi2p_inject.adapters.row import Adapter, Readout
+from mi2p_inject.layout import Axes, Layout
+
+TOKENS = Layout(Axes.NLC)
+LAST_TOKENS = Layout(Axes.NLC, element="last_hidden_state")
+LAST_MAP = Layout(Axes.NCHW, element="last_hidden_state")
+
+
+def class_and_registers(model: nn.Module) -> int:
+    """The class token and the register tokens of DINOv2 with registers."""
+    config: Any = model.config
+    return 1 + int(config.num_register_tokens)
+
+
+def vit(name: str, cls: str, sites: str, patches: int | Callable[[nn.Module], int]) -> Adapter:
+    """A plain vision transformer: layers that give tokens (B, prefix + patches, D)."""
+    return Adapter(
+        name=name,
+        library="transformers",
+        modality="image",
+        classes=(cls,),
+        sites=(sites,),
+        layout=TOKENS,
+        readout=Readout(LAST_TOKENS, pooled="cls"),
+        inputs=inputs.hf_image,
+        patches=patches,
+        heads=12,
+    )
+
+
+VIT = vit("hf_vit", "transformers.models.vit.modeling_vit.ViTModel", "layers.*", 1)
+DEIT = vit("hf_deit", "transformers.models.deit.modeling_deit.DeiTModel", "layers.*", 2)
+DINOV2 = vit("hf_dinov2", "transformers.models.dinov2.modeling_dinov2.Dinov2Model", "encoder.layer.*", 1)
+DINOV2_REGISTERS = vit(
+    "hf_dinov2_registers",
+    "transformers.models.dinov2_with_registers.modeling_dinov2_with_registers.Dinov2WithRegistersModel",
+    "encoder.layer.*",
+    class_and_registers,
+)
+
+# A stage gives (tokens after its downsampling, the same as a map, attentions); only the first goes on to the next one.
+SWIN = Adapter(
+    name="hf_swin",
+    library="transformers",
+    modality="image",
+    classes=("transformers.models.swin.modeling_swin.SwinModel",),
+    sites=("encoder.layers.*",),
+    layout=Layout(Axes.NLC, element=0),
+    readout=Readout(LAST_TOKENS, pooled="mean"),
+    inputs=inputs.hf_image,
+    patches=0,
+    heads=8,
+)
+
+CONVNEXT = Adapter(
+    name="hf_convnext",
+    library="transformers",
+    modality="image",
+    classes=(
+        "transformers.models.convnext.modeling_convnext.ConvNextModel",
+        "transformers.models.convnextv2.modeling_convnextv2.ConvNextV2Model",
+    ),
+    sites=("encoder.stages.*",),
+    layout=Layout(Axes.NCHW),
+    readout=Readout(LAST_MAP, pooled="mean"),
+    inputs=inputs.hf_image,
+    heads=8,
+)
+
+ROWS: tuple[Adapter, ...] = (VIT, DEIT, DINOV2, DINOV2_REGISTERS, SWIN, CONVNEXT)

@@ -1,0 +1,85 @@
+"""transformers' text encoders.
+
+ALBERT has no row on purpose: one layer, shared, fires many times in a forward, so there is no middle layer to name.
+"""
+
+from __future__ import annotations
+
+from mi2p_inject.adapters import inputs
+from mi2p_inject.adapters.row import Adapter, MaskReader, Pooling, Readout
+from mi2p_inject.layout import Axes, Layout
+
+TOKENS = Layout(Axes.NLC)
+IN_TUPLE = Layout(Axes.NLC, element=0)
+LAST_HIDDEN = Layout(Axes.NLC, element="last_hidden_state")
+
+
+def text(
+    name: str,
+    classes: tuple[str, ...],
+    sites: str,
+    layout: Layout = TOKENS,
+    pooled: Pooling = "bert",
+    mask: MaskReader = inputs.attention_mask,
+) -> Adapter:
+    """A text encoder: layers that give tokens, the last hidden state as features, the tokenizer's mask."""
+    return Adapter(
+        name=name,
+        library="transformers",
+        modality="text",
+        classes=classes,
+        sites=(sites,),
+        layout=layout,
+        readout=Readout(LAST_HIDDEN, mask=mask, pooled=pooled),
+        inputs=inputs.hf_text,
+        heads=12,
+    )
+
+
+# MiniLM and most sentence encoders are BertModels.
+BERT = text("bert", ("transformers.models.bert.modeling_bert.BertModel",), "encoder.layer.*")
+
+ROBERTA = text(
+    "roberta",
+    (
+        "transformers.models.roberta.modeling_roberta.RobertaModel",
+        "transformers.models.xlm_roberta.modeling_xlm_roberta.XLMRobertaModel",
+        "transformers.models.camembert.modeling_camembert.CamembertModel",
+    ),
+    "encoder.layer.*",
+)
+
+DISTILBERT = text(
+    "distilbert",
+    ("transformers.models.distilbert.modeling_distilbert.DistilBertModel",),
+    "transformer.layer.*",
+    pooled="cls",
+)
+
+# A tuple of one or two: attentions join when they are asked for.
+MPNET = text("mpnet", ("transformers.models.mpnet.modeling_mpnet.MPNetModel",), "encoder.layer.*", IN_TUPLE)
+
+# A tuple of two, always. A convolution after the first layer (v2-xlarge) runs after the hook, so it hears the residual.
+DEBERTA_V2 = text(
+    "deberta_v2",
+    ("transformers.models.deberta_v2.modeling_deberta_v2.DebertaV2Model",),
+    "encoder.layer.*",
+    IN_TUPLE,
+    pooled="cls",
+)
+
+MODERNBERT = text(
+    "modernbert", ("transformers.models.modernbert.modeling_modernbert.ModernBertModel",), "layers.*", pooled="cls"
+)
+
+# The one encoder that computes length first; its output is batch first again. Padding stands on the left.
+XLNET = text(
+    "xlnet",
+    ("transformers.models.xlnet.modeling_xlnet.XLNetModel",),
+    "layer.*",
+    Layout(Axes.LNC, element=0),
+    pooled="last",
+    mask=inputs.xlnet_mask,
+)
+
+ROWS: tuple[Adapter, ...] = (BERT, ROBERTA, DISTILBERT, MPNET, DEBERTA_V2, MODERNBERT, XLNET)

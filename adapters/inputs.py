@@ -1,0 +1,129 @@
+"""Small example inputs for the dry run, family by family: (args, kwargs), batch of two, real shapes, no content."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mi2p_inject.adapters.row import Inputs
+
+TEXT_LENGTH = 16
+"""Tokens of an example text: long enough for every architecture's shortest window, short enough to cost nothing."""
+
+
+def timm_image(model: nn.Module) -> Inputs:
+    """An image as a timm model's own configuration asks for it."""
+    configuration = getattr(model, "pretrained_cfg", None) or {"input_size": (3, 224, 224)}
+    height, width = configuration["input_size"][1:]
+    fixed = getattr(getattr(model, "patch_embed", None), "img_size", None)
+    if fixed is not None:
+        height, width = fixed
+    return (torch.zeros(2, image_channels(model), height, width),), {}
+
+
+def clip_image(model: nn.Module) -> Inputs:
+    """An image for an open_clip tower."""
+    size = getattr(model, "image_size", 224)
+    height, width = size if isinstance(size, (tuple, list)) else (size, size)
+    return (torch.zeros(2, 3, height, width),), {}
+
+
+def clip_text(model: nn.Module) -> Inputs:
+    """Token ids for an open_clip text tower, always of its full context length."""
+    ids = torch.ones(2, int(model.context_length), dtype=torch.long)  # type: ignore[arg-type]
+    ids[:, -1] = int(model.vocab_size) - 1  # type: ignore[arg-type]
+    return (ids,), {}
+
+
+def hf_text(model: nn.Module) -> Inputs:
+    """Token ids and their mask for a transformers text model."""
+    ids = torch.ones(2, TEXT_LENGTH, dtype=torch.long)
+    return (), {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+
+def hf_image(model: nn.Module) -> Inputs:
+    """Pixel values for a transformers vision model."""
+    config: Any = model.config
+    size = getattr(config, "image_size", None) or 224
+    height, width = size if isinstance(size, (tuple, list)) else (size, size)
+    return (), {"pixel_values": torch.zeros(2, getattr(config, "num_channels", 3), height, width)}
+
+
+def hf_wave(model: nn.Module) -> Inputs:
+    """Half a second of sound at 16 kHz."""
+    return (), {"input_values": torch.zeros(2, 8000)}
+
+
+def hf_spectrogram(model: nn.Module) -> Inputs:
+    """A log-mel spectrogram (B, frames, mel bins)."""
+    config: Any = model.config
+    return (), {"input_values": torch.zeros(2, config.max_length, config.num_mel_bins)}
+
+
+def image_channels(model: nn.Module) -> int:
+    """Input channels: those of the first convolution."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            return module.in_channels
+    return 3
+
+
+def argument(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], name: str) -> Any:
+    """What a call gave for one parameter of `forward`, by name or by position; None where it gave nothing."""
+    if name in kwargs or not args:
+        return kwargs.get(name)
+    names = [*inspect.signature(type(model).forward).parameters][1:]
+    place = names.index(name) if name in names else len(args)
+    return args[place] if place < len(args) else None
+
+
+def attention_mask(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], features: Tensor) -> Tensor | None:
+    """The mask a tokenizer gives; None where the batch has none, as transformers then takes all tokens as real."""
+    mask: Tensor | None = argument(model, args, kwargs, "attention_mask")
+    return mask
+
+
+def xlnet_mask(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], features: Tensor) -> Tensor | None:
+    """XLNet takes either a tokenizer's mask or its negative, `input_mask`."""
+    padding: Tensor | None = argument(model, args, kwargs, "input_mask")
+    return attention_mask(model, args, kwargs, features) if padding is None else padding.eq(0)
+
+
+def until_end_of_text(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], features: Tensor) -> Tensor:
+    """The ids of an open_clip tower are padded after the end-of-text token, by default the one of the largest id."""
+    ids: Tensor = argument(model, args, kwargs, "text")
+    pooling = getattr(model, "pool_type", "argmax")
+    if pooling not in ("argmax", "eos"):  # a bidirectional tower, SigLIP for one: nothing marks the end but the padding
+        return ids.ne(int(model.pad_id))  # type: ignore[arg-type]
+    return _up_to_first(ids, ids.amax(1, keepdim=True) if pooling == "argmax" else model.eos_id)
+
+
+def hf_clip_mask(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], features: Tensor) -> Tensor:
+    """The tokenizer's mask; without one the tokens up to the end of the text, which is all the causal tower reads."""
+    mask = attention_mask(model, args, kwargs, features)
+    if mask is not None:
+        return mask
+    ids: Tensor = argument(model, args, kwargs, "input_ids")
+    config: Any = model.config
+    legacy = config.eos_token_id == 2  # written into the configurations of the first conversions; the model knows
+    return _up_to_first(ids, ids.amax(1, keepdim=True) if legacy else config.eos_token_id)
+
+
+def downsampled_mask(
+    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], features: Tensor
+) -> Tensor | None:
+    """Wav2Vec2-like encoders: the mask of the samples, carried to the frames that the convolutions leave."""
+    mask = attention_mask(model, args, kwargs, features)
+    if mask is None:
+        return None
+    frames: Tensor = model._get_feature_vector_attention_mask(features.shape[1], mask)  # type: ignore[operator]
+    return frames
+
+
+def _up_to_first(ids: Tensor, end: Any) -> Tensor:
+    """True up to and with the first end token of each row; a row without one is real throughout."""
+    is_end = ids.eq(end).long()
+    return (is_end.cumsum(1) - is_end).eq(0)

@@ -1,0 +1,100 @@
+"""The row: what the toolkit must know of an architecture that its tensors do not tell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from mi2p_inject.errors import AdapterError
+from mi2p_inject.layout import Axes, Layout
+
+Library = Literal["timm", "transformers", "open_clip", "other"]
+Modality = Literal["image", "text", "audio"]
+Pooling = Literal["mean", "cls", "last", "eot", "bert"]
+Inputs = tuple[tuple[Any, ...], dict[str, Any]]
+InputMaker = Callable[[nn.Module], Inputs]
+MaskReader = Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Tensor], "Tensor | None"]
+
+
+@dataclass(frozen=True)
+class Readout:
+    """Where an encoder's features come out.
+
+    Args:
+        layout: how they are stored.
+        call: the method to call: "forward" (as the module itself is called, hooks included) or another.
+        path: a submodule whose output to take, or "" for what the call returns.
+        mask: a function (encoder, args, kwargs, features) -> (B, L) mask, None where every token is real.
+        pooled: how the features become one vector a sample, the input of a classification head: "mean" over space or
+            real tokens, "cls" the first token, "last" the last real token, "eot" the end-of-text token (the largest
+            id), "bert" the first token through the encoder's own pooler.
+    """
+
+    layout: Layout
+    call: str = "forward"
+    path: str = ""
+    mask: MaskReader | None = None
+    pooled: Pooling = "mean"
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """One architecture.
+
+    Args:
+        name: short, unique, as its users call it: "bert", "densenet".
+        library: whose classes these are.
+        modality: what the backbone reads.
+        classes: full names of the classes this row speaks for; subclasses included, a subclass's own row wins.
+        sites: patterns of the default sites' paths, in firing order: `*` stands for one path segment.
+        layout: how every site stores its hidden state.
+        readout: where the features of the whole encoder come out.
+        inputs: makes small example inputs for such a model: (args, kwargs).
+        patches: prefix tokens before the patch grid of an image transformer, a number or a function of the model;
+            None where tokens are not patches.
+        heads: attention heads of a unit by default.
+
+    Raises:
+        AdapterError: the row contradicts itself.
+
+    Example:
+        >>> from mi2p_inject.adapters import adapters
+        >>> row = next(row for row in adapters() if row.name == "densenet")
+        >>> row.sites[0], row.layout.axes.value, row.heads
+        ('features.denseblock1', 'NCHW', 8)
+    """
+
+    name: str
+    library: Library
+    modality: Modality
+    classes: tuple[str, ...]
+    sites: tuple[str, ...]
+    layout: Layout
+    readout: Readout
+    inputs: InputMaker
+    patches: int | Callable[[nn.Module], int] | None = None
+    heads: int = 8
+
+    def __post_init__(self) -> None:
+        spatial = self.layout.axes in (Axes.NCHW, Axes.NHWC)
+        tokens_only = ("cls", "last", "eot", "bert")
+        wrong = (
+            (not self.name or not self.classes or not self.sites, "a name, a class and a site at least"),
+            (any("." not in name for name in self.classes), "classes by their full names, module.Class"),
+            (spatial and self.patches is not None, "patches= only with token layouts"),
+            (self.layout.grid is not None or self.layout.prefix > 0, "grid and prefix left to patches= and the probe"),
+            (self.readout.layout.axes is Axes.NCHW and self.readout.pooled in tokens_only, "pooled='mean' for a map"),
+            (self.heads < 1, "at least one head"),
+        )
+        for bad, rule in wrong:
+            if bad:
+                raise AdapterError(
+                    f"adapter row {self.name!r} contradicts itself", expected=rule, given=repr(self), fix="mend the row"
+                )
+
+    def prefix_tokens(self, model: nn.Module) -> int | None:
+        """Prefix tokens of this model, None where its tokens are not patches."""
+        return self.patches(model) if callable(self.patches) else self.patches

@@ -1,0 +1,54 @@
+"""timm's image transformers."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from mi2p_inject.adapters import inputs
+from mi2p_inject.adapters.row import Adapter, Pooling, Readout
+from mi2p_inject.layout import Axes, Layout
+
+TOKENS = Layout(Axes.NLC)
+CHANNELS_LAST = Layout(Axes.NHWC)
+
+
+def prefix_tokens(model: nn.Module) -> int:
+    """Class, distillation and register tokens before the patches, as timm counts them."""
+    return int(model.num_prefix_tokens)  # type: ignore[arg-type]
+
+
+def vit(name: str, cls: str, pooled: Pooling) -> Adapter:
+    """A plain vision transformer: blocks that give tokens (B, prefix + patches, D)."""
+    return Adapter(
+        name=name,
+        library="timm",
+        modality="image",
+        classes=(cls,),
+        sites=("blocks.*",),
+        layout=TOKENS,
+        readout=Readout(TOKENS, call="forward_features", pooled=pooled),
+        inputs=inputs.timm_image,
+        patches=prefix_tokens,
+        heads=12,
+    )
+
+
+# ViT, DeiT (the distilled class is a subclass), DeiT-III, DINO and DINOv2 are this one class.
+VIT = vit("vit", "timm.models.vision_transformer.VisionTransformer", "cls")
+
+# EVA-02 and DINOv3: rotary positions, and a head that reads the mean of the patches.
+EVA = vit("eva", "timm.models.eva.Eva", "mean")
+
+SWIN = Adapter(
+    name="swin",
+    library="timm",
+    modality="image",
+    classes=("timm.models.swin_transformer.SwinTransformer", "timm.models.swin_transformer_v2.SwinTransformerV2"),
+    sites=("layers.*",),
+    layout=CHANNELS_LAST,
+    readout=Readout(CHANNELS_LAST, call="forward_features", pooled="mean"),
+    inputs=inputs.timm_image,
+    heads=8,
+)
+
+ROWS: tuple[Adapter, ...] = (VIT, EVA, SWIN)

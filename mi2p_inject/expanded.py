@@ -1,0 +1,296 @@
+"""The expanded model: backbone + units + source encoder."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from mi2p_inject.errors import InjectionError, SiteError, SourceError
+from mi2p_inject.features import SourceFeatures, prepare
+from mi2p_inject.hook import Call, Calls, SiteHook
+from mi2p_inject.probe import Inputs
+from mi2p_inject.sites import Site
+from mi2p_inject.source import Source
+from mi2p_inject.units.base import Unit, UnitConfig
+from mi2p_inject.views import ViewSpec
+
+Train = Literal["all", "units"]
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """All that decides the shape of an expanded model, besides its weights: what a checkpoint keeps as JSON."""
+
+    sites: tuple[Site, ...]
+    unit: UnitConfig
+    source: ViewSpec
+    heads: int
+    train: Train
+    strict: bool
+
+
+class ExpandedModel(nn.Module):
+    """A backbone that hears a second modality. Built by `inject` and `load`, not by hand.
+
+    Attributes:
+        backbone: the very model that was injected.
+        units: the plug-ins; the key of the unit at path `a.b` is `a/b`.
+        sites: where they are: path, layout, view.
+
+    Example:
+        >>> import torch
+        >>> from mi2p_inject import ViewSpec, SourceFeatures, inject
+        >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.Flatten(), torch.nn.LazyLinear(2))
+        >>> x = torch.randn(2, 3, 8, 8)
+        >>> _ = net(x)
+        >>> me = inject(net, layers="0", source_spec=ViewSpec.tokens(4), example_inputs=x)
+        >>> torch.equal(me(x, source=SourceFeatures(torch.randn(2, 5, 4))), me(x))
+        True
+        >>> me.eject() is net
+        True
+    """
+
+    backbone: nn.Module
+
+    def __init__(self, backbone: nn.Module, blueprint: Blueprint, source: Source | None, example: Inputs) -> None:
+        super().__init__()
+        self.blueprint = blueprint
+        self.example = example
+        self.calls = Calls()
+        self.source = source
+        self._record = _Record.of(backbone)
+        self.backbone = backbone
+        reference = next(backbone.parameters(), torch.empty(0))
+        self.units = nn.ModuleDict()
+        for site in blueprint.sites:
+            unit = blueprint.unit.build(site.spec, blueprint.source, blueprint.heads)
+            self.units[site.path.replace(".", "/")] = unit.to(reference.device, _floating(reference.dtype))
+        self.train(backbone.training)
+        for name, module in backbone.named_modules():  # `train` above made all alike: give each its own mode back
+            module.training = self._record.modes[name]
+        self._hooks = [
+            _register(backbone, SiteHook(site.path, site.layout, self.unit(site.path), self.calls))
+            for site in blueprint.sites
+        ]
+        if blueprint.train == "units":
+            backbone.requires_grad_(False)
+            self._still_batch_norm()
+        if source is not None:
+            source.freeze()
+        self._watch_over()
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """The hooked modules, in the order of the backbone's modules."""
+        return self.blueprint.sites
+
+    @property
+    def source_encoder(self) -> nn.Module | None:
+        """The frozen encoder of the other modality, if there is one. Not a submodule: see `Source`."""
+        return self.source.encoder if self.source else None
+
+    @property
+    def ejected(self) -> bool:
+        """Whether the backbone has been given back."""
+        return not self._hooks
+
+    def unit(self, path: str) -> Unit:
+        """The unit at a site's path."""
+        unit: Unit = self.units[path.replace(".", "/")]  # type: ignore[assignment]
+        return unit
+
+    def forward(self, *args: Any, source: Any = None, source_mask: Tensor | None = None, **kwargs: Any) -> Any:
+        """What the backbone returns, with the source injected.
+
+        Args:
+            *args: the backbone's own arguments, as are `**kwargs`.
+            source: a batch for the source encoder (tensor, tuple or mapping), or `SourceFeatures`; None: exactly the
+                backbone's output.
+            source_mask: (B,) bool, False for rows whose source is missing: exactly the backbone's output there.
+
+        Raises:
+            SourceError: no source encoder, or a source of the wrong kind, width, batch, device or dtype.
+            SiteError: a site did not fire.
+            InjectionError: the backbone has been ejected.
+        """
+        self._check_live()
+        if source is None:
+            if source_mask is not None:
+                raise SourceError(
+                    "source_mask without a source", expected="both or neither", given="source=None", fix="pass source="
+                )
+            return self.backbone(*args, **kwargs)
+        features = source if isinstance(source, SourceFeatures) else self.encode(source)
+        if features.data.device != self._device():
+            raise SourceError(
+                "the source features are on another device than the units",
+                expected=str(self._device()),
+                given=str(features.data.device),
+                fix="move them: source=features.to(device), or the batch before encoding",
+            )
+        blueprint = self.blueprint
+        call = Call(prepare(features, blueprint.source, self._dtype(), source_mask, blueprint.strict))
+        self.calls.call = call
+        try:
+            output = self.backbone(*args, **kwargs)
+        finally:
+            self.calls.call = None
+        self._check_fired(call)
+        return output
+
+    def encode(self, batch: Any) -> SourceFeatures:
+        """Source features of a batch, reusable: `me(x, source=me.encode(batch))` encodes no second time.
+
+        Raises:
+            SourceError: the model was injected without a source encoder.
+        """
+        if self.source is None:
+            raise SourceError(
+                "this model has no source encoder",
+                expected="source=SourceFeatures(...)",
+                given=type(batch).__name__,
+                fix="pass features, or inject (or load) with source_encoder=",
+            )
+        return self.source.encode(batch)
+
+    def train(self, mode: bool = True) -> ExpandedModel:
+        """As `nn.Module.train`; the source encoder stays in eval mode, and so does a frozen backbone's BatchNorm."""
+        super().train(mode)
+        if self.blueprint.train == "units":
+            self._still_batch_norm()
+        return self
+
+    def trainable_parameters(self) -> Iterator[nn.Parameter]:
+        """The parameters that train under the chosen policy: the units', and with train="all" the backbone's."""
+        return (parameter for parameter in self.parameters() if parameter.requires_grad)
+
+    def summary(self) -> str:
+        """A table of the sites: path, layout, view, heads, parameters, share of the cost; and totals."""
+        from mi2p_inject.summary import summarise
+
+        return summarise(self)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write a checkpoint: `mi2p_config.json` and one safetensors file. See `mi2p_inject.checkpoint.save`."""
+        from mi2p_inject.checkpoint import save
+
+        save(self, folder)
+
+    def eject(self) -> nn.Module:
+        """Give the backbone back: our hooks gone, `requires_grad` and training modes as they were at injection.
+
+        Weights that were trained stay trained. The units stay with this object, which can no longer run.
+
+        Raises:
+            InjectionError: already ejected.
+        """
+        self._check_live()
+        self._finalizer.detach()
+        _remove(self._hooks)
+        self._record.restore(self.backbone, self.blueprint.train)
+        if self.source is not None:
+            self.source.thaw()
+        return self.backbone
+
+    def _check_live(self) -> None:
+        if self.ejected:
+            raise InjectionError(
+                "this expanded model has been ejected",
+                expected="a live one",
+                given="one whose backbone was given back",
+                fix="use the backbone that eject() returned, or inject it again",
+            )
+
+    def _check_fired(self, call: Call) -> None:
+        """Contract 3 at run time: hooks that something has silently disabled are found out at the first forward."""
+        missing = [site.path for site in self.sites if site.path not in call.fired]
+        if not missing or (self.training and len(missing) < len(self.sites) and _drops_layers(self.backbone)):
+            return
+        raise SiteError(
+            "did not fire in this forward, so its unit had no effect",
+            path=missing[0],
+            expected=f"all {len(self.sites)} sites",
+            given=f"{len(call.fired)} fired; silent: {', '.join(missing)}",
+            fix="gradient checkpointing or compilation switched its hooks off: choose modules inside these, or inject first",
+        )
+
+    def _still_batch_norm(self) -> None:
+        for module in self.backbone.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+
+    def _device(self) -> torch.device:
+        return next(self.units.parameters()).device
+
+    def _dtype(self) -> torch.dtype:
+        return next(self.units.parameters()).dtype
+
+    def _apply(self, fn: Any, recurse: bool = True) -> ExpandedModel:
+        super()._apply(fn, recurse)
+        if self.source is not None:
+            self.source.apply(fn)
+        return self
+
+    def _watch_over(self) -> None:
+        """Take our hooks off the backbone when this object goes: a notebook cell run twice leaves no hooks behind."""
+        self._finalizer = weakref.finalize(self, _remove, self._hooks)
+        self._finalizer.atexit = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.__dict__.copy()
+        del state["_finalizer"]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._watch_over()
+
+
+@dataclass(frozen=True)
+class _Record:
+    """What injection may change in a backbone, as it was before."""
+
+    modes: dict[str, bool]
+    requires_grad: dict[str, bool]
+
+    @classmethod
+    def of(cls, backbone: nn.Module) -> _Record:
+        return cls(
+            {name: module.training for name, module in backbone.named_modules()},
+            {name: parameter.requires_grad for name, parameter in backbone.named_parameters()},
+        )
+
+    def restore(self, backbone: nn.Module, train: Train) -> None:
+        for name, module in backbone.named_modules():
+            module.training = self.modes.get(name, module.training)
+        if train == "units":
+            for name, parameter in backbone.named_parameters():
+                parameter.requires_grad_(self.requires_grad.get(name, parameter.requires_grad))
+
+
+def _register(backbone: nn.Module, hook: SiteHook) -> tuple[SiteHook, Any]:
+    # prepend: whoever records hidden states with hooks of their own sees the injected ones
+    return hook, backbone.get_submodule(hook.path).register_forward_hook(hook, prepend=True)
+
+
+def _remove(hooks: list[tuple[SiteHook, Any]]) -> None:
+    for _, handle in hooks:
+        handle.remove()
+    hooks.clear()
+
+
+def _floating(dtype: torch.dtype) -> torch.dtype:
+    """The units' dtype for a backbone's: its own floating type, float32 for a quantised one."""
+    return dtype if dtype.is_floating_point and dtype.itemsize >= 2 else torch.float32
+
+
+def _drops_layers(backbone: nn.Module) -> bool:
+    config = getattr(backbone, "config", None)
+    names: Sequence[str] = ("layerdrop", "encoder_layerdrop", "decoder_layerdrop")
+    return any(getattr(config, name, 0) for name in names)

@@ -1,0 +1,108 @@
+"""The forward hook at a site, and the per-thread call it reads its source from."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from mi2p_inject.errors import RecomputeError, SiteError, SourceError
+from mi2p_inject.features import PreparedSource
+from mi2p_inject.layout import Layout
+from mi2p_inject.units.base import Unit
+
+
+@dataclass
+class Call:
+    """One forward of an expanded model: its source, and the sites that have fired so far."""
+
+    source: PreparedSource
+    fired: list[str] = field(default_factory=list)
+
+
+class Calls(threading.local):
+    """The call each thread is in; None outside a forward with a source. Copies and pickles start empty."""
+
+    call: Call | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Calls, ())
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Calls:
+        return memo.setdefault(id(self), Calls())
+
+
+class SiteHook:
+    """Adds a unit's residual to a module's output, inside a forward of its own expanded model and nowhere else.
+
+    A callable object, not a closure: a deep copy or an unpickled copy of the expanded model carries its own unit.
+
+    Args:
+        path: the site.
+        layout: how its hidden state is stored.
+        unit: what is added.
+        calls: the expanded model's calls, shared by its hooks.
+
+    Raises:
+        SiteError: the site fires twice in one forward.
+        SourceError: batches differ, or source and site are on different devices.
+        RecomputeError: it fires inside a backward pass, where its source is gone.
+    """
+
+    def __init__(self, path: str, layout: Layout, unit: Unit, calls: Calls) -> None:
+        self.path, self.layout, self.unit, self.calls = path, layout, unit, calls
+        self.served = False
+        """Whether any forward with a source and gradients has run: then a recompute may be one of its."""
+
+    def __call__(self, module: nn.Module, args: Any, output: Any) -> Any:
+        call = self.calls.call
+        if call is None:
+            if self.served and _in_backward():
+                raise RecomputeError(
+                    "fired inside a backward pass, where the source of its forward is gone",
+                    path=self.path,
+                    expected="gradient checkpointing outside the site, or none",
+                    given="a checkpointed region that holds the site",
+                    fix="disable gradient checkpointing, or choose sites outside the checkpointed regions",
+                )
+            return None
+        if self.path in call.fired:
+            raise SiteError(
+                "fired twice in one forward",
+                path=self.path,
+                expected="one call of this module in a forward",
+                given="a second one",
+                fix="choose a module that runs once: a shared layer, or a loop over it, cannot be a site",
+            )
+        call.fired.append(self.path)
+        view = self.layout.view(output, self.path)
+        source = call.source
+        if view.shape[0] != source.batch:
+            raise SourceError(
+                "source and backbone have different batches",
+                path=self.path,
+                expected=f"{view.shape[0]} rows of source features",
+                given=f"{source.batch}",
+                fix="pass one source per sample; mark missing ones in source_mask",
+            )
+        if view.device != source.tokens.device:
+            raise SourceError(
+                "the source features are on another device than the backbone",
+                path=self.path,
+                expected=str(view.device),
+                given=str(source.tokens.device),
+                fix="move them: source=features.to(device), or the batch before encoding",
+            )
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            self.served = True
+        own = next(self.unit.parameters()).dtype
+        if view.dtype != own and not torch.is_autocast_enabled(view.device.type):
+            view = view.to(own)
+        return self.layout.add(output, self.unit(view, source), self.path)
+
+
+def _in_backward() -> bool:
+    return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1

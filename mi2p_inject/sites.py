@@ -1,0 +1,146 @@
+"""Sites: the chosen modules with their layout and view, proven by a dry run to fire once and to be heard."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from mi2p_inject.adapters.find import Match
+from mi2p_inject.errors import LayoutError, SiteError
+from mi2p_inject.infer import image_size, infer_layouts, patch_grid
+from mi2p_inject.layout import Axes, Layout
+from mi2p_inject.probe import Inputs, Observation, probe
+from mi2p_inject.select import glob_paths
+from mi2p_inject.views import ViewSpec
+
+View = Literal["auto", "map", "tokens"]
+
+
+@dataclass(frozen=True)
+class Site:
+    """One hooked module of the backbone: its path, how its hidden state is stored, and the view a unit sees."""
+
+    path: str
+    layout: Layout
+    spec: ViewSpec
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready form; `from_json` reads it back."""
+        return {"path": self.path, "layout": self.layout.to_json(), "view": self.spec.to_json()}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Site:
+        """Inverse of `to_json`."""
+        return cls(data["path"], Layout.from_json(data["layout"]), ViewSpec.from_json(data["view"]))
+
+
+def default_paths(model: nn.Module, match: Match | None) -> list[str]:
+    """The default sites of a model's adapter row, in firing order; none without a row."""
+    if match is None:
+        return []
+    paths = [path for path, _ in model.named_modules()]
+    return [path for pattern in match.adapter.sites for path in glob_paths(match.path(pattern), paths)]
+
+
+def find_sites(
+    model: nn.Module,
+    paths: Sequence[str],
+    match: Match | None,
+    inputs: Inputs,
+    view: View = "auto",
+    layout: Layout | Mapping[str, Layout] | None = None,
+) -> tuple[list[Site], Any]:
+    """The sites at some paths of a backbone.
+
+    A path that the adapter row names is read as the row says; any other has its layout inferred (unless `layout` gives
+    it) and is checked to matter: a module whose output the model ignores is refused.
+
+    Args:
+        model: the backbone; it is not touched.
+        paths: chosen modules.
+        match: its adapter row, if any.
+        inputs: example inputs.
+        view: "tokens" sees patch tokens as tokens, "map" insists on a map, "auto" takes what the layout says.
+        layout: the layout of all chosen sites, or of some by path.
+
+    Returns:
+        The sites in the given order, and the model's (fake) output.
+
+    Raises:
+        SiteError: a module never fires, fires more than once, or is ignored.
+        LayoutError: a layout stays ambiguous, or does not fit.
+        ProbeError: the model does not run on the example inputs.
+    """
+    given = dict.fromkeys(paths, layout) if isinstance(layout, Layout) else dict(layout or {})
+    known = set(default_paths(model, match))
+    unknown = [path for path in paths if path not in known]
+    seen, output = probe(model, paths, inputs, effect=bool(unknown))
+    for path in paths:
+        _check_fires(model, seen[path])
+    ask = [path for path in unknown if path not in given]
+    inferred = infer_layouts(model, ask, inputs, seen) if ask else {}
+    sites = []
+    for path in paths:
+        stored = given.get(path) or inferred.get(path) or _row_layout(model, match, seen[path], inputs)
+        if path in unknown:
+            _check_heard(seen[path], stored)
+        stored = stored.as_tokens() if view == "tokens" else stored
+        spec = ViewSpec.of(stored.view(seen[path].output, path))
+        if view not in ("auto", spec.kind):
+            raise LayoutError(
+                f"the site cannot be viewed as {view}", path=path, expected=view, given=str(spec), fix="use view='auto'"
+            )
+        sites.append(Site(path, stored, spec))
+    return sites, output
+
+
+def _row_layout(model: nn.Module, match: Match | None, seen: Observation, inputs: Inputs) -> Layout:
+    if match is None:
+        raise LayoutError(
+            "no layout", path=seen.path, expected="a row or a layout", given="neither", fix="pass layout="
+        )
+    row = match.adapter.layout
+    prefix = match.adapter.prefix_tokens(model.get_submodule(match.root))
+    if prefix is None:
+        return row
+    hidden = row.tensor(seen.output, seen.path)
+    length = int(hidden.shape[0 if row.axes is Axes.LNC else 1])
+    return replace(row, prefix=prefix, grid=patch_grid(length, prefix, image_size(inputs), seen.path))
+
+
+def _check_fires(model: nn.Module, seen: Observation) -> None:
+    if seen.times == 1:
+        return
+    kind = type(model.get_submodule(seen.path)).__name__
+    if seen.times == 0:
+        raise SiteError(
+            f"this {kind} never fires: its hooks would never run",
+            path=seen.path,
+            expected="one call of the module in a forward",
+            given="none (a container that is indexed, a `.forward(…)` call, or weights used directly)",
+            fix="choose a module inside it, or the one around it",
+        )
+    raise SiteError(
+        f"this {kind} fires {seen.times} times in one forward",
+        path=seen.path,
+        expected="one call of the module in a forward",
+        given=f"{seen.times} calls (a shared layer, or a loop)",
+        fix="choose the module around it, which runs once",
+    )
+
+
+def _check_heard(seen: Observation, stored: Layout) -> None:
+    if seen.heard is None:
+        return
+    hidden: Tensor = stored.tensor(seen.output, seen.path)
+    if not any(tensor is hidden for tensor in seen.heard):
+        raise SiteError(
+            "the model ignores this output: what a unit adds there would be lost",
+            path=seen.path,
+            expected="an output that the model's own output depends on",
+            given="no path from it to the model's output",
+            fix="choose another module, or another element of its output (layout=)",
+        )

@@ -1,0 +1,128 @@
+"""The Multimodal Information Injection Plug-in (CVPR 2022), in its four combinations of map and tokens."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mi2p_inject.errors import LayoutError
+from mi2p_inject.features import PreparedSource
+from mi2p_inject.units.base import GateKind, Unit, UnitConfig, check_option, largest_divisor
+from mi2p_inject.units.embed import key_for, query_for, value_for
+from mi2p_inject.units.gate import ZeroGate
+from mi2p_inject.views import ViewSpec
+
+
+@final
+@dataclass(frozen=True)
+class MI2P(UnitConfig):
+    """Options of the MI2P unit.
+
+    Args:
+        heads: attention heads asked for; None: the adapter row's number (8 for CNNs, 12 for BERT). A unit takes the
+            largest divisor of the site's vector (H·W of a map, D of tokens) up to it, and the summary says which.
+        d_k: width of queries and keys, a head.
+        kernel_size: k of the k×k kernels that embed a map's channels, odd.
+        gate: "scalar" or "channel", zero at the start (the expanded model is the backbone, bit for bit); None: the
+            paper's plain addition.
+        identity: a learned embedding for each channel of a map, in query, key and value. False: the paper's literal
+            form, which cannot tell channels apart.
+        output_projection: value width rounded up to a multiple of the heads, then a linear layer to the site's vector:
+            exactly the asked number of heads.
+
+    Raises:
+        UnitError: an option out of range.
+
+    Source: paper, section 3.3, equations 1 and 2.
+
+    Example:
+        >>> from mi2p_inject import MI2P, ViewSpec
+        >>> unit = MI2P(heads=8).build(site=ViewSpec.map(256, 14, 14), source=ViewSpec.tokens(768))
+        >>> unit.heads  # 14·14 = 196 has no divisor 8
+        7
+    """
+
+    heads: int | None = None
+    d_k: int = 64
+    kernel_size: int = 3
+    gate: GateKind | None = "scalar"
+    identity: bool = True
+    output_projection: bool = False
+
+    def __post_init__(self) -> None:
+        check_option("heads", self.heads, self.heads is None or _positive(self.heads), "None or a positive integer")
+        check_option("d_k", self.d_k, _positive(self.d_k), "a positive integer")
+        odd = _positive(self.kernel_size) and self.kernel_size % 2 == 1
+        check_option("kernel_size", self.kernel_size, odd, "an odd positive integer")
+        check_option("gate", self.gate, self.gate in (None, "scalar", "channel"), "'scalar', 'channel' or None")
+
+    @property
+    def kind(self) -> str:
+        return "mi2p"
+
+    def build(self, site: ViewSpec, source: ViewSpec, default_heads: int = 8) -> MI2PUnit:
+        return MI2PUnit(self, site, source, self.heads or default_heads)
+
+
+@final
+class MI2PUnit(Unit):
+    """softmax(QKᵀ/√d_k)V with the query from the site and key and value from the source, reshaped to the view.
+
+    Args:
+        config: its options.
+        site: the view it adds to.
+        source: the features it attends to.
+        heads: asked number of heads.
+
+    Shapes:
+        view (B, C, H, W) or (B, L, D), source of the same B -> residual of the view's shape. A map of another grid
+        than the site's gets the residual resized (bilinear).
+    """
+
+    def __init__(self, config: MI2P, site: ViewSpec, source: ViewSpec, heads: int) -> None:
+        super().__init__()
+        self.site, self.source, self.d_k = site, source, config.d_k
+        self.heads = heads if config.output_projection else largest_divisor(site.vector, heads)
+        out = self.heads * math.ceil(site.vector / self.heads)
+        self.query = query_for(site, self.heads, config.d_k, config.kernel_size, config.identity)
+        self.key = key_for(source, self.heads, config.d_k, config.kernel_size, config.identity)
+        self.value = value_for(source, self.heads, out, config.identity)
+        self.project = nn.Linear(out, site.vector) if config.output_projection else None
+        self.gate = ZeroGate(site, config.gate == "channel") if config.gate else None
+
+    def forward(self, view: Tensor, source: PreparedSource) -> Tensor:
+        width = view.shape[1] if self.site.kind == "map" else view.shape[2]
+        if width != self.site.width:
+            raise LayoutError(
+                "the unit was built for another width",
+                expected=str(self.site),
+                given=str(tuple(view.shape)),
+                fix="inject again into the model as it is now",
+            )
+        scores = self.key.scores(self.query(view), source) / math.sqrt(self.d_k)
+        if source.mask is not None:
+            scores = scores.masked_fill(~source.mask[:, None, None, :], torch.finfo(scores.dtype).min)
+        residual = self.value.attend(scores.softmax(-1), source)
+        if self.project is not None:
+            residual = self.project(residual)
+        if self.site.grid is not None:
+            residual = residual.unflatten(2, self.site.grid)
+            if tuple(view.shape[2:]) != self.site.grid:
+                residual = F.interpolate(residual, tuple(view.shape[2:]), mode="bilinear", align_corners=False)
+        if self.gate is not None:
+            residual = self.gate(residual)
+        if source.rows is not None:
+            residual = residual.masked_fill(~source.rows.view(-1, *[1] * (residual.dim() - 1)), 0)
+        return residual
+
+    def extra_repr(self) -> str:
+        return f"site={self.site}, source={self.source}, heads={self.heads}, d_k={self.d_k}"
+
+
+def _positive(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0

@@ -1,0 +1,1 @@
+"""Recipes: data sets, the one shared training entry, the tables."""

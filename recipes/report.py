@@ -1,0 +1,169 @@
+"""What a run says: one table, one metrics file, one figure."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from mi2p_inject.recipes.figure import draw_figure
+from mi2p_inject.recipes.metrics import METRICS, Interval, bootstrap_difference, bootstrap_metrics
+from mi2p_inject.recipes.openmoji import ATTRIBUTION, LICENCE, OpenMoji
+from mi2p_inject.recipes.rows import PAIRS, ROWS
+from mi2p_inject.recipes.runs import FINISHED, RunFolder
+from mi2p_inject.recipes.splits import Split
+
+__all__ = ["Report", "write_report"]
+
+_TITLES = {"accuracy": "accuracy", "macro_f1": "macro-F1", "weighted_f1": "weighted-F1"}
+_TITLE_OF_ROW = {row.name: row.title for row in ROWS}
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything measured.
+
+    Attributes:
+        moji, split: the data.
+        seed, smoke: the run's options.
+        predictions: row -> part -> (n,) predicted class.
+        trained: row -> what its training noted (seconds, parameters, schedule).
+        versions: package -> version.
+        seconds: this run took; a run that went on with an earlier one counts its own part only.
+    """
+
+    moji: OpenMoji
+    split: Split
+    seed: int
+    smoke: bool
+    predictions: dict[str, dict[str, NDArray[np.int64]]]
+    trained: dict[str, dict[str, Any]]
+    versions: dict[str, str]
+    seconds: float
+
+    @property
+    def true(self) -> NDArray[np.int64]:
+        """(n,) the test part's labels."""
+        return self.moji.labels[self.split.test]
+
+    @property
+    def groups(self) -> NDArray[np.int64]:
+        """(n,) the test part's groups."""
+        return self.moji.group_ids[self.split.test]
+
+    def tested(self, row: str) -> dict[str, Interval]:
+        """A row's test metrics."""
+        predicted = self.predictions[row]["test"]
+        return bootstrap_metrics(self.true, predicted, self.groups, len(self.moji.topics), seed=self.seed)
+
+    def gained(self, row: str) -> dict[str, Interval]:
+        """An expanded row's test metrics minus those of its unimodal row, paired."""
+        first, second = (self.predictions[name]["test"] for name in (row, PAIRS[row]))
+        return bootstrap_difference(self.true, first, second, self.groups, len(self.moji.topics), seed=self.seed)
+
+
+def write_report(report: Report, folder: RunFolder, console: Console) -> None:
+    """Write figure.png, table.md and, last, metrics.json; print the table."""
+    tested = {row.name: report.tested(row.name) for row in ROWS}
+    gained = {name: report.gained(name) for name in PAIRS}
+    folder.write("figure.png", lambda file: draw_figure(report, tested, gained, file))
+    folder.write("table.md", lambda file: file.write_text(_markdown(report, tested, gained), encoding="utf-8"))
+    folder.write_json(FINISHED, _numbers(report, tested, gained))
+    _print(report, tested, gained, console)
+    console.print(f"written: {folder.path}/table.md, figure.png, metrics.json, rows/", highlight=False, soft_wrap=True)
+
+
+def _notes(report: Report) -> list[str]:
+    counts = " / ".join(str(len(rows)) for rows in report.split.parts().values())
+    dropped = ", ".join(f"{count} {reason}" for reason, count in report.moji.dropped.items()) or "none"
+    notes = [
+        f"{counts} train / validation / test, {len(report.moji.topics)} topics, seed {report.seed}; "
+        f"left out: {dropped}, all skin-tone variants.",
+        f"Variants of one picture (gender, hair, direction, families, clock times, identical flags) stay in one part: "
+        f"{report.moji.groups} groups. [low, high]: 95 % bootstrap over groups.",
+        ATTRIBUTION,
+    ]
+    return ["SMOKE RUN: a few samples, one epoch; the numbers mean nothing.", *notes] if report.smoke else notes
+
+
+def _markdown(report: Report, tested: dict[str, dict[str, Interval]], gained: dict[str, dict[str, Interval]]) -> str:
+    titles = [_TITLES[name] for name in METRICS]
+    lines = [f"| row | what | {' | '.join(titles)} |", "|---|---|" + "---|" * len(titles)]
+    for row, metrics in tested.items():
+        lines.append(f"| {row} | {_TITLE_OF_ROW[row]} | {' | '.join(_percent(metrics[name]) for name in METRICS)} |")
+    lines += ["", f"| gain, in points | {' | '.join(titles)} |", "|---|" + "---|" * len(titles)]
+    for row, metrics in gained.items():
+        lines.append(f"| {row} minus {PAIRS[row]} | {' | '.join(_points(metrics[name]) for name in METRICS)} |")
+    return "\n".join([*lines, "", *(note + "\n" for note in _notes(report))])
+
+
+def _print(
+    report: Report,
+    tested: dict[str, dict[str, Interval]],
+    gained: dict[str, dict[str, Interval]],
+    console: Console,
+) -> None:
+    table = Table(title="Test, in % [95 % interval]", title_justify="left")
+    table.add_column("row", no_wrap=True)
+    for name in METRICS:
+        table.add_column(_TITLES[name], no_wrap=True)
+    for row, metrics in tested.items():
+        table.add_row(row, *(_percent(metrics[name]) for name in METRICS), end_section=row == "score")
+    table.add_section()
+    for row, metrics in gained.items():
+        table.add_row(f"{row} minus {PAIRS[row]}", *(_points(metrics[name]) for name in METRICS))
+    console.print(table)
+    for note in _notes(report):
+        console.print(note, highlight=False, markup=False)
+
+
+def _numbers(
+    report: Report, tested: dict[str, dict[str, Interval]], gained: dict[str, dict[str, Interval]]
+) -> dict[str, Any]:
+    labels = report.moji.labels[report.split.validation]
+    rows: dict[str, Any] = {}
+    for name, metrics in tested.items():
+        right = report.predictions[name]["validation"] == labels
+        rows[name] = {
+            "title": _TITLE_OF_ROW[name],
+            "test": {metric: asdict(interval) for metric, interval in metrics.items()},
+            "validation_accuracy": float(right.mean()),
+            **{
+                key: value
+                for key, value in report.trained.get(name, {}).items()
+                if key not in ("row", "validation_accuracy")
+            },
+        }
+    return {
+        "recipe": "openmoji",
+        "seed": report.seed,
+        "smoke": report.smoke,
+        "licence_of_pictures": LICENCE,
+        "attribution": ATTRIBUTION,
+        "versions": report.versions,
+        "data": {
+            "topics": list(report.moji.topics),
+            "samples": len(report.moji.data),
+            "groups": report.moji.groups,
+            "dropped": report.moji.dropped,
+            "split": {name: len(part) for name, part in report.split.parts().items()},
+        },
+        "rows": rows,
+        "gains": {
+            f"{name} - {PAIRS[name]}": {metric: asdict(interval) for metric, interval in metrics.items()}
+            for name, metrics in gained.items()
+        },
+        "seconds": round(report.seconds, 1),
+    }
+
+
+def _percent(interval: Interval) -> str:
+    return f"{100 * interval.value:.1f} [{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
+
+
+def _points(interval: Interval) -> str:
+    return f"{100 * interval.value:+.1f} [{100 * interval.low:+.1f}, {100 * interval.high:+.1f}]"

@@ -1,0 +1,302 @@
+"""Tiny real models, random weights: one at least for every class of every adapter row, and headed or wrapped ones.
+
+from models import TINY
+tiny = TINY["bert"]
+model, (args, kwargs) = tiny.build(), tiny.inputs(2, seed=0)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import open_clip.modified_resnet as clip_resnet
+import open_clip.transformer as clip_towers
+import timm.models as tm
+import torch
+import transformers as hf
+from timm.models._efficientnet_builder import decode_arch_def
+from timm.models.resnet import BasicBlock, Bottleneck
+from torch import Tensor, nn
+
+# On models this small a second thread only costs, eight times the time where the cores are shared.
+torch.set_num_threads(1)
+
+Inputs = tuple[tuple[Any, ...], dict[str, Any]]
+InputMaker = Callable[[int, int], Inputs]
+
+VOCABULARY = 60
+PAD, CLS, EOT = 1, 0, VOCABULARY - 1
+"""RoBERTa's padding id; every configuration below is told so. The end-of-text id is the largest, as in CLIP."""
+TEXT, CLIP_TEXT, PIXELS, SAMPLES, FRAMES, MELS = 12, 10, 64, 6000, 24, 16
+
+
+@dataclass(frozen=True)
+class TinyModel:
+    """A model of some row: how to build it, how to feed it (batch, seed), and where in it the row's encoder stands."""
+
+    row: str
+    build: Callable[[], nn.Module]
+    inputs: InputMaker
+    root: str = ""
+
+
+def seeded(make: Callable[..., nn.Module], *args: Any, **kwargs: Any) -> Callable[[], nn.Module]:
+    """A factory that gives the same weights each time, in eval mode, and leaves the random state alone."""
+
+    def build() -> nn.Module:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model = make(*args, **kwargs)
+            # Some architectures start as the identity (zero-initialised last norms, layer scales of 1e-6): a test
+            # that looks for a site's effect would find none.
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    if parameter.abs().max() < 1e-3:
+                        parameter.normal_(0, 0.1)
+            return model.eval()
+
+    return build
+
+
+def generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def image(batch: int, seed: int) -> Inputs:
+    """An image, positional, as timm and open_clip are called."""
+    return (torch.randn(batch, 3, PIXELS, PIXELS, generator=generator(seed)),), {}
+
+
+def pixel_values(batch: int, seed: int) -> Inputs:
+    """An image by name, as transformers is called."""
+    return (), {"pixel_values": image(batch, seed)[0][0]}
+
+
+def small_image(batch: int, seed: int) -> Inputs:
+    """Half the size, for transformers, which do not shrink it from stage to stage."""
+    return (torch.randn(batch, 3, PIXELS // 2, PIXELS // 2, generator=generator(seed)),), {}
+
+
+def small_pixel_values(batch: int, seed: int) -> Inputs:
+    return (), {"pixel_values": small_image(batch, seed)[0][0]}
+
+
+def real_tokens(batch: int, length: int) -> Tensor:
+    """(B, length) True for real tokens: a full row first, then shorter and shorter ones, three at least."""
+    lengths = torch.tensor([max(length - 3 * row, 3) for row in range(batch)])
+    return torch.arange(length) < lengths.unsqueeze(1)
+
+
+def token_ids(batch: int, seed: int, real: Tensor) -> Tensor:
+    ids = torch.randint(PAD + 1, EOT, real.shape, generator=generator(seed))
+    return ids.masked_fill(~real, PAD)
+
+
+def text(batch: int, seed: int) -> Inputs:
+    """Ids padded on the right, and their mask."""
+    real = real_tokens(batch, TEXT)
+    return (), {"input_ids": token_ids(batch, seed, real), "attention_mask": real.long()}
+
+
+def text_left(batch: int, seed: int) -> Inputs:
+    """Ids padded on the left, as XLNet's tokenizer does."""
+    real = real_tokens(batch, TEXT).flip(1)
+    return (), {"input_ids": token_ids(batch, seed, real), "attention_mask": real.long()}
+
+
+def clip_text(batch: int, seed: int) -> Inputs:
+    """Ids of the full context length: a text, its end, and zeros after it."""
+    real = real_tokens(batch, CLIP_TEXT)
+    ids = token_ids(batch, seed, real).masked_fill(~real, 0)
+    ids[torch.arange(batch), real.sum(1) - 1] = EOT
+    return (ids,), {}
+
+
+def hf_clip_text(batch: int, seed: int) -> Inputs:
+    """The same by name, with the tokenizer's mask."""
+    ids = clip_text(batch, seed)[0][0]
+    return (), {"input_ids": ids, "attention_mask": real_tokens(batch, CLIP_TEXT).long()}
+
+
+def wave(batch: int, seed: int) -> Inputs:
+    """Sound, the later rows padded with silence, and the mask of the samples."""
+    lengths = torch.tensor([SAMPLES - 1000 * min(row, 4) for row in range(batch)])
+    real = torch.arange(SAMPLES) < lengths.unsqueeze(1)
+    return (), {
+        "input_values": torch.randn(batch, SAMPLES, generator=generator(seed)) * real,
+        "attention_mask": real.long(),
+    }
+
+
+def spectrogram(batch: int, seed: int) -> Inputs:
+    """A log-mel spectrogram."""
+    return (), {"input_values": torch.randn(batch, FRAMES, MELS, generator=generator(seed))}
+
+
+TRANSFORMER = {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 32}
+SPECIAL = {
+    "vocab_size": VOCABULARY,
+    "pad_token_id": PAD,
+    "bos_token_id": CLS,
+    "cls_token_id": CLS,
+    "sep_token_id": EOT,
+    "eos_token_id": EOT,
+}
+WORDS = {**SPECIAL, "max_position_embeddings": 40}
+BERT = {**TRANSFORMER, **WORDS}
+DISTILBERT = {**WORDS, "dim": 24, "n_layers": 3, "n_heads": 4, "hidden_dim": 32}
+DEBERTA = {**BERT, "relative_attention": True, "position_buckets": 8, "pos_att_type": ["p2c", "c2p"]}
+XLNET = {**SPECIAL, "d_model": 24, "n_layer": 3, "n_head": 4, "d_inner": 32}
+PATCHES = {**TRANSFORMER, "image_size": PIXELS // 2, "patch_size": 8}
+STRIPES = {"patch_size": 8, "frequency_stride": 8, "time_stride": 8}
+SPECTROGRAM = {**TRANSFORMER, **STRIPES, "max_length": FRAMES, "num_mel_bins": MELS}
+SPEECH = {
+    **TRANSFORMER,
+    "vocab_size": VOCABULARY,
+    "conv_dim": (8,) * 7,
+    "num_conv_pos_embeddings": 8,
+    "num_conv_pos_embedding_groups": 2,
+    # Layer-drop and SpecAugment draw at random in train mode, the latter from numpy: off, but for LAYER_DROP below.
+    "layerdrop": 0.0,
+    "mask_time_prob": 0.0,
+}
+VIT = {"img_size": PIXELS // 2, "patch_size": 8, "embed_dim": 24, "depth": 3, "num_heads": 4}
+EVA = {**VIT, "num_heads": 3, "use_rot_pos_emb": True, "num_reg_tokens": 2}
+SWIN = {"img_size": PIXELS, "window_size": 2, "embed_dim": 12, "depths": (1, 2, 1, 1), "num_heads": (2, 2, 4, 4)}
+HF_SWIN = {"image_size": PIXELS, "window_size": 2, "embed_dim": 12, "depths": [1, 2, 1, 1], "num_heads": [2, 2, 4, 4]}
+CONVNEXT = {"depths": (1, 1, 2, 1), "dims": (8, 12, 16, 24)}
+HF_CONVNEXT = {"depths": [1, 1, 2, 1], "hidden_sizes": [8, 12, 16, 24], "image_size": PIXELS}
+DENSENET = {"growth_rate": 8, "block_config": (2, 2, 2, 2)}
+RESNET = {"layers": (1, 1, 2, 1), "channels": (8, 12, 16, 24)}
+STAGES = ["ds_r1_k3_s1_e1_c8", "ir_r2_k3_s2_e2_c8", "ir_r1_k3_s2_e2_c12", "ir_r1_k3_s2_e2_c16", "ir_r1_k3_s1_e2_c16"]
+CLIP_TOWER = {"width": 24, "layers": 3, "heads": 4, "mlp_ratio": 2.0, "output_dim": 16}
+CLIP_IMAGE = {**CLIP_TOWER, "image_size": PIXELS // 2, "patch_size": 8}
+CLIP_WORDS = {**CLIP_TOWER, "context_length": CLIP_TEXT, "vocab_size": VOCABULARY}
+
+
+def hugging(cls: str, fields: dict[str, Any]) -> Callable[[], nn.Module]:
+    """A factory of a transformers model from the fields of its configuration."""
+
+    def make() -> nn.Module:
+        chosen = getattr(hf, cls)
+        model: nn.Module = chosen(chosen.config_class(**fields))
+        return model
+
+    return seeded(make)
+
+
+def efficientnet(**options: Any) -> nn.Module:
+    stages = decode_arch_def([[stage] for stage in STAGES])
+    return tm.EfficientNet(stages, stem_size=8, num_features=24, **options)
+
+
+def resnet(block: Any = BasicBlock, **options: Any) -> nn.Module:
+    return tm.ResNet(block, **{**RESNET, **options})
+
+
+class Wrapped(nn.Module):
+    """A user's own model around an encoder, with a head."""
+
+    def __init__(self, encoder: nn.Module, width: int) -> None:
+        super().__init__()
+        self.encoder, self.head = encoder, nn.Linear(width, 5)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        out: Tensor = self.head(self.encoder(pixels))
+        return out
+
+
+def own(name: str, make: Callable[..., nn.Module], inputs: InputMaker, *args: Any, **options: Any) -> TinyModel:
+    return TinyModel(name, seeded(make, *args, **options), inputs)
+
+
+# Names are the row's, or row/variant for a second class or another form of the same row.
+TIMM: dict[str, TinyModel] = {
+    "densenet": own("densenet", tm.DenseNet, image, **DENSENET, num_classes=0),
+    "resnet": own("resnet", resnet, image, num_classes=0),
+    "resnet/bottleneck": own("resnet", resnet, image, Bottleneck, channels=(4, 4, 8, 8), num_classes=0),
+    "convnext": own("convnext", tm.ConvNeXt, image, **CONVNEXT, num_classes=0),
+    "efficientnet": own("efficientnet", efficientnet, image, num_classes=0),
+    "vit": own("vit", tm.VisionTransformer, small_image, **VIT, num_classes=0),
+    "vit/distilled": own("vit", tm.VisionTransformerDistilled, small_image, **VIT, num_classes=0),
+    "vit/registers": own("vit", tm.VisionTransformer, small_image, **VIT, num_classes=0, reg_tokens=4),
+    "eva": own("eva", tm.Eva, small_image, **EVA, num_classes=0),
+    "swin": own("swin", tm.SwinTransformer, image, **SWIN, num_classes=0),
+    "swin/v2": own("swin", tm.SwinTransformerV2, image, **SWIN, num_classes=0),
+}
+OPEN_CLIP: dict[str, TinyModel] = {
+    "clip_resnet": own(
+        "clip_resnet", clip_resnet.ModifiedResNet, image, (1, 1, 1, 1), 16, 4, image_size=PIXELS, width=4
+    ),
+    "clip_vit": own("clip_vit", clip_towers.VisionTransformer, small_image, **CLIP_IMAGE),
+    "clip_text": own("clip_text", clip_towers.TextTransformer, clip_text, **CLIP_WORDS),
+}
+HF: dict[str, tuple[str, dict[str, Any], InputMaker]] = {
+    "bert": ("BertModel", BERT, text),
+    "roberta": ("RobertaModel", BERT, text),
+    "roberta/xlm": ("XLMRobertaModel", BERT, text),
+    "roberta/camembert": ("CamembertModel", BERT, text),
+    "distilbert": ("DistilBertModel", DISTILBERT, text),
+    "mpnet": ("MPNetModel", BERT, text),
+    "deberta_v2": ("DebertaV2Model", DEBERTA, text),
+    "deberta_v2/convolution": ("DebertaV2Model", {**DEBERTA, "conv_kernel_size": 3, "conv_act": "gelu"}, text),
+    "modernbert": ("ModernBertModel", BERT, text),
+    "xlnet": ("XLNetModel", XLNET, text_left),
+    "hf_vit": ("ViTModel", PATCHES, small_pixel_values),
+    "hf_deit": ("DeiTModel", PATCHES, small_pixel_values),
+    "hf_dinov2": ("Dinov2Model", PATCHES, small_pixel_values),
+    "hf_dinov2_registers": ("Dinov2WithRegistersModel", {**PATCHES, "num_register_tokens": 4}, small_pixel_values),
+    "hf_swin": ("SwinModel", HF_SWIN, pixel_values),
+    "hf_convnext": ("ConvNextModel", HF_CONVNEXT, pixel_values),
+    "hf_convnext/v2": ("ConvNextV2Model", HF_CONVNEXT, pixel_values),
+    "wav2vec2": ("Wav2Vec2Model", SPEECH, wave),
+    "wav2vec2/stable": ("Wav2Vec2Model", {**SPEECH, "do_stable_layer_norm": True}, wave),
+    "wav2vec2/hubert": ("HubertModel", SPEECH, wave),
+    "ast": ("ASTModel", SPECTROGRAM, spectrogram),
+    "hf_clip_image": ("CLIPVisionModel", PATCHES, small_pixel_values),
+    "hf_clip_text": ("CLIPTextModel", BERT, hf_clip_text),
+}
+HF_HEADS = {  # entry of HF -> where the encoder stands, and in what
+    "bert": ("bert", "BertForSequenceClassification"),
+    "roberta": ("roberta", "RobertaForSequenceClassification"),
+    "roberta/xlm": ("roberta", "XLMRobertaForTokenClassification"),
+    "distilbert": ("distilbert", "DistilBertForSequenceClassification"),
+    "mpnet": ("mpnet", "MPNetForSequenceClassification"),
+    "deberta_v2": ("deberta", "DebertaV2ForSequenceClassification"),
+    "modernbert": ("model", "ModernBertForSequenceClassification"),
+    "xlnet": ("transformer", "XLNetForSequenceClassification"),
+    "hf_vit": ("vit", "ViTForImageClassification"),
+    "hf_deit": ("deit", "DeiTForImageClassification"),
+    "hf_dinov2": ("dinov2", "Dinov2ForImageClassification"),
+    "hf_dinov2_registers": ("dinov2_with_registers", "Dinov2WithRegistersForImageClassification"),
+    "hf_swin": ("swin", "SwinForImageClassification"),
+    "hf_convnext": ("convnext", "ConvNextForImageClassification"),
+    "wav2vec2": ("wav2vec2", "Wav2Vec2ForCTC"),
+    "wav2vec2/hubert": ("hubert", "HubertForSequenceClassification"),
+    "ast": ("audio_spectrogram_transformer", "ASTForAudioClassification"),
+    "hf_clip_image": ("vision_model", "CLIPVisionModelWithProjection"),
+    "hf_clip_text": ("text_model", "CLIPTextModelWithProjection"),
+}
+
+TINY: dict[str, TinyModel] = {
+    **TIMM,
+    **{name: TinyModel(name.split("/")[0], hugging(cls, fields), inputs) for name, (cls, fields, inputs) in HF.items()},
+    **OPEN_CLIP,
+}
+HEADED: dict[str, TinyModel] = {
+    "densenet": own("densenet", tm.DenseNet, image, **DENSENET, num_classes=5),
+    "resnet": own("resnet", resnet, image, num_classes=5),
+    "convnext": own("convnext", tm.ConvNeXt, image, **CONVNEXT, num_classes=5),
+    "efficientnet": own("efficientnet", efficientnet, image, num_classes=5),
+    "vit": own("vit", tm.VisionTransformer, small_image, **VIT, num_classes=5),
+    "swin": own("swin", tm.SwinTransformer, image, **SWIN, num_classes=5),
+    "wrapped": TinyModel("resnet", seeded(lambda: Wrapped(resnet(num_classes=0), 24)), image, "encoder"),
+    **{
+        name: TinyModel(name.split("/")[0], hugging(cls, {**HF[name][1], "num_labels": 3}), HF[name][2], root)
+        for name, (root, cls) in HF_HEADS.items()
+    },
+}
+LAYER_DROP = TinyModel("wav2vec2", hugging("Wav2Vec2Model", {**SPEECH, "layerdrop": 0.5}), wave)
+"""In train mode it skips about half of its layers, other ones each time."""
