@@ -1,4 +1,4 @@
-"""From a model to its row: by class name, on the model itself or on the one encoder inside a wrapper or a headed model."""
+"""From a model to its row: by class name, on the model itself or on the one encoder inside a wrapper."""
 
 from __future__ import annotations
 
@@ -40,6 +40,7 @@ def find(model: nn.Module) -> Match | None:
         >>> match.adapter.name, match.path("encoder.layer.0")
         ('bert', 'bert.encoder.layer.0')
     """
+    _refuse_dual(model)
     rows = {name: row for row in adapters() for name in row.classes}
     level: list[tuple[str, nn.Module]] = [("", model)]
     while level:
@@ -63,6 +64,23 @@ def find(model: nn.Module) -> Match | None:
             for name, child in module.named_children()
         ]
     return None
+
+
+def _refuse_dual(model: nn.Module) -> None:
+    """A model of two modalities is no wrapper around one of its towers."""
+    modalities = getattr(model, "input_modalities", ())
+    if "open_clip.model.CLIP" in _names(model):
+        fix = "pass model.visual; for the text side create the model with force_custom_text=True and pass model.text"
+    elif isinstance(modalities, (tuple, list)) and len(modalities) > 1:
+        fix = "pass the tower you mean, such as model.vision_model or model.text_model"
+    else:
+        return
+    raise AdapterError(
+        f"{type(model).__name__} reads two modalities already",
+        expected="a unimodal model",
+        given="a dual model",
+        fix=fix,
+    )
 
 
 def _names(module: nn.Module) -> list[str]:

@@ -49,7 +49,7 @@ class Adapter:
         library: whose classes these are.
         modality: what the backbone reads.
         classes: full names of the classes this row speaks for; subclasses included, a subclass's own row wins.
-        sites: patterns of the default sites' paths, in firing order: `*` stands for one path segment.
+        sites: globs of the default sites' paths, in firing order: `*` and `[1-9]` stay inside one path segment.
         layout: how every site stores its hidden state.
         readout: where the features of the whole encoder come out.
         inputs: makes small example inputs for such a model: (args, kwargs).

@@ -33,8 +33,16 @@ def adapters() -> tuple[Adapter, ...]:
     """
     rows = list(BUILT_IN)
     for entry in entry_points(group=ENTRY_POINT_GROUP):
-        given = entry.load()
-        more = (given,) if isinstance(given, Adapter) else tuple(given)
+        try:
+            given = entry.load()
+            more = (given,) if isinstance(given, Adapter) else tuple(given)
+        except Exception as error:
+            raise AdapterError(
+                f"entry point {entry.name!r} cannot be loaded",
+                expected="an Adapter or a sequence of them",
+                given=f"{type(error).__name__}: {error}",
+                fix=f"mend {entry.value}, or uninstall its distribution",
+            ) from error
         for row in more:
             if not isinstance(row, Adapter):
                 raise AdapterError(

@@ -79,6 +79,7 @@ def save(model: ExpandedModel, folder: str | Path) -> None:
         "heads": blueprint.heads,
         "train": blueprint.train,
         "strict": blueprint.strict,
+        "left_out": list(blueprint.left_out),
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -171,6 +172,7 @@ def _blueprint(config: dict[str, Any]) -> Blueprint:
         heads=int(config["heads"]),
         train=config["train"],
         strict=bool(config["strict"]),
+        left_out=tuple(config["left_out"]),
     )
 
 
@@ -196,7 +198,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
             given=f"version {config.get('version')}",
             fix="use the release of mi2p_inject that wrote it, or a newer one",
         )
-    keys = {"weights", "aliases", "backbone", "unit", "source", "sites", "heads", "train", "strict"}
+    keys = {"weights", "aliases", "backbone", "unit", "source", "sites", "heads", "train", "strict", "left_out"}
     if missing := keys - set(config):
         raise _damaged(path, f"it lacks {', '.join(sorted(missing))}")
     return config

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mi2p_inject.errors import RecomputeError, SiteError, SourceError
+from mi2p_inject.errors import LayoutError, RecomputeError, SiteError, SourceError
 from mi2p_inject.features import PreparedSource
 from mi2p_inject.layout import Layout
 from mi2p_inject.units.base import Unit
@@ -32,7 +32,8 @@ class Calls(threading.local):
         return (Calls, ())
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Calls:
-        return memo.setdefault(id(self), Calls())
+        copied: Calls = memo.setdefault(id(self), Calls())
+        return copied
 
 
 class SiteHook:
@@ -45,6 +46,7 @@ class SiteHook:
         layout: how its hidden state is stored.
         unit: what is added.
         calls: the expanded model's calls, shared by its hooks.
+        strict: raise where a residual would have to be resized to the site's grid.
 
     Raises:
         SiteError: the site fires twice in one forward.
@@ -52,8 +54,8 @@ class SiteHook:
         RecomputeError: it fires inside a backward pass, where its source is gone.
     """
 
-    def __init__(self, path: str, layout: Layout, unit: Unit, calls: Calls) -> None:
-        self.path, self.layout, self.unit, self.calls = path, layout, unit, calls
+    def __init__(self, path: str, layout: Layout, unit: Unit, calls: Calls, strict: bool = False) -> None:
+        self.path, self.layout, self.unit, self.calls, self.strict = path, layout, unit, calls, strict
         self.served = False
         """Whether any forward with a source and gradients has run: then a recompute may be one of its."""
 
@@ -95,6 +97,14 @@ class SiteHook:
                 expected=str(view.device),
                 given=str(source.tokens.device),
                 fix="move them: source=features.to(device), or the batch before encoding",
+            )
+        if self.strict and self.unit.site.grid not in (None, tuple(view.shape[2:])):
+            raise LayoutError(
+                "a map of another grid than at injection (strict)",
+                path=self.path,
+                expected=str(self.unit.site),
+                given=str(tuple(view.shape)),
+                fix="resize the images, inject with example_inputs= of this size, or strict=False",
             )
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
             self.served = True

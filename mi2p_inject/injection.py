@@ -93,7 +93,8 @@ def inject(
         >>> import timm, torch
         >>> from transformers import BertConfig, BertModel
         >>> from mi2p_inject import inject
-        >>> text = BertModel(BertConfig(hidden_size=48, num_hidden_layers=1, num_attention_heads=2, intermediate_size=48))
+        >>> tiny = BertConfig(hidden_size=48, num_hidden_layers=1, num_attention_heads=2, intermediate_size=48)
+        >>> text = BertModel(tiny)
         >>> me = inject(timm.create_model("resnet10t", num_classes=5), source_encoder=text)
         >>> [site.path for site in me.sites]
         ['layer1', 'layer2', 'layer3', 'layer4']
@@ -118,9 +119,9 @@ def inject(
         )
     paths = defaults if layers is None else select(model, layers, defaults, lambda some: _shapes(model, some, inputs))
     check_injectable(model, source_encoder, paths)
-    sites, _ = find_sites(model, paths, match, inputs, view, layout)
+    sites, left_out = find_sites(model, paths, match, inputs, view, layout, drop_unheard=layers is None)
     heads = match.adapter.heads if match else DEFAULT_HEADS
-    blueprint = Blueprint(tuple(sites), config, built, heads, train, strict)
+    blueprint = Blueprint(tuple(sites), config, built, heads, train, strict, tuple(left_out))
     return ExpandedModel(model, blueprint, source, example_on_meta(inputs))
 
 
@@ -189,6 +190,14 @@ def _check_modules(model: nn.Module, source_encoder: nn.Module | None) -> None:
                 given=f"an ExpandedModel with sites {', '.join(site.path for site in module.sites)}",
                 fix="inject its backbone (me.eject() gives it back), with all the layers you want at once",
             )
+    taken = {"source", "source_mask"} & set(inspect.signature(model.forward).parameters)
+    if taken:
+        raise InjectionError(
+            f"the model's own forward has an argument called {', '.join(sorted(taken))}",
+            expected="a forward without `source` and `source_mask`, which the expanded model takes",
+            given=f"{type(model).__name__}.forward",
+            fix="wrap the model in a module whose forward names them otherwise",
+        )
 
 
 def check_injectable(model: nn.Module, source_encoder: nn.Module | None, paths: Sequence[str]) -> None:
@@ -199,14 +208,6 @@ def check_injectable(model: nn.Module, source_encoder: nn.Module | None, paths: 
     """
     _check_modules(model, source_encoder)
     _check_not_compiled(model, paths)
-    taken = {"source", "source_mask"} & set(inspect.signature(model.forward).parameters)
-    if taken:
-        raise InjectionError(
-            f"the model's own forward has an argument called {', '.join(sorted(taken))}",
-            expected="a forward without `source` and `source_mask`, which the expanded model takes",
-            given=f"{type(model).__name__}.forward",
-            fix="wrap the model in a module whose forward names them otherwise",
-        )
     if is_serving(model):
         raise InjectionError(
             f"this {type(model).__name__} is the frozen source encoder of another expanded model",

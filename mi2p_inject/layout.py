@@ -82,7 +82,8 @@ class Layout:
         if self.grid is None:
             return tokens
         height, width = self._grid_of(tokens.shape[1] - self.prefix, path)
-        return tokens[:, self.prefix :].transpose(1, 2).unflatten(2, (height, width))
+        grid: Tensor = tokens[:, self.prefix :].transpose(1, 2).unflatten(2, (height, width))
+        return grid
 
     def add(self, output: Any, residual: Tensor, path: str = "") -> Any:
         """A new output of the very type of `output` whose hidden state has `residual` (a view) added."""

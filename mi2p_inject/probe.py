@@ -1,4 +1,4 @@
-"""The dry run: what every wanted module gives, seen on fake tensors, without computing and without touching the model."""
+"""The dry run: what every wanted module gives, seen on fake tensors; nothing is computed, the model is not touched."""
 
 from __future__ import annotations
 
@@ -98,22 +98,35 @@ def _probe_real(
     model: nn.Module, paths: Sequence[str], inputs: Inputs, call: str, effect: bool
 ) -> tuple[dict[str, Observation], Any]:
     seen = {path: Observation(path) for path in paths}
-    training = {name: module.training for name, module in model.named_modules()}
     first = next(iter(model.parameters()), torch.empty(0))
-    handles = [model.get_submodule(path).register_forward_hook(_Watch(seen[path], effect)) for path in paths]
-    try:
-        model.eval()
-        with torch.set_grad_enabled(effect), torch.random.fork_rng(devices=[]):
-            args, kwargs = pytree.tree_map_only(Tensor, lambda tensor: tensor.to(first.device), inputs)
-            output = model(*args, **kwargs) if call == "forward" else getattr(model, call)(*args, **kwargs)
-            if effect:
-                _listen(seen, output)
-    finally:
-        for handle in handles:
-            handle.remove()
-        for name, module in model.named_modules():
-            module.training = training[name]
+    with left_as_is(model), torch.set_grad_enabled(effect):
+        for path in paths:
+            model.get_submodule(path).register_forward_hook(_Watch(seen[path], effect))
+        args, kwargs = pytree.tree_map_only(Tensor, lambda tensor: tensor.to(first.device), inputs)
+        output = model(*args, **kwargs) if call == "forward" else getattr(model, call)(*args, **kwargs)
+        if effect:
+            _listen(seen, output)
     return seen, output
+
+
+@contextmanager
+def left_as_is(model: nn.Module) -> Iterator[None]:
+    """For a real run of somebody's model: eval mode, no forward hooks but those added inside, a borrowed random state.
+
+    Modes and hooks are given back as they were; hooks added inside go.
+    """
+    kept = [(module, module.training, dict(module._forward_hooks)) for module in model.modules()]
+    try:
+        for module, _, _ in kept:
+            module.training = False
+            module._forward_hooks.clear()
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        for module, training, hooks in kept:
+            module.training = training
+            module._forward_hooks.clear()
+            module._forward_hooks.update(hooks)
 
 
 class _Watch:

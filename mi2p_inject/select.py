@@ -47,7 +47,7 @@ def select(model: nn.Module, layers: Layers, default_sites: Sequence[str], shape
     if callable(layers):
         chosen = {path for path in paths if layers(path, model.get_submodule(path))}
     else:
-        wanted = [layers] if isinstance(layers, (str, int, re.Pattern)) else list(layers)
+        wanted = list(layers) if isinstance(layers, Sequence) and not isinstance(layers, str) else [layers]
         chosen = {path for layer in wanted for path in _resolve(layer, paths, default_sites, shapes)}
     if not chosen:
         raise SelectionError(

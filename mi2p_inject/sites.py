@@ -9,6 +9,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from mi2p_inject.adapters.find import Match
+from mi2p_inject.effect import unheard_patches
 from mi2p_inject.errors import LayoutError, SiteError
 from mi2p_inject.infer import image_size, infer_layouts, patch_grid
 from mi2p_inject.layout import Axes, Layout
@@ -52,7 +53,8 @@ def find_sites(
     inputs: Inputs,
     view: View = "auto",
     layout: Layout | Mapping[str, Layout] | None = None,
-) -> tuple[list[Site], Any]:
+    drop_unheard: bool = False,
+) -> tuple[list[Site], list[str]]:
     """The sites at some paths of a backbone.
 
     A path that the adapter row names is read as the row says; any other has its layout inferred (unless `layout` gives
@@ -65,9 +67,10 @@ def find_sites(
         inputs: example inputs.
         view: "tokens" sees patch tokens as tokens, "map" insists on a map, "auto" takes what the layout says.
         layout: the layout of all chosen sites, or of some by path.
+        drop_unheard: leave out sites whose patches the model ignores (default sites), instead of refusing them.
 
     Returns:
-        The sites in the given order, and the model's (fake) output.
+        The sites in the given order, and the paths left out.
 
     Raises:
         SiteError: a module never fires, fires more than once, or is ignored.
@@ -77,24 +80,37 @@ def find_sites(
     given = dict.fromkeys(paths, layout) if isinstance(layout, Layout) else dict(layout or {})
     known = set(default_paths(model, match))
     unknown = [path for path in paths if path not in known]
-    seen, output = probe(model, paths, inputs, effect=bool(unknown))
+    seen, _ = probe(model, paths, inputs, effect=bool(unknown))
     for path in paths:
         _check_fires(model, seen[path])
     ask = [path for path in unknown if path not in given]
     inferred = infer_layouts(model, ask, inputs, seen) if ask else {}
-    sites = []
+    layouts = {}
     for path in paths:
         stored = given.get(path) or inferred.get(path) or _row_layout(model, match, seen[path], inputs)
         if path in unknown:
             _check_heard(seen[path], stored)
-        stored = stored.as_tokens() if view == "tokens" else stored
+        layouts[path] = stored.as_tokens() if view == "tokens" else stored
+    unheard = unheard_patches(model, layouts, inputs)
+    if unheard and not drop_unheard:
+        raise SiteError(
+            "the model ignores this module's patch tokens: its head reads the prefix tokens, which a map leaves alone",
+            path=unheard[0],
+            expected="a site before the last block, or a view that includes the prefix tokens",
+            given="a residual that would be lost",
+            fix="choose an earlier block, or view='tokens'",
+        )
+    sites = []
+    for path, stored in layouts.items():
+        if path in unheard:
+            continue
         spec = ViewSpec.of(stored.view(seen[path].output, path))
         if view not in ("auto", spec.kind):
             raise LayoutError(
                 f"the site cannot be viewed as {view}", path=path, expected=view, given=str(spec), fix="use view='auto'"
             )
         sites.append(Site(path, stored, spec))
-    return sites, output
+    return sites, unheard
 
 
 def _row_layout(model: nn.Module, match: Match | None, seen: Observation, inputs: Inputs) -> Layout:

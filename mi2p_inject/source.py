@@ -127,7 +127,8 @@ class _Take(threading.local):
         return (_Take, ())
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Take:
-        return memo.setdefault(id(self), _Take())
+        copied: _Take = memo.setdefault(id(self), _Take())
+        return copied
 
 
 def _call(encoder: nn.Module, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -62,6 +62,8 @@ def _totals(model: ExpandedModel, flops: int) -> list[str]:
         f"parameters: backbone {backbone:,}, units {units:,} ({units / max(backbone, 1):.1%}); "
         f"train={model.blueprint.train!r}: {trains:,} trainable",
     ]
+    if model.blueprint.left_out:
+        lines.append(f"left out, as the model ignores their patch tokens: {', '.join(model.blueprint.left_out)}")
     whole = _backbone_flops(model)
     cost = f"cost of a forward of one sample, {_tokens(model)} source tokens: units {_human(flops)}"
     if whole:

@@ -10,8 +10,9 @@ def window_means(maps: Tensor, kernel_size: int) -> Tensor:
     """The k² shifted-window means of every channel.
 
     A k×k convolution with same padding followed by a global average is linear in the map: its result is
-    ``window_means(z, k) @ kernels.flatten(1).T + bias``, exactly (paper, section 3.3, the map query). Tap (i, j) is the sum of
-    the pixels that this tap of the kernel meets on its way over the padded map, divided by H·W.
+    ``window_means(z, k) @ kernels.flatten(1).T + bias``, exactly (paper, section 3.3, the map
+    query). Tap (i, j) is the sum of the pixels that this tap of the kernel meets on its way over the padded map,
+    divided by H·W.
 
     Args:
         maps: (B, C, H, W).

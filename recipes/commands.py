@@ -13,6 +13,7 @@ import mi2p_inject
 from mi2p_inject.errors import Mi2pError
 from mi2p_inject.recipes.rows import ROWS, identity_of
 from mi2p_inject.recipes.runs import RunFolder
+from mi2p_inject.recipes.weights import require_demo
 
 __all__ = ["INTERRUPTED", "app"]
 
@@ -60,6 +61,7 @@ def demo(
     console = Console()
     folder: RunFolder | None = None
     try:
+        require_demo()
         folder = RunFolder(out, identity_of(seed=seed, smoke=smoke), overwrite=overwrite)
         os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing here needs the network: never wait for it
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

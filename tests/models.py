@@ -150,8 +150,8 @@ DISTILBERT = {**WORDS, "dim": 24, "n_layers": 3, "n_heads": 4, "hidden_dim": 32}
 DEBERTA = {**BERT, "relative_attention": True, "position_buckets": 8, "pos_att_type": ["p2c", "c2p"]}
 XLNET = {**SPECIAL, "d_model": 24, "n_layer": 3, "n_head": 4, "d_inner": 32}
 PATCHES = {**TRANSFORMER, "image_size": PIXELS // 2, "patch_size": 8}
-STRIPES = {"patch_size": 8, "frequency_stride": 8, "time_stride": 8}
-SPECTROGRAM = {**TRANSFORMER, **STRIPES, "max_length": FRAMES, "num_mel_bins": MELS}
+SPECTROGRAM = {**TRANSFORMER, "patch_size": 8, "frequency_stride": 8, "time_stride": 8}
+SPECTROGRAM |= {"max_length": FRAMES, "num_mel_bins": MELS}
 SPEECH = {
     **TRANSFORMER,
     "vocab_size": VOCABULARY,
@@ -227,9 +227,7 @@ TIMM: dict[str, TinyModel] = {
     "swin/v2": own("swin", tm.SwinTransformerV2, image, **SWIN, num_classes=0),
 }
 OPEN_CLIP: dict[str, TinyModel] = {
-    "clip_resnet": own(
-        "clip_resnet", clip_resnet.ModifiedResNet, image, (1, 1, 1, 1), 16, 4, image_size=PIXELS, width=4
-    ),
+    "clip_resnet": own("clip_resnet", clip_resnet.ModifiedResNet, image, (1, 1, 1, 1), 16, 4, PIXELS, 4),
     "clip_vit": own("clip_vit", clip_towers.VisionTransformer, small_image, **CLIP_IMAGE),
     "clip_text": own("clip_text", clip_towers.TextTransformer, clip_text, **CLIP_WORDS),
 }

@@ -188,12 +188,12 @@ def test_mask_marks_the_real_tokens(name: str) -> None:
 def test_masks_of_other_forms() -> None:
     ids = torch.tensor([[5, 9, 9, 0], [5, 6, 7, 0]])
     sigmoid = TINY["clip_text"].build()
-    sigmoid.pool_type, sigmoid.pad_id = "last", 0  # type: ignore[assignment]
+    sigmoid.pool_type, sigmoid.pad_id = "last", 0
     mask = row_of(TINY["clip_text"]).readout.mask
     assert mask is not None
-    assert mask(sigmoid, (ids,), {}, torch.empty(0)).tolist() == [[True, True, True, False]] * 2  # type: ignore[union-attr]
-    sigmoid.pool_type, sigmoid.eos_id = "eos", 6  # type: ignore[assignment]
-    assert mask(sigmoid, (), {"text": ids}, torch.empty(0)).tolist() == [[True] * 4, [True, True, False, False]]  # type: ignore[union-attr]
+    assert mask(sigmoid, (ids,), {}, torch.empty(0)).tolist() == [[True, True, True, False]] * 2
+    sigmoid.pool_type, sigmoid.eos_id = "eos", 6
+    assert mask(sigmoid, (), {"text": ids}, torch.empty(0)).tolist() == [[True] * 4, [True, True, False, False]]
     negative = row_of(TINY["xlnet"]).readout.mask
     assert negative is not None
     given = negative(built("xlnet"), (ids,), {"input_mask": torch.tensor([[1.0, 0, 0, 0]])}, torch.empty(0))

@@ -122,6 +122,7 @@ def test_a_broken_entry_point_is_named(third_party: Callable[[str, str], None], 
 
 
 def test_rows_import_no_model_library() -> None:
-    code = "import sys, mi2p_inject.adapters as a; a.adapters(); print(*{'timm', 'transformers', 'open_clip'} & {*sys.modules})"
+    heavy = {"timm", "transformers", "open_clip"}
+    code = f"import sys, mi2p_inject.adapters as a; a.adapters(); print(*{heavy} & {{*sys.modules}})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr

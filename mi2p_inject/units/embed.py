@@ -54,7 +54,7 @@ class TokenQuery(Query):
         self.project = nn.Linear(width, heads * d_k)
 
     def forward(self, view: Tensor) -> Tensor:
-        return self.project(view).unflatten(2, (self.heads, -1)).transpose(1, 2)
+        return split_heads(self.project(view), self.heads)
 
 
 class MapQuery(Query):
@@ -70,7 +70,7 @@ class MapQuery(Query):
         queries = self.project(window_means(view, self.kernel_size))
         if self.identity is not None:
             queries = queries + self.identity.to(queries.dtype)
-        return queries.unflatten(2, (self.heads, -1)).transpose(1, 2)
+        return split_heads(queries, self.heads)
 
 
 class TokenKey(Key):
@@ -82,8 +82,7 @@ class TokenKey(Key):
         self.project = nn.Linear(width, heads * d_k, bias=False)
 
     def scores(self, queries: Tensor, source: PreparedSource) -> Tensor:
-        keys = self.project(source.tokens).unflatten(2, (self.heads, -1))
-        return queries @ keys.permute(0, 2, 3, 1)
+        return queries @ split_heads(self.project(source.tokens), self.heads).mT
 
 
 class MapKey(Key):
@@ -102,7 +101,7 @@ class MapKey(Key):
     def scores(self, queries: Tensor, source: PreparedSource) -> Tensor:
         kernels = self.project.weight.unflatten(0, (self.heads, -1))  # (heads, d_k, k²)
         narrow = queries @ kernels.to(queries.dtype)  # (B, heads, N, k²)
-        scores = narrow @ source.windows(self.kernel_size).mT.unsqueeze(1).to(narrow.dtype)
+        scores: Tensor = narrow @ source.windows(self.kernel_size).mT.unsqueeze(1).to(narrow.dtype)
         if self.identity is not None:
             scores = scores + by_head(queries, self.identity.unflatten(1, (self.heads, -1)).permute(1, 2, 0))
         return scores
@@ -117,7 +116,7 @@ class TokenValue(Value):
         self.project = nn.Linear(width, out)
 
     def attend(self, attention: Tensor, source: PreparedSource) -> Tensor:
-        values = self.project(source.tokens).unflatten(2, (self.heads, -1)).transpose(1, 2)
+        values = split_heads(self.project(source.tokens), self.heads)
         return (attention.to(values.dtype) @ values).transpose(1, 2).flatten(2)
 
 
@@ -146,12 +145,18 @@ def channel_identity(channels: int, width: int) -> nn.Parameter:
     return nn.Parameter(torch.randn(channels, width) * 0.02)
 
 
+def split_heads(packed: Tensor, heads: int) -> Tensor:
+    """(B, N, heads·d) -> (B, heads, N, d)."""
+    split: Tensor = packed.unflatten(2, (heads, -1))
+    return split.transpose(1, 2)
+
+
 def by_head(left: Tensor, right: Tensor) -> Tensor:
     """(B, heads, N, i) times a weight of each head (heads, i, o) -> (B, heads, N, o), as one product a head."""
-    batch, _heads, tokens, _ = left.shape
+    batch, _, tokens, _ = left.shape
     flat = left.transpose(0, 1).flatten(1, 2)  # (heads, B·N, i)
-    product = torch.bmm(flat, right.to(left.dtype))
-    return product.unflatten(1, (batch, tokens)).transpose(0, 1)
+    product: Tensor = torch.bmm(flat, right.to(left.dtype)).unflatten(1, (batch, tokens))
+    return product.transpose(0, 1)
 
 
 def query_for(site: ViewSpec, heads: int, d_k: int, kernel_size: int, identity: bool) -> Query:

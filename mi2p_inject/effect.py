@@ -1,0 +1,65 @@
+"""Whether the patches of a site are heard: a head on the class token alone ignores those of the last block."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from mi2p_inject.layout import Layout
+from mi2p_inject.probe import Inputs, left_as_is
+
+
+def unheard_patches(model: nn.Module, layouts: dict[str, Layout], inputs: Inputs) -> list[str]:
+    """Sites whose patch tokens reach the model's output nowhere, while their prefix tokens do.
+
+    One real forward and backward of one sample, with a zero added to each hidden state whose gradient is read: exactly
+    zero on every patch and not on the prefix means that a residual there would be lost. The graph alone cannot tell
+    (the class token is a slice of the same tensor), and values cannot mislead: both parts are of one tensor.
+
+    Args:
+        model: the model; left as it was. On the meta device nothing can be run, and nothing is reported.
+        layouts: sites by path; only those with prefix tokens are looked at.
+        inputs: example inputs.
+    """
+    paths = [path for path, layout in layouts.items() if layout.prefix and layout.grid]
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    if not paths or device.type == "meta":
+        return []
+    listeners = [_Listener(layouts[path], path) for path in paths]
+    with left_as_is(model), torch.enable_grad():
+        for path, listener in zip(paths, listeners, strict=True):
+            model.get_submodule(path).register_forward_hook(listener)
+        args, kwargs = pytree.tree_map_only(Tensor, lambda tensor: tensor[:1].to(device), inputs)
+        outputs = pytree.tree_leaves(model(*args, **kwargs))
+        heard = [leaf for leaf in outputs if isinstance(leaf, Tensor) and leaf.requires_grad]
+        grads = _gradients(heard, [one.zero for one in listeners])
+    return [path for path, grad in zip(paths, grads, strict=True) if _only_prefix(grad, layouts[path])]
+
+
+class _Listener:
+    """Adds a zero to a hidden state and keeps it, to ask for its gradient."""
+
+    def __init__(self, layout: Layout, path: str) -> None:
+        self.layout, self.path, self.zero = layout.as_tokens(), path, torch.empty(0)
+
+    def __call__(self, module: nn.Module, args: Any, output: Any) -> Any:
+        self.zero = torch.zeros_like(self.layout.view(output, self.path), requires_grad=True)
+        return self.layout.add(output, self.zero, self.path)
+
+
+def _gradients(outputs: Sequence[Tensor], zeros: Sequence[Tensor]) -> Sequence[Tensor | None]:
+    """Gradients of a random mixture of all outputs: a plain sum would vanish behind a normalisation."""
+    generator = torch.Generator().manual_seed(0)
+    mixed = [(leaf.float() * torch.randn(leaf.shape, generator=generator).to(leaf.device)).sum() for leaf in outputs]
+    return torch.autograd.grad(torch.stack(mixed).sum(), zeros, allow_unused=True) if mixed else [None] * len(zeros)
+
+
+def _only_prefix(grad: Tensor | None, layout: Layout) -> bool:
+    if grad is None:
+        return False
+    # `as_tokens` views are batch-first whatever the axes
+    return bool(grad[:, : layout.prefix].any()) and not bool(grad[:, layout.prefix :].any())

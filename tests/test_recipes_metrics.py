@@ -1,0 +1,85 @@
+"""Metrics against numbers computed by hand and by scikit-learn; the bootstrap's contract."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.metrics import accuracy_score, f1_score
+
+from mi2p_inject.recipes.errors import RecipeError
+from mi2p_inject.recipes.metrics import bootstrap_difference, bootstrap_metrics, metrics_of_confusion
+
+TRUE = np.array([0, 0, 0, 1, 1, 2])
+PREDICTED = np.array([0, 0, 1, 1, 2, 2])
+
+
+def random_labels(seed: int, count: int = 200, classes: int = 5) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    random = np.random.default_rng(seed)
+    true = random.integers(0, classes, count)
+    return true, np.where(random.random(count) < 0.6, true, random.integers(0, classes, count)), np.arange(count)
+
+
+def test_by_hand() -> None:
+    # class 0: precision 2/2, recall 2/3, F1 4/5; class 1: 1/2, 1/2, 1/2; class 2: 1/2, 1/1, 2/3
+    confusion = np.array([[2.0, 1, 0], [0, 1, 1], [0, 0, 1]])
+    macro = (4 / 5 + 1 / 2 + 2 / 3) / 3
+    weighted = (3 * 4 / 5 + 2 * 1 / 2 + 1 * 2 / 3) / 6
+    assert metrics_of_confusion(confusion) == pytest.approx([4 / 6, macro, weighted])
+    measured = bootstrap_metrics(TRUE, PREDICTED, np.arange(6), 3, seed=0)
+    assert [measured[name].value for name in ("accuracy", "macro_f1", "weighted_f1")] == pytest.approx(
+        [4 / 6, macro, weighted]
+    )
+
+
+@pytest.mark.parametrize("classes", [5, 7])  # 7: two classes that never occur
+@pytest.mark.parametrize("seed", range(3))
+def test_as_scikit_learn(seed: int, classes: int) -> None:
+    true, predicted, groups = random_labels(seed)
+    measured = bootstrap_metrics(true, predicted, groups, classes, seed=0, resamples=2)
+    every = list(range(classes))
+    assert measured["accuracy"].value == pytest.approx(accuracy_score(true, predicted))
+    for name, average in (("macro_f1", "macro"), ("weighted_f1", "weighted")):
+        expected = f1_score(true, predicted, labels=every, average=average, zero_division=0)
+        assert measured[name].value == pytest.approx(expected)
+
+
+def test_same_seed_same_interval_other_seed_other() -> None:
+    data = random_labels(0)
+    first, again, other = (bootstrap_metrics(*data, 5, seed=seed) for seed in (1, 1, 2))
+    assert first == again
+    assert first != other
+
+
+def test_interval_has_the_width_of_the_binomial() -> None:
+    true, predicted, groups = random_labels(0, count=400)
+    accuracy = bootstrap_metrics(true, predicted, groups, 5, seed=0)["accuracy"]
+    sigma = np.sqrt(accuracy.value * (1 - accuracy.value) / 400)
+    assert accuracy.low < accuracy.value < accuracy.high
+    assert accuracy.high - accuracy.low == pytest.approx(2 * 1.96 * sigma, rel=0.15)
+
+
+def test_groups_widen_the_interval() -> None:
+    true, predicted, _ = random_labels(0, count=50)
+    true, predicted = np.repeat(true, 8), np.repeat(predicted, 8)  # eight copies of each: no more is known
+    alone = bootstrap_metrics(true, predicted, np.arange(400), 5, seed=0)["accuracy"]
+    grouped = bootstrap_metrics(true, predicted, np.repeat(np.arange(50), 8), 5, seed=0)["accuracy"]
+    assert grouped.value == alone.value
+    assert grouped.high - grouped.low > 2 * (alone.high - alone.low)
+
+
+def test_paired_difference() -> None:
+    true, predicted, groups = random_labels(0)
+    better = np.where(np.arange(200) % 4 == 0, true, predicted)
+    none = bootstrap_difference(true, predicted, predicted, groups, 5, seed=0)["accuracy"]
+    assert (none.value, none.low, none.high) == (0, 0, 0)
+    gain = bootstrap_difference(true, better, predicted, groups, 5, seed=0)["accuracy"]
+    separate = [bootstrap_metrics(true, labels, groups, 5, seed=0)["accuracy"] for labels in (better, predicted)]
+    assert gain.value == pytest.approx(separate[0].value - separate[1].value)
+    assert gain.low > 0  # paired, 15 corrected errors and no new one are certain ...
+    assert separate[0].low < separate[1].high  # ... though the two intervals overlap
+
+
+@pytest.mark.parametrize("arrays", [([], [], []), ([0, 1], [0], [0, 1])])
+def test_refuses_arrays_that_do_not_fit(arrays: tuple[list[int], ...]) -> None:
+    with pytest.raises(RecipeError, match="one length"):
+        bootstrap_metrics(*(np.array(array, dtype=np.int64) for array in arrays), 2, seed=0)

@@ -1,0 +1,188 @@
+"""The fast form against the literal oracle: shapes, heads, kernels, masks, strides, gradients; all four combinations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from oracle import literal
+from torch import Tensor
+
+from mi2p_inject import MI2P, SourceFeatures, ViewSpec
+from mi2p_inject.errors import UnitError
+from mi2p_inject.features import prepare
+from mi2p_inject.units import UNITS, unit_config
+from mi2p_inject.units.base import largest_divisor
+from mi2p_inject.units.mi2p import MI2PUnit
+from mi2p_inject.windows import window_means
+
+sizes = st.integers(1, 6)
+maps = st.builds(ViewSpec.map, st.integers(1, 7), sizes, sizes)
+tokens = st.builds(ViewSpec.tokens, st.integers(1, 12))
+options = st.builds(
+    MI2P,
+    heads=st.integers(1, 5),
+    d_k=st.integers(1, 6),
+    kernel_size=st.sampled_from([1, 3, 5]),
+    gate=st.sampled_from(["scalar", "channel", None]),
+    identity=st.booleans(),
+    output_projection=st.booleans(),
+)
+
+
+def example(spec: ViewSpec, batch: int, length: int, dtype: torch.dtype, stride: int) -> Tensor:
+    """A random view, its last axis strided: what a slice or a permuted map hands a unit."""
+    shape = (batch, spec.width, *spec.grid) if spec.grid else (batch, length, spec.width)
+    return torch.randn(*shape[:-1], shape[-1] * stride, dtype=dtype)[..., ::stride]
+
+
+def run(unit: MI2PUnit, view: Tensor, source: Tensor, mask: Tensor | None) -> Tensor:
+    return unit(view, prepare(SourceFeatures(source, mask), unit.source, view.dtype))
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    config=options,
+    site=st.one_of(maps, tokens),
+    source=st.one_of(maps, tokens),
+    batch=st.integers(1, 3),
+    lengths=st.tuples(st.integers(1, 5), st.integers(1, 5)),
+    stride=st.integers(1, 2),
+    masked=st.booleans(),
+    seed=st.integers(0, 2**16),
+)
+def test_equals_the_literal_form(
+    config: MI2P,
+    site: ViewSpec,
+    source: ViewSpec,
+    batch: int,
+    lengths: tuple[int, int],
+    stride: int,
+    masked: bool,
+    seed: int,
+) -> None:
+    torch.manual_seed(seed)
+    for dtype, tolerance in ((torch.float64, 1e-10), (torch.float32, 2e-5)):
+        unit = config.build(site, source).to(dtype)
+        for parameter in unit.parameters():
+            parameter.data.normal_()
+        view = example(site, batch, lengths[0], dtype, stride).requires_grad_()
+        features = example(source, batch, lengths[1], dtype, stride)
+        mask = torch.rand(batch, lengths[1]) < 0.6 if masked and source.kind == "tokens" else None
+        fast, slow = run(unit, view, features, mask), literal(unit, view, features, mask)
+        assert fast.shape == view.shape
+        torch.testing.assert_close(fast, slow, atol=tolerance * (1 + float(slow.detach().abs().max())), rtol=tolerance)
+        if not slow.requires_grad:  # every row is padding: both are exactly zero
+            continue
+        weight = torch.randn_like(slow)
+        wanted = [view, *unit.parameters()]
+        ours = torch.autograd.grad((fast * weight).sum(), wanted, allow_unused=True, materialize_grads=True)
+        theirs = torch.autograd.grad((slow * weight).sum(), wanted, allow_unused=True, materialize_grads=True)
+        for one, other in zip(ours, theirs, strict=True):
+            scale = 1 + float(other.abs().max())
+            torch.testing.assert_close(one, other, atol=10 * tolerance * scale, rtol=10 * tolerance)
+
+
+@pytest.mark.parametrize("site", [ViewSpec.map(3, 2, 3), ViewSpec.tokens(4)], ids=str)
+@pytest.mark.parametrize("source", [ViewSpec.map(3, 2, 2), ViewSpec.tokens(3)], ids=str)
+def test_gradcheck(site: ViewSpec, source: ViewSpec) -> None:
+    torch.manual_seed(0)
+    unit = MI2P(heads=2, d_k=3).build(site, source).double()
+    unit.gate.weight.data.fill_(0.7)
+    view = example(site, 2, 3, torch.float64, 1).requires_grad_()
+    features = example(source, 2, 3, torch.float64, 1)
+    assert torch.autograd.gradcheck(lambda v: run(unit, v, features, None), (view,))
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.sampled_from([1, 3, 5, 7]), st.integers(0, 999))
+@settings(deadline=None)
+def test_window_means_are_convolution_then_average(height: int, width: int, k: int, seed: int) -> None:
+    torch.manual_seed(seed)
+    z = torch.randn(2, 1, height, width, dtype=torch.float64)
+    kernels = torch.randn(4, 1, k, k, dtype=torch.float64)
+    slow = torch.nn.functional.conv2d(z, kernels, padding=k // 2).mean((2, 3))
+    torch.testing.assert_close(window_means(z, k)[:, 0] @ kernels.flatten(1).T, slow, atol=1e-12, rtol=1e-12)
+
+
+def test_a_row_of_padding_gets_exactly_nothing_and_no_nan_reaches_a_gradient() -> None:
+    unit = MI2P(gate=None).build(ViewSpec.tokens(8), ViewSpec.tokens(4))
+    view = torch.randn(2, 3, 8, requires_grad=True)
+    features = torch.randn(2, 5, 4)
+    features[1] = float("nan")  # nothing real there, so nothing may look at it
+    mask = torch.tensor([[True] * 5, [False] * 5])
+    out = run(unit, view, features, mask)
+    assert torch.equal(out[1], torch.zeros(3, 8))
+    out.sum().backward()
+    assert all(bool(torch.isfinite(parameter.grad).all()) for parameter in unit.parameters())
+    assert bool(torch.isfinite(view.grad).all())
+
+
+def test_padding_does_not_count() -> None:
+    torch.manual_seed(0)
+    unit = MI2P(gate=None).build(ViewSpec.map(4, 5, 5), ViewSpec.tokens(6))
+    view, words = torch.randn(2, 4, 5, 5), torch.randn(2, 3, 6)
+    short = run(unit, view, words, torch.ones(2, 3, dtype=torch.bool))
+    padded = torch.cat([words, torch.full((2, 4, 6), 1e4)], 1)
+    mask = torch.tensor([[True] * 3 + [False] * 4] * 2)
+    torch.testing.assert_close(run(unit, view, padded, mask), short)
+
+
+def test_identity_tells_channels_apart_and_the_literal_form_cannot() -> None:
+    """Permuting a map's channels permutes what the literal form writes; with identity it changes it."""
+    torch.manual_seed(0)
+    view, words = torch.randn(1, 6, 4, 4), torch.randn(1, 3, 5)
+    order = torch.tensor([3, 0, 5, 1, 2, 4])
+    for identity in (False, True):
+        unit = MI2P(gate=None, identity=identity).build(ViewSpec.map(6, 4, 4), ViewSpec.tokens(5))
+        for parameter in unit.parameters():
+            parameter.data.normal_()
+        permuted = run(unit, view[:, order], words, None)
+        assert torch.allclose(permuted, run(unit, view, words, None)[:, order], atol=1e-5) is not identity
+
+
+@pytest.mark.parametrize(
+    ("spec", "asked", "used"),
+    [(ViewSpec.map(8, 56, 56), 8, 8), (ViewSpec.map(8, 14, 14), 8, 7), (ViewSpec.map(8, 7, 7), 8, 7),
+     (ViewSpec.map(8, 1, 1), 8, 1), (ViewSpec.tokens(512), 12, 8), (ViewSpec.tokens(768), 12, 12)],
+)  # fmt: skip
+def test_heads_divide_the_vector(spec: ViewSpec, asked: int, used: int) -> None:
+    assert MI2P(heads=asked).build(spec, ViewSpec.tokens(4)).heads == used
+    assert MI2P(heads=asked, output_projection=True).build(spec, ViewSpec.tokens(4)).heads == asked
+
+
+@given(st.integers(1, 400), st.integers(1, 20))
+def test_largest_divisor(number: int, at_most: int) -> None:
+    found = largest_divisor(number, at_most)
+    assert number % found == 0
+    assert found == max(d for d in range(1, at_most + 1) if number % d == 0)
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_every_row_of_the_table_builds_a_unit(name: str) -> None:
+    unit = UNITS[name].build(ViewSpec.map(4, 3, 3), ViewSpec.tokens(5))
+    source = prepare(SourceFeatures(torch.randn(2, 3, 5)), ViewSpec.tokens(5), torch.float32)
+    assert unit(torch.randn(2, 4, 3, 3), source).shape == (2, 4, 3, 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [({"heads": 0}, "heads"), ({"heads": True}, "heads"), ({"d_k": -1}, "d_k"), ({"kernel_size": 2}, "odd"),
+     ({"gate": "zero"}, "gate"), ({"haeds": 8}, "did you mean 'heads'")],
+)  # fmt: skip
+def test_bad_options(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(UnitError, match=words):
+        unit_config("mi2p", options)
+
+
+def test_unknown_unit_names_the_closest() -> None:
+    with pytest.raises(UnitError, match="did you mean 'mi2p'"):
+        unit_config("mip2", {})
+
+
+def test_a_map_of_another_size_gets_the_residual_resized() -> None:
+    unit = MI2P(gate=None).build(ViewSpec.map(4, 8, 8), ViewSpec.tokens(5))
+    source = prepare(SourceFeatures(torch.randn(2, 3, 5)), ViewSpec.tokens(5), torch.float32)
+    assert unit(torch.randn(2, 4, 6, 9), source).shape == (2, 4, 6, 9)
