@@ -7,6 +7,7 @@ if __name__ != "mi2p_inject.adapters":
 
 from mi2p_inject.adapters.find import Match as Match
 from mi2p_inject.adapters.find import find as find
+from mi2p_inject.adapters.pool import pool as pool
 from mi2p_inject.adapters.row import Adapter as Adapter
 from mi2p_inject.adapters.row import Readout as Readout
 from mi2p_inject.adapters.table import adapters as adapters

@@ -85,6 +85,10 @@ class SourceFeatures:
         return SourceFeatures(self.data[rows], None if self.mask is None else self.mask[rows])
 
 
+STRENGTH_EPSILON = 1e-8
+"""Keeps the strengths of a map whose channels are all alike (a missing row's zeros) at zero."""
+
+
 @dataclass
 class PreparedSource:
     """Source features as the units read them: built once a forward, shared by every unit.
@@ -101,6 +105,7 @@ class PreparedSource:
     """(B,) True for rows that get a residual; None: all."""
     grid: tuple[int, int] | None
     _windows: dict[int, Tensor] = field(default_factory=dict)
+    _strengths: Tensor | None = None
 
     @property
     def batch(self) -> int:
@@ -114,6 +119,14 @@ class PreparedSource:
         if kernel_size not in self._windows:
             self._windows[kernel_size] = window_means(self.tokens.unflatten(2, self.grid), kernel_size)
         return self._windows[kernel_size]
+
+    def strengths(self) -> Tensor:
+        """How active each channel of the source map is, (B, C): its mean, standardised over the sample's channels."""
+        if self._strengths is None:
+            means = self.tokens.float().mean(2) if self.tokens.itemsize < 4 else self.tokens.mean(2)
+            centred = means - means.mean(1, keepdim=True)
+            self._strengths = centred * (centred.square().mean(1, keepdim=True) + STRENGTH_EPSILON).rsqrt()
+        return self._strengths
 
 
 def prepare(

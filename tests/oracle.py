@@ -62,4 +62,11 @@ def value(source: Tensor, unit: MI2PUnit) -> Tensor:
     flat = source if source.dim() == 3 else source.flatten(2)
     values = F.linear(flat, unit.value.project.weight, unit.value.project.bias)
     identity = getattr(unit.value, "identity", None)
-    return values if identity is None else values + identity
+    if identity is None:
+        return values
+    if source.dim() == 4:
+        means = source.mean((2, 3))
+        centred = means - means.mean(1, keepdim=True)
+        strengths = centred / (centred.square().mean(1, keepdim=True) + 1e-8).sqrt()
+        return values + source.shape[1] ** 0.5 * strengths.unsqueeze(-1) * identity
+    return values + identity

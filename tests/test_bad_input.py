@@ -461,11 +461,9 @@ class TestCheckpoints:
 
     @pytest.mark.parametrize("key", ["sites", "unit", "source", "weights", "aliases", "heads"])
     def test_nonsense_in_the_json(self, folder: Path, key: str) -> None:
-        for nonsense in (None, 3, [7], {"kind": 1}):
+        for nonsense in (None, "x", [7], {"kind": 1}):
             self.config(folder, **{key: nonsense})
             with pytest.raises(CheckpointError):
-                if key == "heads" and nonsense == 3:
-                    raise CheckpointError("3 heads are fine")
                 load(folder, backbone=net())
 
     def test_missing_weights(self, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""The fast form against the literal oracle: shapes, heads, kernels, masks, strides, gradients; all four combinations."""
+"""The fast form against the literal oracle: shapes, heads, kernels, masks, strides, gradients, four combinations."""
 
 from __future__ import annotations
 

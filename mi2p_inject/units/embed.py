@@ -121,9 +121,13 @@ class TokenValue(Value):
 
 
 class MapValue(Value):
-    """V = Ẑ W_V + b with Ẑ (C, H·W) (equation 2), plus the channel's identity.
+    """V = Ẑ W_V + b with Ẑ (C, H·W) (equation 2), plus the channel's identity as strong as the channel is active.
 
-    AV = (A Ẑ) W_V + A E + b, as rows of A sum to one: values are H·W wide and shared by all heads and units.
+    The literal value says where a channel is active and never which channel it is: what a unit reads is then the same
+    for any order of the channels. Identity adds √C · s_c · e_c, with s_c the channel's mean in units of the sample's
+    spread over channels: under even attention that alone is a linear layer on the pooled map.
+
+    AV = (A Ẑ) W_V + (A ∘ s) E √C + b, as rows of A sum to one: values are H·W wide and shared by all heads and units.
     """
 
     def __init__(self, channels: int, pixels: int, heads: int, out: int, identity: bool) -> None:
@@ -136,7 +140,8 @@ class MapValue(Value):
         read = attention @ source.tokens.unsqueeze(1).to(attention.dtype)  # (B, heads, N, H·W)
         out = by_head(read, self.project.weight.unflatten(0, (self.heads, -1)).mT)
         if self.identity is not None:
-            out = out + by_head(attention, self.identity.unflatten(1, (self.heads, -1)).transpose(0, 1))
+            loud = attention * (source.strengths() * len(self.identity) ** 0.5)[:, None, None, :].to(attention.dtype)
+            out = out + by_head(loud, self.identity.unflatten(1, (self.heads, -1)).transpose(0, 1))
         return out.transpose(1, 2).flatten(2) + self.project.bias.to(out.dtype)
 
 
