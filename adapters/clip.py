@@ -59,7 +59,7 @@ HF_IMAGE = Adapter(
     library="transformers",
     modality="image",
     classes=("transformers.models.clip.modeling_clip.CLIPVisionModel",),
-    sites=("encoder.layers.*",),
+    sites=("**.encoder.layers.*",),  # inside a `vision_model` or `text_model` before transformers 5.23
     layout=TOKENS,
     readout=Readout(LAST_HIDDEN, pooled="cls"),
     inputs=inputs.hf_image,
@@ -72,7 +72,7 @@ HF_TEXT = Adapter(
     library="transformers",
     modality="text",
     classes=("transformers.models.clip.modeling_clip.CLIPTextModel",),
-    sites=("encoder.layers.*",),
+    sites=("**.encoder.layers.*",),  # inside a `vision_model` or `text_model` before transformers 5.23
     layout=TOKENS,
     readout=Readout(LAST_HIDDEN, mask=inputs.hf_clip_mask, pooled="eot"),
     inputs=inputs.hf_text,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mi2p_inject.adapters import inputs
+from mi2p_inject.adapters.hf_image import LAYERS
 from mi2p_inject.adapters.row import Adapter, Readout
 from mi2p_inject.layout import Axes, Layout
 
@@ -32,7 +33,7 @@ AST = Adapter(
     library="transformers",
     modality="audio",
     classes=("transformers.models.audio_spectrogram_transformer.modeling_audio_spectrogram_transformer.ASTModel",),
-    sites=("layers.*",),
+    sites=(LAYERS,),
     layout=TOKENS,
     readout=Readout(LAST_HIDDEN, pooled="cls"),
     inputs=inputs.hf_spectrogram,

@@ -38,8 +38,11 @@ def vit(name: str, cls: str, sites: str, patches: int | Callable[[nn.Module], in
     )
 
 
-VIT = vit("hf_vit", "transformers.models.vit.modeling_vit.ViTModel", "layers.*", 1)
-DEIT = vit("hf_deit", "transformers.models.deit.modeling_deit.DeiTModel", "layers.*", 2)
+LAYERS = "**.layer*.[0-9]*"
+"""`layers.0`, which was `encoder.layer.0` in earlier releases of transformers 5."""
+
+VIT = vit("hf_vit", "transformers.models.vit.modeling_vit.ViTModel", LAYERS, 1)
+DEIT = vit("hf_deit", "transformers.models.deit.modeling_deit.DeiTModel", LAYERS, 2)
 DINOV2 = vit("hf_dinov2", "transformers.models.dinov2.modeling_dinov2.Dinov2Model", "encoder.layer.*", 1)
 DINOV2_REGISTERS = vit(
     "hf_dinov2_registers",

@@ -112,8 +112,10 @@ def inject(
     defaults = default_paths(model, match)
     if layers is None and not defaults:
         raise SelectionError(
-            f"no adapter row knows {type(model).__name__}, so it has no default sites",
-            expected="layers=[...]",
+            f"the adapter row {match.adapter.name!r} finds none of its sites in this {type(model).__name__}"
+            if match
+            else f"no adapter row knows {type(model).__name__}, so it has no default sites",
+            expected=" or ".join(match.adapter.sites) if match else "layers=[...]",
             given="layers=None",
             fix="name the modules to inject at; me.summary() shows what was built",
         )

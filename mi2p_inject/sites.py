@@ -119,6 +119,8 @@ def _row_layout(model: nn.Module, match: Match | None, seen: Observation, inputs
             "no layout", path=seen.path, expected="a row or a layout", given="neither", fix="pass layout="
         )
     row = match.adapter.layout
+    if row.element is None and isinstance(seen.output, tuple) and seen.output and isinstance(seen.output[0], Tensor):
+        row = replace(row, element=0)  # the same layer gives a tensor in one release and a tuple in another
     prefix = match.adapter.prefix_tokens(model.get_submodule(match.root))
     if prefix is None:
         return row

@@ -28,9 +28,11 @@ def map_features(batch: int, channels: int = 10, height: int = 3, width: int = 4
 
 
 def awake(unit: Unit, strength: float) -> None:
-    """Open a unit's gate."""
-    with torch.no_grad():
-        unit.gate.weight.fill_(strength)  # type: ignore[union-attr, operator]
+    """Let a unit that started at zero say something, as loud as `strength`."""
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        for parameter in unit.value.parameters():  # type: ignore[union-attr, operator]
+            parameter.normal_().mul_(strength)
 
 
 def first_tensor(output: Any) -> Tensor:

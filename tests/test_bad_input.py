@@ -98,7 +98,8 @@ class TestLayers:
 
     @pytest.mark.parametrize(
         ("layers", "count"),
-        [("features.denseblock1", 1), (["features.denseblock1", "features.denseblock4"], 2), ("features.denseblock*", 4),
+        [("features.denseblock1", 1), (["features.denseblock1", "features.denseblock4"], 2),
+         ("features.denseblock*", 4),
          (re.compile(r"features\.denseblock[12]"), 2), (0, 1), ([0, -1], 2), ([0, "features.denseblock1"], 1),
          (lambda path, module: path.endswith("block2"), 1), ("**.denselayer1", 4)],
     )  # fmt: skip

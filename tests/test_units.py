@@ -27,7 +27,7 @@ options = st.builds(
     heads=st.integers(1, 5),
     d_k=st.integers(1, 6),
     kernel_size=st.sampled_from([1, 3, 5]),
-    gate=st.sampled_from(["scalar", "channel", None]),
+    gate=st.sampled_from(["value", "scalar", "channel", None]),
     identity=st.booleans(),
     output_projection=st.booleans(),
 )
@@ -90,8 +90,8 @@ def test_equals_the_literal_form(
 @pytest.mark.parametrize("source", [ViewSpec.map(3, 2, 2), ViewSpec.tokens(3)], ids=str)
 def test_gradcheck(site: ViewSpec, source: ViewSpec) -> None:
     torch.manual_seed(0)
-    unit = MI2P(heads=2, d_k=3).build(site, source).double()
-    unit.gate.weight.data.fill_(0.7)
+    unit = MI2P(heads=2, d_k=3, gate="channel").build(site, source).double()
+    unit.gate.weight.data.normal_()
     view = example(site, 2, 3, torch.float64, 1).requires_grad_()
     features = example(source, 2, 3, torch.float64, 1)
     assert torch.autograd.gradcheck(lambda v: run(unit, v, features, None), (view,))

@@ -12,7 +12,7 @@ from mi2p_inject.errors import UnitError
 from mi2p_inject.features import PreparedSource
 from mi2p_inject.views import ViewSpec
 
-GateKind = Literal["scalar", "channel"]
+GateKind = Literal["value", "scalar", "channel"]
 
 
 class Unit(nn.Module, ABC):

@@ -1,4 +1,4 @@
-"""The zero-init gate: at step 0 the expanded model is the backbone, and the gate hears the loss at once."""
+"""A gate: a learned weight that starts at zero, so that the expanded model starts as the backbone."""
 
 from __future__ import annotations
 

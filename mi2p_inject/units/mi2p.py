@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import final
+from typing import final, get_args
 
 import torch
 import torch.nn.functional as F
@@ -28,8 +28,9 @@ class MI2P(UnitConfig):
             largest divisor of the site's vector (H·W of a map, D of tokens) up to it, and the summary says which.
         d_k: width of queries and keys, a head.
         kernel_size: k of the k×k kernels that embed a map's channels, odd.
-        gate: "scalar" or "channel", zero at the start (the expanded model is the backbone, bit for bit); None: the
-            paper's plain addition.
+        gate: how the unit starts at zero, so that the expanded model is the backbone bit for bit. "value": its last
+            linear layer (the value embedder, or the output projection) starts at zero. "scalar", "channel": a learned
+            weight for the site, or for each channel, starts at zero. None: the paper's plain addition from the start.
         identity: a learned embedding for each channel of a map, in query, key and value. False: the paper's literal
             form, which cannot tell channels apart.
         output_projection: value width rounded up to a multiple of the heads, then a linear layer to the site's vector:
@@ -50,7 +51,7 @@ class MI2P(UnitConfig):
     heads: int | None = None
     d_k: int = 64
     kernel_size: int = 3
-    gate: GateKind | None = "scalar"
+    gate: GateKind | None = "value"
     identity: bool = True
     output_projection: bool = False
 
@@ -59,7 +60,9 @@ class MI2P(UnitConfig):
         check_option("d_k", self.d_k, _positive(self.d_k), "a positive integer")
         odd = _positive(self.kernel_size) and self.kernel_size % 2 == 1
         check_option("kernel_size", self.kernel_size, odd, "an odd positive integer")
-        check_option("gate", self.gate, self.gate in (None, "scalar", "channel"), "'scalar', 'channel' or None")
+        check_option(
+            "gate", self.gate, self.gate in (None, *get_args(GateKind)), f"None or one of {get_args(GateKind)}"
+        )
 
     @property
     def kind(self) -> str:
@@ -93,7 +96,10 @@ class MI2PUnit(Unit):
         self.key = key_for(source, self.heads, config.d_k, config.kernel_size, config.identity)
         self.value = value_for(source, self.heads, out, config.identity)
         self.project = nn.Linear(out, site.vector) if config.output_projection else None
-        self.gate = ZeroGate(site, config.gate == "channel") if config.gate else None
+        self.gate = ZeroGate(site, config.gate == "channel") if config.gate in ("scalar", "channel") else None
+        if config.gate == "value":
+            for parameter in (self.project or self.value).parameters():
+                nn.init.zeros_(parameter)
 
     def forward(self, view: Tensor, source: PreparedSource) -> Tensor:
         width = view.shape[1] if self.site.kind == "map" else view.shape[2]

@@ -1,0 +1,51 @@
+"""What the docs say is what the code does: README blocks run, pages are up to date, docstring examples pass."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import pkgutil
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+import mi2p_inject
+
+ROOT = Path(__file__).parent.parent
+BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+MODULES = [module.name for module in pkgutil.walk_packages(mi2p_inject.__path__, "mi2p_inject.")]
+
+
+@pytest.mark.parametrize("number", range(len(BLOCKS)))
+def test_readme_block_runs(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    exec(compile(BLOCKS[number], f"README.md block {number}", "exec"), {"__name__": "readme"})
+
+
+def test_readme_has_exactly_two_shell_commands() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = text.split("## Two commands")[1].split("\n## ")[0]
+    assert re.findall(r"```sh\n(\S+ \S+)", section) == ["make demo", "make test"]
+
+
+def test_adapter_page_is_up_to_date() -> None:
+    page = runpy.run_path(str(ROOT / "docs" / "make_tables.py"))
+    assert (ROOT / "docs" / "adapters.md").read_text(encoding="utf-8") == page["render"](), "run docs/make_tables.py"
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_docstring_examples(name: str) -> None:
+    module = importlib.import_module(name)
+    result = doctest.testmod(module, extraglobs=vars(module))
+    assert result.failed == 0
+
+
+def test_nothing_of_a_workplace_is_in_the_project() -> None:
+    """No absolute path of a machine, no registry's address: what is committed must work anywhere."""
+    listed = [path for path in ROOT.iterdir() if path.suffix in (".md", ".toml", ".txt") or path.name == "Makefile"]
+    for path in listed:
+        assert not re.search(
+            r"/(work|root|tmp|home)/|https?://[^ )]*(pypi|simple/)", path.read_text(encoding="utf-8")
+        ), path
