@@ -1,4 +1,7 @@
-"""Writes docs/adapters.md from the adapter table: `python docs/make_tables.py`. A test compares the two."""
+"""Writes what the docs take from elsewhere: `python docs/make_tables.py`. A test compares.
+
+docs/adapters.md from the adapter table; the demo's table in the README from docs/demo/, a folder that `mi2p demo` wrote.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,19 @@ from pathlib import Path
 
 from mi2p_inject.adapters import Adapter, adapters
 
-TARGET = Path(__file__).parent / "adapters.md"
+DOCS = Path(__file__).parent
+ADAPTERS, README, DEMO = DOCS / "adapters.md", DOCS.parent / "README.md", DOCS / "demo" / "table.md"
+BEGIN, END = "<!-- docs/demo/table.md -->", "<!-- end -->"
 
 
-def render() -> str:
-    """The page, as Markdown."""
+def render_readme(text: str) -> str:
+    """The README with the demo's table between its two marks."""
+    before, rest = text.split(BEGIN)
+    return f"{before}{BEGIN}\n{DEMO.read_text(encoding='utf-8').strip()}\n{END}{rest.split(END)[1]}"
+
+
+def render_adapters() -> str:
+    """The page of the adapter table, as Markdown."""
     lines = [
         "# Models with an adapter row",
         "",
@@ -38,4 +49,5 @@ def _line(row: Adapter) -> str:
 
 
 if __name__ == "__main__":
-    TARGET.write_text(render(), encoding="utf-8")
+    ADAPTERS.write_text(render_adapters(), encoding="utf-8")
+    README.write_text(render_readme(README.read_text(encoding="utf-8")), encoding="utf-8")

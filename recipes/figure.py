@@ -39,7 +39,7 @@ def draw_figure(
 
     figure = Figure(figsize=(11, 4.6), dpi=150, facecolor="white")
     FigureCanvasAgg(figure)
-    grid = figure.add_gridspec(1, 2, width_ratios=(1, 1.1), wspace=0.1, left=0.085, right=0.985, top=0.86, bottom=0.15)
+    grid = figure.add_gridspec(1, 2, width_ratios=(1, 1.1), wspace=0.1, left=0.085, right=0.985, top=0.86, bottom=0.17)
     _accuracies(figure.add_subplot(grid[0]), tested, gained)
     _examples(figure, grid[1], report)
     smoke = "SMOKE RUN, numbers mean nothing. " if report.smoke else ""
@@ -64,7 +64,9 @@ def _accuracies(axes: Any, tested: dict[str, dict[str, Interval]], gained: dict[
     axes.set_yticks(heights, order, fontsize=9.5)
     low = min(tested[name]["accuracy"].low for name in order)
     high = max(tested[name]["accuracy"].high for name in order)
-    axes.set_xlim(100 * low - 2, 100 * high + 0.6 * (100 * high - 100 * low))
+    axes.set_xlim(100 * low - 2, 100 * high + 60 * (high - low))
+    axes.set_xticks([tick for tick in axes.get_xticks() if tick <= 100])
+    axes.set_xlim(100 * low - 2, 100 * high + 60 * (high - low))
     axes.set_ylim(heights[-1] - 0.6, 0.6)
     axes.set_xlabel("test accuracy, % (bar: 95 % interval; in brackets: gain of the pair)", fontsize=8.5, color=_INK)
     axes.grid(axis="x", color="#e6e6e6", lw=0.8)
@@ -83,21 +85,19 @@ def _examples(figure: Any, cell: Any, report: Report) -> None:
     single = fixed[np.unique(report.groups[fixed], return_index=True)[1]]
     count = _GRID[0] * _GRID[1]
     chosen = np.sort(np.random.default_rng(report.seed).permutation(single)[:count])
-    grid = cell.subgridspec(*_GRID, hspace=0.62, wspace=0.12)
+    grid = cell.subgridspec(*_GRID, hspace=0.7, wspace=0.12)
+    title = f"{_SHOWN} corrects {len(fixed)} of {PAIRS[_SHOWN]}'s errors, adds {len(broken)}"
+    title += f"; {len(chosen)} of the {len(fixed)}:" if len(chosen) else ""
+    figure.text(0.535, 0.885, title, fontsize=10.5, color=_INK)
     for slot in range(count):
         axes = figure.add_subplot(grid[divmod(slot, _GRID[1])])
         axes.set_axis_off()
-        if slot == 0:
-            title = (
-                f"{_SHOWN} corrects {len(fixed)} of {PAIRS[_SHOWN]}'s errors and adds {len(broken)}; some corrected:"
-            )
-            axes.set_title(title, loc="left", fontsize=10.5, color=_INK, pad=14)
         if slot >= len(chosen):
             continue
         row = report.moji.data[int(report.split.test[chosen[slot]])]
         axes.imshow(row["image"])
         wrong, right = (report.moji.topics[int(labels[chosen[slot]])] for labels in (alone, report.true))
-        name = textwrap.shorten(row["text"], 26, placeholder="…")
+        name = textwrap.shorten(row["text"], 22, placeholder="…")
         axes.text(0.5, -0.04, f"“{name}”", transform=axes.transAxes, ha="center", va="top", fontsize=8, color=_INK)
         axes.text(0.5, -0.19, wrong, transform=axes.transAxes, ha="center", va="top", fontsize=7, color="#b03030")
         axes.text(

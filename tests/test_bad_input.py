@@ -426,8 +426,9 @@ class TestCheckpoints:
     def test_not_a_checkpoint(self, tmp_path: Path) -> None:
         with complains(CheckpointError, "not a checkpoint"):
             load(tmp_path, backbone=net())
-        with complains(CheckpointError):
-            load(tmp_path / "absent", backbone=net())
+        for absent in (tmp_path / "absent", str(tmp_path / "absent"), "nobody/nothing-here"):
+            with complains(CheckpointError):
+                load(absent, backbone=net())
 
     def test_another_backbone(self, folder: Path) -> None:
         other = nn.Sequential(*list(net())[:-1], nn.Linear(6, 7))

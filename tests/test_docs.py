@@ -30,9 +30,11 @@ def test_readme_has_exactly_two_shell_commands() -> None:
     assert re.findall(r"```sh\n(\S+ \S+)", section) == ["make demo", "make test"]
 
 
-def test_adapter_page_is_up_to_date() -> None:
-    page = runpy.run_path(str(ROOT / "docs" / "make_tables.py"))
-    assert (ROOT / "docs" / "adapters.md").read_text(encoding="utf-8") == page["render"](), "run docs/make_tables.py"
+def test_generated_pages_are_up_to_date() -> None:
+    made = runpy.run_path(str(ROOT / "docs" / "make_tables.py"))
+    page, readme = (path.read_text(encoding="utf-8") for path in (ROOT / "docs" / "adapters.md", ROOT / "README.md"))
+    assert page == made["render_adapters"](), "run docs/make_tables.py"
+    assert readme == made["render_readme"](readme), "run docs/make_tables.py"
 
 
 @pytest.mark.parametrize("name", MODULES)
