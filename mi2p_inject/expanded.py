@@ -73,9 +73,8 @@ class ExpandedModel(nn.Module):
         for site in blueprint.sites:
             unit = blueprint.unit.build(site.spec, blueprint.source, blueprint.heads)
             self.units[site.path.replace(".", "/")] = unit.to(reference.device, _floating(reference.dtype))
-        self.train(backbone.training)
-        for name, module in backbone.named_modules():  # `train` above made all alike: give each its own mode back
-            module.training = self._record.modes[name]
+        self.training = backbone.training
+        self.units.train(backbone.training)
         self._hooks = [
             _register(backbone, SiteHook(site.path, site.layout, self.unit(site.path), self.calls, blueprint.strict))
             for site in blueprint.sites
