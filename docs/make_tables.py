@@ -1,6 +1,6 @@
 """Writes what the docs take from elsewhere: `python docs/make_tables.py`. A test compares.
 
-docs/adapters.md from the adapter table; the demo's table in the README from docs/demo/, a folder that `mi2p demo` wrote.
+docs/adapters.md from the adapter table; the table in the README from docs/demo/, a folder that `mi2p demo` wrote.
 """
 
 from __future__ import annotations

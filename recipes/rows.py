@@ -45,7 +45,7 @@ PAIRS = {"me-vision": "vision", "me-text": "text", "me-score": "score"}
 # Chosen on the validation part. An expanded row gets its unimodal row's schedule, so that only the units differ.
 _SCHEDULES = {
     "picture": TrainConfig(epochs=7, rate_pretrained=2e-3, rate_new=2e-3),
-    "text": TrainConfig(epochs=5, rate_pretrained=1e-4, rate_new=2e-3),
+    "text": TrainConfig(epochs=5, rate_pretrained=1e-4, rate_new=1e-3),
 }
 
 
