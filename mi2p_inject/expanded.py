@@ -13,9 +13,11 @@ from torch import Tensor, nn
 
 from mi2p_inject.errors import InjectionError, SiteError, SourceError
 from mi2p_inject.features import SourceFeatures, prepare
-from mi2p_inject.hook import Call, Calls, SiteHook
+from mi2p_inject.hook import Call, Calls, SiteHook, purge
+from mi2p_inject.layout import image_of
+from mi2p_inject.loan import BACKBONES, Record
 from mi2p_inject.probe import Inputs
-from mi2p_inject.sites import Site
+from mi2p_inject.sites import Site, unit_key
 from mi2p_inject.source import Source
 from mi2p_inject.units.base import Unit, UnitConfig
 from mi2p_inject.views import ViewSpec
@@ -42,7 +44,7 @@ class ExpandedModel(nn.Module):
 
     Attributes:
         backbone: the very model that was injected.
-        units: the plug-ins; the key of the unit at path `a.b` is `a/b`.
+        units: the plug-ins; the key of the unit at path `a.b` is `/a/b` (`unit("a.b")` gives it).
         sites: where they are: path, layout, view.
 
     Example:
@@ -66,25 +68,24 @@ class ExpandedModel(nn.Module):
         self.example = example
         self.calls = Calls()
         self.source = source
-        self._record = _Record.of(backbone)
         self.backbone = backbone
+        purge(backbone)
         reference = next(backbone.parameters(), torch.empty(0))
         self.units = nn.ModuleDict()
         for site in blueprint.sites:
             unit = blueprint.unit.build(site.spec, blueprint.source, blueprint.heads)
-            self.units[site.path.replace(".", "/")] = unit.to(reference.device, _floating(reference.dtype))
+            self.units[site.key] = unit.to(reference.device, _floating(reference.dtype))
         self.training = backbone.training
         self.units.train(backbone.training)
         self._hooks = [
             _register(backbone, SiteHook(site.path, site.layout, self.unit(site.path), self.calls, blueprint.strict))
             for site in blueprint.sites
         ]
+        self._record: Record | None = None
+        self._settle()
         if blueprint.train == "units":
             backbone.requires_grad_(False)
             self._still_batch_norm()
-        if source is not None:
-            source.freeze()
-        self._watch_over()
 
     @property
     def sites(self) -> tuple[Site, ...]:
@@ -103,7 +104,7 @@ class ExpandedModel(nn.Module):
 
     def unit(self, path: str) -> Unit:
         """The unit at a site's path."""
-        unit: Unit = self.units[path.replace(".", "/")]  # type: ignore[assignment]
+        unit: Unit = self.units[unit_key(path)]  # type: ignore[assignment]
         return unit
 
     def forward(self, *args: Any, source: Any = None, source_mask: Tensor | None = None, **kwargs: Any) -> Any:
@@ -136,7 +137,8 @@ class ExpandedModel(nn.Module):
                 fix="move them: source=features.to(device), or the batch before encoding",
             )
         blueprint = self.blueprint
-        call = Call(prepare(features, blueprint.source, self._dtype(), source_mask, blueprint.strict))
+        prepared = prepare(features, blueprint.source, self._dtype(), source_mask, blueprint.strict)
+        call = Call(prepared, image_of(args, kwargs))
         self.calls.call = call
         try:
             output = self.backbone(*args, **kwargs)
@@ -192,11 +194,8 @@ class ExpandedModel(nn.Module):
             InjectionError: already ejected.
         """
         self._check_live()
-        self._finalizer.detach()
-        _remove(self._hooks)
-        self._record.restore(self.backbone, self.blueprint.train)
-        if self.source is not None:
-            self.source.thaw()
+        self._finalizer()
+        purge(self.backbone)
         return self.backbone
 
     def _check_live(self) -> None:
@@ -238,41 +237,28 @@ class ExpandedModel(nn.Module):
             self.source.apply(fn)
         return self
 
-    def _watch_over(self) -> None:
-        """Take our hooks off the backbone when this object goes: a notebook cell run twice leaves no hooks behind."""
-        self._finalizer = weakref.finalize(self, _remove, self._hooks)
+    def _settle(self) -> None:
+        """Take part in the loans of backbone and source encoder, and end that when this object is ejected or goes.
+
+        A notebook cell run twice thus leaves nothing behind.
+        """
+        self._record = BACKBONES.borrow(self.backbone, self._record, freezes=self.blueprint.train == "units")
+        if self.source is not None:
+            self.source.freeze()
+        for hook, _ in self._hooks:
+            hook.owner = weakref.ref(self)
+        self._finalizer = weakref.finalize(self, _give_back, self._hooks, self.backbone, self.source)
         self._finalizer.atexit = False
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
-        del state["_finalizer"]
+        state.pop("_finalizer", None)
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
-        self._watch_over()
-
-
-@dataclass(frozen=True)
-class _Record:
-    """What injection may change in a backbone, as it was before."""
-
-    modes: dict[str, bool]
-    requires_grad: dict[str, bool]
-
-    @classmethod
-    def of(cls, backbone: nn.Module) -> _Record:
-        return cls(
-            {name: module.training for name, module in backbone.named_modules()},
-            {name: parameter.requires_grad for name, parameter in backbone.named_parameters()},
-        )
-
-    def restore(self, backbone: nn.Module, train: Train) -> None:
-        for name, module in backbone.named_modules():
-            module.training = self.modes.get(name, module.training)
-        if train == "units":
-            for name, parameter in backbone.named_parameters():
-                parameter.requires_grad_(self.requires_grad.get(name, parameter.requires_grad))
+        if not self.ejected:
+            self._settle()
 
 
 def _register(backbone: nn.Module, hook: SiteHook) -> tuple[SiteHook, Any]:
@@ -280,10 +266,13 @@ def _register(backbone: nn.Module, hook: SiteHook) -> tuple[SiteHook, Any]:
     return hook, backbone.get_submodule(hook.path).register_forward_hook(hook, prepend=True)
 
 
-def _remove(hooks: list[tuple[SiteHook, Any]]) -> None:
+def _give_back(hooks: list[tuple[SiteHook, Any]], backbone: nn.Module, source: Source | None) -> None:
     for _, handle in hooks:
         handle.remove()
     hooks.clear()
+    BACKBONES.give_back(backbone)
+    if source is not None:
+        source.thaw()
 
 
 def _floating(dtype: torch.dtype) -> torch.dtype:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mi2p_inject.errors import SourceError
+from mi2p_inject.layout import describe
 from mi2p_inject.views import ViewSpec
 from mi2p_inject.windows import window_means
 
@@ -22,7 +23,7 @@ class SourceFeatures:
         mask: (B, L), True (or 1) where a token is real and False (or 0) where it is padding; None: all are real.
 
     Raises:
-        SourceError: wrong number of axes, not floating, a mask of another shape, or a NaN or infinity in a real token.
+        SourceError: wrong number of axes, not floating, or a mask that is none or of another shape.
 
     Example:
         >>> import torch
@@ -46,26 +47,14 @@ class SourceFeatures:
                 fix="pass the encoder's last hidden state or last map, not ids, logits or a pooled vector",
             )
         if self.mask is not None:
-            if data.dim() != 3 or self.mask.shape != data.shape[:2]:
+            if data.dim() != 3 or not isinstance(self.mask, Tensor) or self.mask.shape != data.shape[:2]:
                 raise SourceError(
                     "the mask does not fit the tokens",
                     expected=f"(B, L) = {tuple(data.shape[:2])}" if data.dim() == 3 else "no mask: a map has none",
-                    given=str(tuple(self.mask.shape)),
+                    given=describe(self.mask),
                     fix="pass the attention mask that went with these very tokens",
                 )
             object.__setattr__(self, "mask", self.mask.to(device=data.device, dtype=torch.bool))
-        if not torch.compiler.is_compiling() and data.device.type != "meta":
-            finite = torch.isfinite(data)
-            if self.mask is not None:
-                finite = finite | ~self.mask.unsqueeze(-1)
-            if not bool(finite.all()):
-                rows = (~finite.flatten(1).all(1)).nonzero().flatten().tolist()
-                raise SourceError(
-                    "source features hold NaN or infinity",
-                    expected="finite numbers in every real token",
-                    given=f"bad rows {rows[:8]}{'…' if len(rows) > 8 else ''} of {len(data)}",
-                    fix="look at these samples and at the source encoder's precision (fp16 overflows first)",
-                )
 
     def __len__(self) -> int:
         return int(self.data.shape[0])
@@ -146,7 +135,8 @@ def prepare(
         strict: raise where a map would have to be pooled to the built grid.
 
     Raises:
-        SourceError: another kind or width; a source_mask of the wrong shape or dtype; another grid under strict.
+        SourceError: another kind or width; a source_mask of the wrong shape or dtype; another grid under strict; a NaN
+            or infinity that is neither padding nor in a missing row.
     """
     spec, data, mask, rows = features.spec, features.data, features.mask, source_mask
     if not built.accepts(spec):
@@ -156,11 +146,13 @@ def prepare(
             given=str(spec),
             fix="use the source encoder (or source_spec) this model was injected with, or inject again",
         )
-    if source_mask is not None and (source_mask.shape != (len(features),) or source_mask.dtype != torch.bool):
+    if source_mask is not None and (
+        not isinstance(source_mask, Tensor) or source_mask.shape != (len(features),) or source_mask.dtype != torch.bool
+    ):
         raise SourceError(
             "source_mask must say for each row whether its source is there",
             expected=f"a bool tensor of shape ({len(features)},)",
-            given=f"{source_mask.dtype} {tuple(source_mask.shape)}",
+            given=f"{getattr(source_mask, 'dtype', '')} {describe(source_mask)}".strip(),
             fix="pass has_source.bool() with one entry per sample",
         )
     if source_mask is not None and source_mask.device != data.device:
@@ -170,7 +162,10 @@ def prepare(
             given=str(source_mask.device),
             fix="move it: source_mask.to(features.data.device)",
         )
+    _check_finite(data, mask, source_mask)
     data = data.to(dtype)
+    if data.is_inference() and torch.is_grad_enabled():
+        data = data.clone()  # autograd does not save tensors made in inference mode
     if built.kind == "map":
         if spec.grid != built.grid:
             if strict:
@@ -190,3 +185,25 @@ def prepare(
     if rows is not None:
         data = data.masked_fill(~rows[:, None, None], 0)
     return PreparedSource(data, mask, rows, built.grid)
+
+
+def _check_finite(data: Tensor, mask: Tensor | None, rows: Tensor | None) -> None:
+    """Loud about NaN and infinity where they would count."""
+    if torch.compiler.is_compiling() or data.device.type == "meta":
+        return
+    finite = torch.isfinite(data)
+    if bool(finite.all()):
+        return
+    if mask is not None:
+        finite = finite | ~mask.unsqueeze(-1)
+    good = finite.flatten(1).all(1)
+    if rows is not None:
+        good = good | ~rows
+    bad = (~good).nonzero().flatten().tolist()
+    if bad:
+        raise SourceError(
+            "source features hold NaN or infinity",
+            expected="finite numbers in every real token",
+            given=f"bad rows {bad[:8]}{'…' if len(bad) > 8 else ''} of {len(data)}",
+            fix="look at these samples and at the source encoder's precision (fp16 overflows first)",
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +21,8 @@ class Call:
     """One forward of an expanded model: its source, and the sites that have fired so far."""
 
     source: PreparedSource
+    image: tuple[int, int] | None = None
+    """Size of the image that went into the backbone, if one did."""
     fired: list[str] = field(default_factory=list)
 
 
@@ -56,8 +59,18 @@ class SiteHook:
 
     def __init__(self, path: str, layout: Layout, unit: Unit, calls: Calls, strict: bool = False) -> None:
         self.path, self.layout, self.unit, self.calls, self.strict = path, layout, unit, calls, strict
+        self.owner: weakref.ref[nn.Module] | None = None
+        """The expanded model; None in a copy of the backbone alone, where this hook is a dead thing."""
         self.served = False
         """Whether any forward with a source and gradients has run: then a recompute may be one of its."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether its expanded model still exists."""
+        return self.owner is not None and self.owner() is not None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "owner": None}
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> Any:
         call = self.calls.call
@@ -80,7 +93,7 @@ class SiteHook:
                 fix="choose a module that runs once: a shared layer, or a loop over it, cannot be a site",
             )
         call.fired.append(self.path)
-        view = self.layout.view(output, self.path)
+        view = self.layout.view(output, self.path, call.image)
         source = call.source
         if view.shape[0] != source.batch:
             raise SourceError(
@@ -112,6 +125,23 @@ class SiteHook:
         if view.dtype != own and not torch.is_autocast_enabled(view.device.type):
             view = view.to(own)
         return self.layout.add(output, self.unit(view, source), self.path)
+
+
+def hooked_paths(model: nn.Module) -> list[str]:
+    """Where the hooks of live expanded models are."""
+    return [path for path, module in model.named_modules() if any(hook.alive for _, hook in _ours(module))]
+
+
+def purge(model: nn.Module) -> None:
+    """Take away hooks whose expanded model is gone: a deep copy of a backbone carries copies of them."""
+    for module in model.modules():
+        for number, hook in _ours(module):
+            if not hook.alive:
+                del module._forward_hooks[number]
+
+
+def _ours(module: nn.Module) -> list[tuple[int, SiteHook]]:
+    return [(number, hook) for number, hook in module._forward_hooks.items() if isinstance(hook, SiteHook)]
 
 
 def _in_backward() -> bool:

@@ -13,14 +13,16 @@ from torch.utils import _pytree as pytree
 from typing_extensions import Unpack
 
 from mi2p_inject.adapters.find import Match, find
-from mi2p_inject.errors import InjectionError, InjectionWarning, ProbeError, SelectionError, SourceError
+from mi2p_inject.errors import AdapterError, InjectionError, InjectionWarning, ProbeError, SelectionError, SourceError
 from mi2p_inject.expanded import Blueprint, ExpandedModel, Train
-from mi2p_inject.hook import SiteHook
+from mi2p_inject.hook import hooked_paths
 from mi2p_inject.layout import Layout, describe
-from mi2p_inject.probe import Inputs, as_inputs, probe
+from mi2p_inject.loan import SOURCES
+from mi2p_inject.probe import Inputs, probe
 from mi2p_inject.select import Layers, select
 from mi2p_inject.sites import View, default_paths, find_sites
-from mi2p_inject.source import Source, is_serving
+from mi2p_inject.source import Source
+from mi2p_inject.source import example_inputs_of as example_inputs_of
 from mi2p_inject.units import GateKind, UnitConfig, unit_config
 from mi2p_inject.views import ViewSpec
 
@@ -105,8 +107,8 @@ def inject(
     config = unit_config(unit, dict(options))
     _check_choice("train", train, ("all", "units"))
     _check_choice("view", view, ("auto", "map", "tokens"))
-    match = find(model)
-    inputs = _example_inputs(model, match, example_inputs)
+    match = _find(model, layers, example_inputs)
+    inputs = example_inputs_of(model, match, example_inputs)
     source = Source(source_encoder, source_example_inputs) if source_encoder is not None else None
     built = _source_spec(source, source_spec)
     defaults = default_paths(model, match)
@@ -133,20 +135,24 @@ def example_on_meta(inputs: Inputs) -> Inputs:
     return kept
 
 
-def _example_inputs(model: nn.Module, match: Match | None, example_inputs: Any) -> Inputs:
-    if example_inputs is not None:
-        return as_inputs(example_inputs)
-    if match is None:
-        raise ProbeError(
-            f"no adapter row knows {type(model).__name__}, so the dry run has nothing to feed it",
-            expected="example_inputs= as you would call the model",
-            given="none",
-            fix="inject(model, layers=[...], example_inputs=torch.zeros(2, 3, 224, 224), ...)",
-        )
-    return match.adapter.inputs(model.get_submodule(match.root))
+def _find(model: nn.Module, layers: Layers | None, example_inputs: Any) -> Match | None:
+    """The row, if any; a user who names layers and gives inputs needs none, so its doubts do not count then."""
+    try:
+        return find(model)
+    except AdapterError:
+        if layers is None or example_inputs is None:
+            raise
+        return None
 
 
 def _source_spec(source: Source | None, told: ViewSpec | None) -> ViewSpec:
+    if told is not None and not isinstance(told, ViewSpec):
+        raise SourceError(
+            "source_spec= takes a ViewSpec",
+            expected="ViewSpec.tokens(768) or ViewSpec.map(1024, 7, 7)",
+            given=repr(told),
+            fix="wrap the numbers",
+        )
     if source is None and told is None:
         raise SourceError(
             "nothing says what the source is",
@@ -192,7 +198,7 @@ def _check_modules(model: nn.Module, source_encoder: nn.Module | None) -> None:
                 given=f"an ExpandedModel with sites {', '.join(site.path for site in module.sites)}",
                 fix="inject its backbone (me.eject() gives it back), with all the layers you want at once",
             )
-    taken = {"source", "source_mask"} & set(inspect.signature(model.forward).parameters)
+    taken = {"source", "source_mask"} & set(_parameters(model.forward))
     if taken:
         raise InjectionError(
             f"the model's own forward has an argument called {', '.join(sorted(taken))}",
@@ -200,6 +206,13 @@ def _check_modules(model: nn.Module, source_encoder: nn.Module | None) -> None:
             given=f"{type(model).__name__}.forward",
             fix="wrap the model in a module whose forward names them otherwise",
         )
+
+
+def _parameters(function: Any) -> list[str]:
+    try:
+        return list(inspect.signature(function).parameters)
+    except (TypeError, ValueError):  # a traced or compiled forward does not tell
+        return []
 
 
 def check_injectable(model: nn.Module, source_encoder: nn.Module | None, paths: Sequence[str]) -> None:
@@ -210,7 +223,7 @@ def check_injectable(model: nn.Module, source_encoder: nn.Module | None, paths: 
     """
     _check_modules(model, source_encoder)
     _check_not_compiled(model, paths)
-    if is_serving(model):
+    if model in SOURCES:
         raise InjectionError(
             f"this {type(model).__name__} is the frozen source encoder of another expanded model",
             expected="a backbone of its own: as a source it must not change",
@@ -226,7 +239,7 @@ def check_injectable(model: nn.Module, source_encoder: nn.Module | None, paths: 
                 given=f"{type(source_encoder).__name__} and {type(model).__name__}",
                 fix="pass copy.deepcopy(...) of the source encoder",
             )
-        if hooked := _hooked(source_encoder):
+        if hooked := hooked_paths(source_encoder):
             raise InjectionError(
                 "the source encoder is itself the backbone of an expanded model",
                 path=hooked[0],
@@ -234,7 +247,7 @@ def check_injectable(model: nn.Module, source_encoder: nn.Module | None, paths: 
                 given="one model in both roles",
                 fix="pass copy.deepcopy(encoder) made before it was injected",
             )
-    if hooked := _hooked(model):
+    if hooked := hooked_paths(model):
         warnings.warn(
             InjectionWarning(
                 f"site '{hooked[0]}': this backbone already carries the units of another live expanded model; the two "
@@ -244,14 +257,6 @@ def check_injectable(model: nn.Module, source_encoder: nn.Module | None, paths: 
             ),
             stacklevel=3,
         )
-
-
-def _hooked(model: nn.Module) -> list[str]:
-    return [
-        path
-        for path, module in model.named_modules()
-        if any(isinstance(h, SiteHook) for h in module._forward_hooks.values())
-    ]
 
 
 def _check_not_compiled(model: nn.Module, paths: Sequence[str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
@@ -33,6 +32,7 @@ class Layout:
         prefix: tokens before the patch grid (class, distillation, register tokens). They are never touched.
         grid: the patch grid (H, W) of an image transformer: the tokens after the prefix are then viewed as a map
             whose channels are the feature dimensions. None: tokens stay tokens.
+        image: the image size (H, W) at which the grid was seen: with another image the grid follows it.
 
     Raises:
         LayoutError: a prefix or a grid on axes that are spatial already.
@@ -49,8 +49,16 @@ class Layout:
     element: int | str | None = None
     prefix: int = 0
     grid: tuple[int, int] | None = None
+    image: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
+        if self.axes not in list(Axes):
+            raise LayoutError(
+                "unknown axes",
+                expected=" or ".join(axes.value for axes in Axes),
+                given=repr(self.axes),
+                fix="choose one",
+            )
         object.__setattr__(self, "axes", Axes(self.axes))
         spatial = self.axes in (Axes.NCHW, Axes.NHWC)
         if self.prefix < 0 or (spatial and (self.prefix or self.grid)) or (self.prefix and not self.grid):
@@ -67,12 +75,26 @@ class Layout:
             found = output if self.element is None else output[self.element]
         except (KeyError, IndexError, TypeError) as error:
             raise self._mismatch(output, path) from error
+        if isinstance(found, Tensor) and found.is_nested:
+            raise LayoutError(
+                "the output is a nested tensor",
+                path=path,
+                expected=str(self),
+                given="a nested tensor, as nn.TransformerEncoder makes of a padding mask in eval mode",
+                fix="build the encoder with enable_nested_tensor=False",
+            )
         if not isinstance(found, Tensor) or found.dim() != len(self.axes.value):
             raise self._mismatch(output, path)
         return found
 
-    def view(self, output: Any, path: str = "") -> Tensor:
-        """The view of a module's output: a map (B, C, H, W) or tokens (B, L, D); no copy is made."""
+    def view(self, output: Any, path: str = "", image: tuple[int, int] | None = None) -> Tensor:
+        """The view of a module's output: a map (B, C, H, W) or tokens (B, L, D); no copy is made.
+
+        Args:
+            output: what the module returned.
+            path: of the module, for messages.
+            image: size (H, W) of the image that went in, where a patch grid has to follow it.
+        """
         hidden = self.tensor(output, path)
         if self.axes is Axes.NCHW:
             return hidden
@@ -81,7 +103,7 @@ class Layout:
         tokens = hidden.transpose(0, 1) if self.axes is Axes.LNC else hidden
         if self.grid is None:
             return tokens
-        height, width = self._grid_of(tokens.shape[1] - self.prefix, path)
+        height, width = self._grid_of(tokens.shape[1] - self.prefix, path, image)
         grid: Tensor = tokens[:, self.prefix :].transpose(1, 2).unflatten(2, (height, width))
         return grid
 
@@ -99,36 +121,42 @@ class Layout:
 
     def as_tokens(self) -> Layout:
         """The same storage seen as tokens: prefix and patches alike."""
-        return replace(self, prefix=0, grid=None)
+        return replace(self, prefix=0, grid=None, image=None)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready form; `from_json` reads it back."""
         grid = list(self.grid) if self.grid else None
-        return {"axes": self.axes.value, "element": self.element, "prefix": self.prefix, "grid": grid}
+        image = list(self.image) if self.image else None
+        return {"axes": self.axes.value, "element": self.element, "prefix": self.prefix, "grid": grid, "image": image}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Layout:
         """Inverse of `to_json`."""
-        grid = data["grid"]
-        return cls(Axes(data["axes"]), data["element"], int(data["prefix"]), tuple(grid) if grid else None)
+        grid, image = (tuple(data[key]) if data[key] else None for key in ("grid", "image"))
+        return cls(Axes(data["axes"]), data["element"], int(data["prefix"]), grid, image)
 
-    def _grid_of(self, patches: int, path: str) -> tuple[int, int]:
-        """The runtime grid of `patches` tokens: the built one, or one of the same proportions."""
+    def _grid_of(self, patches: int, path: str, image: tuple[int, int] | None) -> tuple[int, int]:
+        """The grid of this call's patches: as large as its image says, else the one seen at injection."""
         if self.grid is None:
             raise self._mismatch(patches, path)
-        height, width = self.grid
-        if patches == height * width:
-            return height, width
-        rows = round(math.sqrt(patches * height / width)) if patches > 0 else 0
-        if rows < 1 or patches % rows or rows * width != (patches // rows) * height:
-            raise LayoutError(
-                "these patch tokens do not form a grid of the proportions seen at injection",
-                path=path,
-                expected=f"{self.prefix} prefix tokens and a grid like {height}x{width}",
-                given=f"{self.prefix + patches} tokens",
-                fix="inject with example_inputs= of this image size, or view the site as tokens (view='tokens')",
-            )
-        return rows, patches // rows
+        for grid in (*self._scaled(image), self.grid):
+            if grid[0] * grid[1] == patches:
+                return grid
+        raise LayoutError(
+            "these patch tokens do not form the grid of this image",
+            path=path,
+            expected=f"{self.prefix} prefix tokens and a grid like {self.grid[0]}x{self.grid[1]} of {self.image}",
+            given=f"{self.prefix + patches} tokens of an image {image}",
+            fix="inject with example_inputs= of this image size, switch patch dropout off, or view='tokens'",
+        )
+
+    def _scaled(self, image: tuple[int, int] | None) -> list[tuple[int, int]]:
+        """The built grid scaled to an image, a part of a patch dropped or padded to a whole one."""
+        if image is None or self.image is None or self.grid is None:
+            return []
+        (height, width), (rows, columns) = self.image, self.grid
+        exact = (image[0] * rows, height), (image[1] * columns, width)
+        return [(exact[0][0] // height, exact[1][0] // width), (-(-exact[0][0] // height), -(-exact[1][0] // width))]
 
     def _mismatch(self, output: Any, path: str) -> LayoutError:
         return LayoutError(
@@ -146,6 +174,12 @@ class Layout:
         if self.grid:
             parts.append(f" {self.prefix}+{self.grid[0]}x{self.grid[1]} patches")
         return "".join(parts)
+
+
+def image_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, int] | None:
+    """(H, W) of the one image among a call's arguments; None where there is none, or several."""
+    images = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor) and value.dim() == 4]
+    return (images[0].shape[-2], images[0].shape[-1]) if len(images) == 1 else None
 
 
 def describe(output: Any) -> str:

@@ -44,11 +44,18 @@ def select(model: nn.Module, layers: Layers, default_sites: Sequence[str], shape
             an index out of range, or nothing selected at all.
     """
     paths = [path for path, _ in model.named_modules() if path]
+    if isinstance(layers, (nn.Module, type)):
+        raise SelectionError(
+            "layers= takes names, not modules or classes",
+            expected="names, globs, compiled regexes, indices, or a function (path, module) -> bool",
+            given=repr(layers)[:80],
+            fix="name the module by its dotted path, or pass lambda path, module: isinstance(module, ...)",
+        )
     if callable(layers):
         chosen = {path for path in paths if layers(path, model.get_submodule(path))}
     else:
         wanted = list(layers) if isinstance(layers, Sequence) and not isinstance(layers, str) else [layers]
-        chosen = {path for layer in wanted for path in _resolve(layer, paths, default_sites, shapes)}
+        chosen = {path for layer in wanted for path in _resolve(model, layer, paths, default_sites, shapes)}
     if not chosen:
         raise SelectionError(
             "layers= selects nothing",
@@ -59,7 +66,7 @@ def select(model: nn.Module, layers: Layers, default_sites: Sequence[str], shape
     return [path for path in paths if path in chosen]
 
 
-def _resolve(layer: Layer, paths: list[str], sites: Sequence[str], shapes: Shapes) -> list[str]:
+def _resolve(model: nn.Module, layer: Layer, paths: list[str], sites: Sequence[str], shapes: Shapes) -> list[str]:
     if isinstance(layer, bool) or not isinstance(layer, (str, int, re.Pattern)):
         raise SelectionError(
             "layers= holds something that names no module",
@@ -82,6 +89,8 @@ def _resolve(layer: Layer, paths: list[str], sites: Sequence[str], shapes: Shape
         found = [path for path in paths if layer.fullmatch(path)]
     elif layer in paths:
         return [layer]
+    elif layer in (aliases := _aliases(model)):
+        return [aliases[layer]]
     else:
         found = glob_paths(layer, paths)
     if not found:
@@ -95,6 +104,13 @@ def _resolve(layer: Layer, paths: list[str], sites: Sequence[str], shapes: Shape
             fix="closest are " + "; ".join(f"{path} -> {described.get(path, 'not reached')}" for path in close),
         )
     return found
+
+
+def _aliases(model: nn.Module) -> dict[str, str]:
+    """Second names of modules that stand in the model twice, with the first name of each."""
+    first = {id(module): path for path, module in model.named_modules()}
+    every = model.named_modules(remove_duplicate=False)
+    return {path: first[id(module)] for path, module in every if path and path != first[id(module)]}
 
 
 def closest(name: str, paths: Sequence[str], sites: Sequence[str]) -> list[str]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mi2p_inject.adapters.find import Match
 from mi2p_inject.effect import unheard_patches
-from mi2p_inject.errors import LayoutError, SiteError
+from mi2p_inject.errors import LayoutError, SelectionError, SiteError
 from mi2p_inject.infer import image_size, infer_layouts, patch_grid
 from mi2p_inject.layout import Axes, Layout
 from mi2p_inject.probe import Inputs, Observation, probe
@@ -28,6 +28,11 @@ class Site:
     layout: Layout
     spec: ViewSpec
 
+    @property
+    def key(self) -> str:
+        """The key of its unit among the expanded model's units: `a.b` is `/a/b`, which no attribute's name is."""
+        return unit_key(self.path)
+
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready form; `from_json` reads it back."""
         return {"path": self.path, "layout": self.layout.to_json(), "view": self.spec.to_json()}
@@ -36,6 +41,11 @@ class Site:
     def from_json(cls, data: dict[str, Any]) -> Site:
         """Inverse of `to_json`."""
         return cls(data["path"], Layout.from_json(data["layout"]), ViewSpec.from_json(data["view"]))
+
+
+def unit_key(path: str) -> str:
+    """See `Site.key`."""
+    return "/" + path.replace(".", "/")
 
 
 def default_paths(model: nn.Module, match: Match | None) -> list[str]:
@@ -77,7 +87,7 @@ def find_sites(
         LayoutError: a layout stays ambiguous, or does not fit.
         ProbeError: the model does not run on the example inputs.
     """
-    given = dict.fromkeys(paths, layout) if isinstance(layout, Layout) else dict(layout or {})
+    given = _given_layouts(paths, layout)
     known = set(default_paths(model, match))
     unknown = [path for path in paths if path not in known]
     seen, _ = probe(model, paths, inputs, effect=bool(unknown))
@@ -88,6 +98,8 @@ def find_sites(
     layouts = {}
     for path in paths:
         stored = given.get(path) or inferred.get(path) or _row_layout(model, match, seen[path], inputs)
+        if stored.grid and stored.image is None:
+            stored = replace(stored, image=image_size(inputs))
         if path in unknown:
             _check_heard(seen[path], stored)
         layouts[path] = stored.as_tokens() if view == "tokens" else stored
@@ -111,6 +123,26 @@ def find_sites(
             )
         sites.append(Site(path, stored, spec))
     return sites, unheard
+
+
+def _given_layouts(paths: Sequence[str], layout: Layout | Mapping[str, Layout] | None) -> dict[str, Layout]:
+    if layout is None:
+        return {}
+    if isinstance(layout, Layout):
+        return dict.fromkeys(paths, layout)
+    if not isinstance(layout, Mapping) or not all(isinstance(value, Layout) for value in layout.values()):
+        raise LayoutError(
+            "layout= takes a Layout, or Layouts by path", expected="Layout('NCHW')", given=repr(layout), fix="wrap it"
+        )
+    if unknown := [path for path in layout if path not in paths]:
+        raise SelectionError(
+            "layout= names a module that is not among the chosen sites",
+            path=unknown[0],
+            expected=f"some of {', '.join(paths)}",
+            given=unknown[0],
+            fix="mend the path, or choose the module with layers=",
+        )
+    return dict(layout)
 
 
 def _row_layout(model: nn.Module, match: Match | None, seen: Observation, inputs: Inputs) -> Layout:

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import threading
-import weakref
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from mi2p_inject.adapters.find import Match, find
 from mi2p_inject.adapters.row import Readout
-from mi2p_inject.errors import ProbeError
+from mi2p_inject.errors import ProbeError, SourceError
 from mi2p_inject.features import SourceFeatures
 from mi2p_inject.infer import image_size, infer_layouts, patch_grid
-from mi2p_inject.layout import Layout
+from mi2p_inject.layout import Layout, describe, image_of
+from mi2p_inject.loan import SOURCES, Record
 from mi2p_inject.probe import Inputs, as_inputs, probe
 from mi2p_inject.views import ViewSpec
-
-_SERVING: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 
 
 class Source:
@@ -46,44 +45,32 @@ class Source:
         match = find(encoder)
         self.encoder = encoder
         self.inner = encoder.get_submodule(match.root) if match else encoder
-        if example_inputs is not None:
-            inputs = as_inputs(example_inputs)
-        elif match:
-            inputs = match.adapter.inputs(self.inner)
-        else:
-            raise ProbeError(
-                f"no adapter row for the source encoder {type(encoder).__name__}",
-                expected="an encoder the adapter table knows, or an example batch",
-                given=type(encoder).__name__,
-                fix="pass source_example_inputs= as you would call it",
-            )
+        inputs = example_inputs_of(encoder, match, example_inputs, name="source_example_inputs")
         self.readout, features = _resolved(self.inner, match, inputs)
         self.spec, self.tokens = ViewSpec.of(features), int(features.shape[1])
         self._take = _Take()
         self._handle: torch.utils.hooks.RemovableHandle | None = None
-        self._modes: dict[str, bool] = {}
+        self._record: Record | None = None
 
     def freeze(self) -> None:
         """Put the encoder in eval mode and start listening at the readout; `thaw` undoes both."""
-        self._modes = {name: module.training for name, module in self.encoder.named_modules()}
+        self._record = SOURCES.borrow(self.encoder, self._record)
         self.encoder.eval()
-        _SERVING.add(self.encoder)
-        if self.readout.path:
+        if self.readout.path and self._handle is None:  # a copy brings its own
             self._handle = self.inner.get_submodule(self.readout.path).register_forward_hook(self._take, prepend=True)
 
     def thaw(self) -> None:
         """Give the encoder back as it came."""
         if self._handle is not None:
             self._handle.remove()
-        _SERVING.discard(self.encoder)
-        for name, module in self.encoder.named_modules():
-            module.training = self._modes.get(name, module.training)
+            self._handle = None
+        SOURCES.give_back(self.encoder)
 
     def encode(self, batch: Any) -> SourceFeatures:
         """Features of a batch: a tensor, a tuple of arguments, or a mapping of keyword arguments.
 
         Raises:
-            SourceError: NaN or infinity in the features.
+            SourceError: the encoder does not take this batch.
         """
         if self.encoder.training:
             self.encoder.eval()
@@ -95,9 +82,16 @@ class Source:
                 output = _call(self.inner, readout.call, args, kwargs)
                 if readout.path:
                     output = take.output
+            except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
+                raise SourceError(
+                    f"the source encoder does not take this batch: {type(error).__name__}: {error}",
+                    expected=f"what {type(self.inner).__name__} is called with",
+                    given=describe((*args, kwargs)),
+                    fix="pass source= as you would call the encoder: a tensor, a tuple, or a mapping of arguments",
+                ) from error
             finally:
                 take.listening, take.output = False, None
-            data = readout.layout.view(output, readout.path)
+            data = readout.layout.view(output, readout.path, image_of(args, kwargs))
             mask = readout.mask(self.inner, args, kwargs, data) if readout.mask and data.dim() == 3 else None
             if readout.path:
                 data = data.clone()  # a later in-place operation of the encoder must not reach it
@@ -108,9 +102,33 @@ class Source:
         self.encoder._apply(function)
 
 
-def is_serving(model: nn.Module) -> bool:
-    """Whether a model is, right now, the frozen source encoder of some expanded model."""
-    return model in _SERVING
+def example_inputs_of(
+    model: nn.Module, match: Match | None, example_inputs: Any, *, name: str = "example_inputs", required: bool = True
+) -> Inputs:
+    """Example inputs: the user's, else the adapter row's in the model's own floating dtype.
+
+    Raises:
+        ProbeError: neither, and they are required.
+    """
+    if example_inputs is not None:
+        return as_inputs(example_inputs)
+    if match is None:
+        if not required:
+            return (), {}
+        raise ProbeError(
+            f"no adapter row knows {type(model).__name__}, so the dry run has nothing to feed it",
+            expected=f"{name}= as you would call the model",
+            given="none",
+            fix=f"inject(..., {name}=torch.zeros(2, 3, 224, 224)), or a mapping of keyword arguments",
+        )
+    floats = (parameter.dtype for parameter in model.parameters() if parameter.is_floating_point())
+    dtype = next((found for found in floats if found.itemsize >= 2), torch.float32)
+    made: Inputs = pytree.tree_map_only(
+        Tensor,
+        lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor,
+        match.adapter.inputs(model.get_submodule(match.root)),
+    )
+    return made
 
 
 class _Take(threading.local):
@@ -147,6 +165,6 @@ def _resolved(encoder: nn.Module, match: Match | None, inputs: Inputs) -> tuple[
         hidden = readout.layout.tensor(found, path)
         length = int(hidden.shape[0 if readout.layout.axes.value == "LNC" else 1])
         grid = patch_grid(length, prefix, image_size(inputs), path)
-        exact = Layout(readout.layout.axes, readout.layout.element, prefix, grid)
+        exact = Layout(readout.layout.axes, readout.layout.element, prefix, grid, image_size(inputs))
         readout = Readout(exact, readout.call, readout.path, readout.mask, readout.pooled)
     return readout, readout.layout.view(found, path)

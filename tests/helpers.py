@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from mi2p_inject import SourceFeatures
+from mi2p_inject import ExpandedModel, Mi2pError, SourceFeatures, ViewSpec, inject
 from mi2p_inject.units import Unit
 
 
@@ -97,3 +99,42 @@ def snapshot(model: nn.Module) -> Snapshot:
         [float(buffer.double().sum()) for buffer in model.buffers()],
         [sorted(vars(module)) for module in model.modules()],
     )
+
+
+WORDS = ViewSpec.tokens(12)
+
+
+def net() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4)
+    )
+
+
+PICTURES = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+def expanded(**options: Any) -> ExpandedModel:
+    return inject(net(), layers="0", source_spec=WORDS, example_inputs=PICTURES, gate=None, **options)
+
+
+def complains(kind: type[Mi2pError], *words: str) -> Any:
+    """`pytest.raises` that also asks for the three parts every message has."""
+    pattern = ".*".join(["", *words]) if words else ""
+    return _Complains(kind, pattern)
+
+
+class _Complains:
+    def __init__(self, kind: type[Mi2pError], pattern: str) -> None:
+        self.inner = pytest.raises(kind, match=re.compile(pattern, re.DOTALL))
+
+    def __enter__(self) -> Any:
+        self.info = self.inner.__enter__()
+        return self.info
+
+    def __exit__(self, *error: Any) -> Any:
+        swallowed = self.inner.__exit__(*error)
+        message = str(self.info.value)
+        for part in ("expected: ", "given: ", "fix: "):
+            assert part in message, message
+        return swallowed

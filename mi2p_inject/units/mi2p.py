@@ -58,6 +58,9 @@ class MI2P(UnitConfig):
     def __post_init__(self) -> None:
         check_option("heads", self.heads, self.heads is None or _positive(self.heads), "None or a positive integer")
         check_option("d_k", self.d_k, _positive(self.d_k), "a positive integer")
+        for name in ("identity", "output_projection"):
+            value = getattr(self, name)
+            check_option(name, value, isinstance(value, bool), "True or False")
         odd = _positive(self.kernel_size) and self.kernel_size % 2 == 1
         check_option("kernel_size", self.kernel_size, odd, "an odd positive integer")
         check_option(
@@ -110,7 +113,7 @@ class MI2PUnit(Unit):
                 given=str(tuple(view.shape)),
                 fix="inject again into the model as it is now",
             )
-        scores = self.key.scores(self.query(view), source) / math.sqrt(self.d_k)
+        scores = self.key.scores(self.query(view) / math.sqrt(self.d_k), source)  # scaled first: half precision
         if source.mask is not None:
             scores = scores.masked_fill(~source.mask[:, None, None, :], torch.finfo(scores.dtype).min)
         residual = self.value.attend(scores.softmax(-1), source)
