@@ -6,6 +6,7 @@ either the old checkpoint or the new one, whole. Nothing in a checkpoint is ever
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -19,18 +20,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from mi2p_inject.adapters.find import find
-from mi2p_inject.errors import CheckpointError, Mi2pError
+from mi2p_inject.checkpoint_schema import CONFIG_NAME, FORMAT, VERSION, blueprint_of, damaged, read_config
+from mi2p_inject.errors import CheckpointError, InjectionError, Mi2pError
 from mi2p_inject.expanded import Blueprint, ExpandedModel
-from mi2p_inject.probe import as_inputs
-from mi2p_inject.sites import Site
-from mi2p_inject.source import Source
-from mi2p_inject.units import UNITS, unit_config
-from mi2p_inject.views import ViewSpec
+from mi2p_inject.source import Source, example_inputs_of
 
-CONFIG_NAME = "mi2p_config.json"
-FORMAT, VERSION = "mi2p_inject", 1
 _WEIGHTS_NAME = re.compile(r"model-[0-9a-f]{12}\.safetensors")
 
 
@@ -45,7 +42,8 @@ def save(model: ExpandedModel, folder: str | Path) -> None:
         folder: created if needed. A checkpoint already there is replaced, atomically; other files are left alone.
 
     Raises:
-        CheckpointError: the folder is a file, or cannot be written. The old checkpoint, if any, is still whole.
+        CheckpointError: the folder is a file or cannot be written, or the state is not all plain tensors. The old
+            checkpoint, if any, is still whole.
 
     Example:
         >>> import tempfile, torch
@@ -58,12 +56,13 @@ def save(model: ExpandedModel, folder: str | Path) -> None:
         ...     net = me.eject()
         ...     me = load(folder, backbone=net)
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    folder = Path(folder)
+    folder = _as_path(folder)
     blueprint = model.blueprint
     name = f"model-{uuid.uuid4().hex[:12]}.safetensors"
-    tensors = dict(model.state_dict())
+    tensors = _plain_tensors(model)
     if blueprint.train == "units":
         tensors = {key: tensor for key, tensor in tensors.items() if key.startswith("units.")}
     tensors, aliases = _without_aliases(tensors)
@@ -85,10 +84,15 @@ def save(model: ExpandedModel, folder: str | Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         old = [path for path in folder.iterdir() if _WEIGHTS_NAME.fullmatch(path.name)]
         _write(folder / name, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
-        _write(folder / CONFIG_NAME, lambda path: Path(path).write_text(json.dumps(config, indent=2) + "\n"))
+        try:
+            _write(folder / CONFIG_NAME, lambda path: Path(path).write_text(json.dumps(config, indent=2) + "\n"))
+        except BaseException:
+            (folder / name).unlink()
+            raise
         for path in old:
-            path.unlink()
-    except OSError as error:
+            with contextlib.suppress(OSError):  # no harm in it: the next save tries again
+                path.unlink()
+    except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
         raise CheckpointError(
             f"cannot write a checkpoint: {error}",
             expected="a writable folder",
@@ -120,24 +124,22 @@ def load(
     Raises:
         CheckpointError: not a checkpoint of ours, damaged, with an unknown unit, holding a pickle, or of another
             backbone or source encoder.
+        InjectionError: backbone or source encoder cannot be injected, as in `inject`.
     """
-    folder = _local(folder)
-    config = _read_config(folder)
-    tensors = _read_weights(folder, config)
-    _check_backbone(config["backbone"], backbone, values=config["train"] == "units")
-    try:
-        blueprint = _blueprint(config)
-        match = find(backbone)
-        inputs = (
-            as_inputs(example_inputs)
-            if example_inputs is not None
-            else match.adapter.inputs(backbone.get_submodule(match.root))
-            if match
-            else ((), {})
+    from mi2p_inject.injection import check_injectable, example_on_meta
+
+    if not isinstance(backbone, nn.Module):
+        raise InjectionError(
+            "backbone is no module", expected="torch.nn.Module", given=repr(backbone), fix="pass backbone= a model"
         )
-        source = Source(source_encoder, source_example_inputs) if source_encoder is not None else None
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise _damaged(folder / CONFIG_NAME, f"{type(error).__name__}: {error}") from error
+    folder = _local(folder)
+    config = read_config(folder)
+    blueprint = blueprint_of(config, folder / CONFIG_NAME)
+    tensors = _read_weights(folder, config)
+    _check_backbone(config["backbone"], backbone, values=blueprint.train == "units")
+    check_injectable(backbone, source_encoder, [site.path for site in blueprint.sites])
+    _check_tensors(tensors, blueprint, backbone, folder / config["weights"])
+    source = Source(source_encoder, source_example_inputs) if source_encoder is not None else None
     if source is not None and not blueprint.source.accepts(source.spec):
         raise CheckpointError(
             "the checkpoint was made with another source encoder",
@@ -145,63 +147,19 @@ def load(
             given=str(source.spec),
             fix="pass the source encoder it was trained with",
         )
-    from mi2p_inject.injection import check_injectable, example_on_meta
-
-    check_injectable(backbone, source_encoder, [site.path for site in blueprint.sites])
-    _check_units(tensors, blueprint, folder / config["weights"])
+    inputs = example_inputs_of(backbone, find(backbone), example_inputs, required=False)
     model = ExpandedModel(backbone, blueprint, source, example_on_meta(inputs))
-    model.load_state_dict(tensors, strict=False)
-    return model
-
-
-def _blueprint(config: dict[str, Any]) -> Blueprint:
-    kind = config["unit"]["kind"]
-    if kind not in UNITS:
-        raise CheckpointError(
-            f"the checkpoint holds an unknown unit {kind!r}",
-            expected=f"one of {', '.join(UNITS)}",
-            given=kind,
-            fix="upgrade mi2p_inject, or install the distribution that defines this unit",
-        )
-    if config["train"] not in ("all", "units"):
-        raise ValueError(f"train is {config['train']!r}")
-    return Blueprint(
-        sites=tuple(Site.from_json(site) for site in config["sites"]),
-        unit=unit_config(kind, config["unit"]["options"]),
-        source=ViewSpec.from_json(config["source"]),
-        heads=int(config["heads"]),
-        train=config["train"],
-        strict=bool(config["strict"]),
-        left_out=tuple(config["left_out"]),
-    )
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    path = folder / CONFIG_NAME
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+        model.load_state_dict(tensors, strict=False)  # compared above; strict would ask for what train="units" leaves
+    except Exception as error:
+        model.eject()
         raise CheckpointError(
-            "not a checkpoint of an expanded model",
-            expected=f"a folder with {CONFIG_NAME}",
-            given=f"{folder} with {', '.join(sorted(os.listdir(folder))[:6]) or 'nothing'}",
-            fix="pass the folder that save_pretrained wrote",
+            f"the backbone did not take its weights: {error}",
+            expected="tensors that load_state_dict copies",
+            given=str(folder / config["weights"]),
+            fix="build the backbone anew, as it was when saved; this one may hold some of the weights already",
         ) from error
-    except (OSError, ValueError) as error:
-        raise _damaged(path, str(error)) from error
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
-        raise _damaged(path, "it is not of our format")
-    if config.get("version") != VERSION:
-        raise CheckpointError(
-            "the checkpoint is of another version",
-            expected=f"version {VERSION}",
-            given=f"version {config.get('version')}",
-            fix="use the release of mi2p_inject that wrote it, or a newer one",
-        )
-    keys = {"weights", "aliases", "backbone", "unit", "source", "sites", "heads", "train", "strict", "left_out"}
-    if missing := keys - set(config):
-        raise _damaged(path, f"it lacks {', '.join(sorted(missing))}")
-    return config
+    return model
 
 
 def _read_weights(folder: Path, config: dict[str, Any]) -> dict[str, Tensor]:
@@ -219,33 +177,41 @@ def _read_weights(folder: Path, config: dict[str, Any]) -> dict[str, Tensor]:
     path = folder / name
     try:
         tensors: dict[str, Tensor] = load_file(path)
-        aliases: dict[str, str] = config["aliases"]
-        return tensors | {alias: tensors[kept] for alias, kept in aliases.items()}
+        if twice := config["aliases"].keys() & tensors.keys():
+            raise ValueError(f"{min(twice)} is both a tensor and an alias")
+        return tensors | {alias: tensors[kept] for alias, kept in config["aliases"].items()}
     except FileNotFoundError as error:
-        raise _damaged(path, "it is missing") from error
-    except (SafetensorError, OSError, KeyError, AttributeError, ValueError) as error:
-        raise _damaged(path, str(error)) from error
+        raise damaged(path, "it is missing") from error
+    except KeyError as error:
+        raise damaged(path, f"it lacks {error}, or has a type of numbers unknown here") from error
+    except (SafetensorError, OSError, AttributeError, TypeError, ValueError, RuntimeError) as error:
+        raise damaged(path, str(error)) from error
 
 
-def _check_units(tensors: dict[str, Tensor], blueprint: Blueprint, path: Path) -> None:
-    """The saved unit tensors are those that the blueprint builds, in name and shape."""
+def _check_tensors(tensors: dict[str, Tensor], blueprint: Blueprint, backbone: nn.Module, path: Path) -> None:
+    """The saved tensors are those of the units that the blueprint builds and of the backbone, in name and shape."""
     try:
+        for site in blueprint.sites:
+            backbone.get_submodule(site.path)
         with torch.device("meta"):
-            units = nn.ModuleDict(
-                {
-                    site.path.replace(".", "/"): blueprint.unit.build(site.spec, blueprint.source, blueprint.heads)
-                    for site in blueprint.sites
-                }
-            )
-    except Mi2pError as error:
-        raise _damaged(path.parent / CONFIG_NAME, str(error)) from error
-    expected = {f"units.{key}": tuple(tensor.shape) for key, tensor in units.state_dict().items()}
-    given = {key: tuple(tensor.shape) for key, tensor in tensors.items() if key.startswith("units.")}
+            units = {
+                site.key: blueprint.unit.build(site.spec, blueprint.source, blueprint.heads) for site in blueprint.sites
+            }
+    except (Mi2pError, AttributeError, TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise damaged(path.parent / CONFIG_NAME, str(error)) from error
+    expected = {
+        f"units.{at}.{key}": tuple(tensor.shape)
+        for at, unit in units.items()
+        for key, tensor in unit.state_dict().items()
+    }
+    if blueprint.train == "all":
+        expected |= {f"backbone.{key}": tuple(tensor.shape) for key, tensor in backbone.state_dict().items()}
+    given = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
     if expected != given:
         differing = sorted(key for key in expected.keys() | given.keys() if expected.get(key) != given.get(key))
         key = differing[0]
         raise CheckpointError(
-            f"the weights do not fit the units described beside them ({len(differing)} tensors differ)",
+            f"the weights do not fit the model described beside them ({len(differing)} tensors differ)",
             path=key,
             expected=str(expected.get(key, "no such tensor")),
             given=str(given.get(key, "no such tensor")),
@@ -253,9 +219,28 @@ def _check_units(tensors: dict[str, Tensor], blueprint: Blueprint, path: Path) -
         )
 
 
+def _plain_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """The state of a module, all of it strided tensors with content: what a checkpoint can hold and be compared to."""
+    state = dict(module.state_dict())
+    for key, value in state.items():
+        if isinstance(value, Tensor) and not is_lazy(value) and value.layout is torch.strided and not value.is_meta:
+            continue
+        meta = isinstance(value, Tensor) and value.is_meta
+        raise CheckpointError(
+            "a tensor on the meta device has no content" if meta else "a state that is no plain tensor",
+            path=key,
+            expected="a dense tensor with content",
+            given="a meta tensor" if meta else type(value).__name__,
+            fix="build the model on a real device, or backbone.to_empty(device=...) before its weights are loaded"
+            if meta
+            else "run lazy modules once, and keep other state out of state_dict() (get_extra_state: tensors only)",
+        )
+    return state
+
+
 def _fingerprint(backbone: nn.Module, values: bool) -> dict[str, Any]:
     """What identifies a backbone: class, names and shapes; with `values` also a digest of its weights' samples."""
-    state = backbone.state_dict()
+    state = _plain_tensors(backbone)
     print_: dict[str, Any] = {
         "class": f"{type(backbone).__module__}.{type(backbone).__qualname__}",
         "tensors": {key: list(tensor.shape) for key, tensor in state.items()},
@@ -331,8 +316,16 @@ def _write(path: Path, write: Callable[[str], object]) -> None:
         raise
 
 
+def _as_path(folder: str | Path) -> Path:
+    if not isinstance(folder, (str, Path)):
+        raise CheckpointError(
+            "a folder is named by a string or a path", expected="str or Path", given=repr(folder), fix="pass a folder"
+        )
+    return Path(folder)
+
+
 def _local(folder: str | Path) -> Path:
-    path = Path(folder)
+    path = _as_path(folder)
     if path.is_dir():
         return path
     if path.exists() or isinstance(folder, Path) or str(folder).count("/") != 1 or str(folder).startswith((".", "/")):
@@ -353,12 +346,3 @@ def _local(folder: str | Path) -> Path:
             given=str(folder),
             fix="check the path, or the id and the network",
         ) from error
-
-
-def _damaged(path: Path, why: str) -> CheckpointError:
-    return CheckpointError(
-        f"the checkpoint is damaged: {why}",
-        expected="the files as save_pretrained wrote them",
-        given=path.name,
-        fix="copy it again",
-    )

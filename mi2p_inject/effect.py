@@ -7,10 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.utils import _pytree as pytree
 
+from mi2p_inject.borrow import left_as_is
 from mi2p_inject.layout import Layout
-from mi2p_inject.probe import Inputs, left_as_is
+from mi2p_inject.probe import Inputs, tensors_in
 
 
 def unheard_patches(model: nn.Module, layouts: dict[str, Layout], inputs: Inputs) -> list[str]:
@@ -30,14 +32,31 @@ def unheard_patches(model: nn.Module, layouts: dict[str, Layout], inputs: Inputs
     if not paths or device.type == "meta":
         return []
     listeners = [_Listener(layouts[path], path) for path in paths]
-    with left_as_is(model), torch.enable_grad():
-        for path, listener in zip(paths, listeners, strict=True):
-            model.get_submodule(path).register_forward_hook(listener)
-        args, kwargs = pytree.tree_map_only(Tensor, lambda tensor: tensor[:1].to(device), inputs)
-        outputs = pytree.tree_leaves(model(*args, **kwargs))
-        heard = [leaf for leaf in outputs if isinstance(leaf, Tensor) and leaf.requires_grad]
-        grads = _gradients(heard, [one.zero for one in listeners])
+    try:
+        with left_as_is(model), torch.enable_grad():
+            for path, listener in zip(paths, listeners, strict=True):
+                model.get_submodule(path).register_forward_hook(listener)
+            args, kwargs = pytree.tree_map_only(Tensor, lambda tensor: _one_sample(tensor).to(device), inputs)
+            output = functional_call(model, _without_zeros(model), args, kwargs)
+            heard = [tensor for tensor in tensors_in(output) if tensor.requires_grad]
+            grads = _gradients(heard, [one.zero for one in listeners])
+    except Exception:  # it does not run here (memory, a kernel that is not there): nothing is known
+        return []
     return [path for path, grad in zip(paths, grads, strict=True) if _only_prefix(grad, layouts[path])]
+
+
+def _one_sample(tensor: Tensor) -> Tensor:
+    return tensor[:1] if tensor.dim() else tensor
+
+
+def _without_zeros(model: nn.Module) -> dict[str, Tensor]:
+    """Small noise in place of parameters that are all zero: a head that starts at zero passes no gradient."""
+    generator = torch.Generator().manual_seed(0)
+    return {
+        name: (0.02 * torch.randn(parameter.shape, generator=generator)).to(parameter)
+        for name, parameter in model.named_parameters()
+        if parameter.is_floating_point() and not parameter.detach().any()
+    }
 
 
 class _Listener:

@@ -164,7 +164,7 @@ def prepare(
         )
     _check_finite(data, mask, source_mask)
     data = data.to(dtype)
-    if data.is_inference() and torch.is_grad_enabled():
+    if not torch.compiler.is_compiling() and data.is_inference() and torch.is_grad_enabled():
         data = data.clone()  # autograd does not save tensors made in inference mode
     if built.kind == "map":
         if spec.grid != built.grid:

@@ -10,13 +10,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from mi2p_inject.errors import LayoutError, ProbeError
+from mi2p_inject.growth import (
+    CONVOLUTIONS,
+    holds_length_first,
+    image_size,
+    larger_inputs,
+    more_rows,
+    rows_are_steps,
+)
 from mi2p_inject.layout import Axes, Layout, describe
 from mi2p_inject.probe import Inputs, Observation, probe
+
+__all__ = ["find_element", "image_size", "infer_layouts", "patch_grid"]
 
 ASK = "say how it is stored: layout=Layout('NCHW' | 'NHWC' | 'NLC' | 'LNC', element=..., prefix=..., grid=...)"
 MOST_PREFIX_TOKENS = 16
@@ -24,19 +32,23 @@ MOST_PREFIX_TOKENS = 16
 
 @dataclass(frozen=True)
 class _Runs:
-    """Three dry runs of the same modules: as given, with one more row, and (where the model takes it) larger."""
+    """Dry runs of the same modules: as given, with one more row, and (where the model takes it) larger or longer."""
 
     first: dict[str, Observation]
     larger_batch: dict[str, Observation]
-    larger_size: dict[str, Observation] | None
+    larger_sizes: list[dict[str, Observation]]
     image: tuple[int, int] | None
     larger_image: tuple[int, int] | None
+    swapped: bool | None
+    """Whether the rows of 3-D inputs are steps to the model's own sequence modules; None: they do not say."""
+    convolves: bool
+    """The model convolves sequences: (B, C, L) may occur in it."""
 
 
 def infer_layouts(
     model: nn.Module, paths: Sequence[str], inputs: Inputs, first: dict[str, Observation], call: str = "forward"
 ) -> dict[str, Layout]:
-    """The layouts of some modules' outputs, from two further dry runs.
+    """The layouts of some modules' outputs, from a few further dry runs.
 
     Args:
         model: the model.
@@ -49,21 +61,17 @@ def infer_layouts(
         LayoutError: an output without a batch axis, with several samples folded into it, or ambiguous.
     """
     image = image_size(inputs)
-    batch, _ = probe(model, paths, _more_rows(inputs), call=call)
-    size = None
-    if (larger := _larger(inputs)) is not None:
+    batch, _ = probe(model, paths, more_rows(inputs), call=call)
+    larger, sizes = larger_inputs(inputs), []
+    for one in larger:
         try:
-            size, _ = probe(model, paths, larger, call=call)
+            sizes.append(probe(model, paths, one, call=call)[0])
         except ProbeError:
-            size = None  # a fixed-size model: the shapes themselves must tell
-    runs = _Runs(first, batch, size, image, image_size(larger) if larger else None)
+            continue  # a fixed size: the shapes themselves must tell
+    larger_image = image_size(larger[0]) if larger else None
+    convolves = any(isinstance(module, CONVOLUTIONS) for module in model.modules())
+    runs = _Runs(first, batch, sizes, image, larger_image, rows_are_steps(model, inputs, call), convolves)
     return {path: _infer(model.get_submodule(path), path, runs) for path in paths}
-
-
-def image_size(inputs: Inputs) -> tuple[int, int] | None:
-    """(H, W) of the one image among example inputs, None where there is none."""
-    images = [leaf for leaf in pytree.tree_leaves(inputs) if _is_image(leaf)]
-    return (int(images[0].shape[-2]), int(images[0].shape[-1])) if len(images) == 1 else None
 
 
 def patch_grid(tokens: int, prefix: int, image: tuple[int, int] | None, path: str) -> tuple[int, int]:
@@ -116,14 +124,24 @@ def find_element(output: Any, path: str) -> int | str | None:
 def _infer(module: nn.Module, path: str, runs: _Runs) -> Layout:
     element = find_element(runs.first[path].output, path)
 
-    def shape(run: dict[str, Observation] | None) -> tuple[int, ...] | None:
-        if run is None or not run[path].times:
+    def shape(run: dict[str, Observation]) -> tuple[int, ...] | None:
+        if not run[path].times:
             return None
         output = run[path].output
         found = output if element is None else output[element]
-        return tuple(found.shape) if isinstance(found, Tensor) else None
+        if not isinstance(found, Tensor):
+            return None
+        if found.is_nested:
+            raise LayoutError(
+                "the output is a nested tensor, which has no one shape",
+                path=path,
+                expected="a dense tensor",
+                given="a nested tensor (nn.TransformerEncoder makes them of a padding mask in eval mode)",
+                fix="build it with enable_nested_tensor=False",
+            )
+        return tuple(found.shape)
 
-    one, more, larger = shape(runs.first), shape(runs.larger_batch), shape(runs.larger_size)
+    one, more = shape(runs.first), shape(runs.larger_batch)
     if one is None or more is None or len(one) not in (3, 4) or len(more) != len(one):
         raise LayoutError(
             "the output is neither a map nor tokens",
@@ -142,9 +160,8 @@ def _infer(module: nn.Module, path: str, runs: _Runs) -> Layout:
             given=f"{one} becomes {more} with one more row",
             fix="choose another module; this one mixes batch and space",
         )
-    grown = [
-        axis for axis in range(len(one)) if larger is not None and len(larger) == len(one) and one[axis] != larger[axis]
-    ]
+    sizes = [size for run in runs.larger_sizes if (size := shape(run)) is not None and len(size) == len(one)]
+    grown = [axis for axis in range(len(one)) if any(size[axis] != one[axis] for size in sizes)]
     if len(one) == 4:
         return Layout(_map_axes(module, one, grown, path), element)
     axes = Axes.LNC if changed[0] == 1 else Axes.NLC
@@ -154,13 +171,39 @@ def _infer(module: nn.Module, path: str, runs: _Runs) -> Layout:
             "the length is not where tokens have it",
             path=path,
             expected=f"length on axis {length_axis}, features last",
-            given=f"axis {grown} grows with the input: {one} becomes {larger}",
-            fix="choose a module that gives (B, L, D)",
+            given=f"axis {grown} grows with the input: {one} becomes {sizes}",
+            fix=f"choose a module that gives (B, L, D), or {ASK}",
         )
     if runs.image is None:
+        _check_order(module, one, axes, bool(grown), runs, path)
         return Layout(axes, element)
-    prefix, grid = _patches(one[length_axis], larger[length_axis] if larger and grown else None, runs, path)
+    prefix, grid = _patches(one[length_axis], sizes[0][length_axis] if sizes and grown else None, runs, path)
     return Layout(axes, element, prefix, grid)
+
+
+def _check_order(
+    module: nn.Module, shape: tuple[int, ...], axes: Axes, confirmed: bool, runs: _Runs, path: str
+) -> None:
+    """Refuse to guess between (B, L, D) and (L, B, D), and between (B, L, D) and (B, C, L)."""
+    given = str(shape)
+    if axes is Axes.NLC and (runs.swapped or (runs.swapped is None and holds_length_first(module))):
+        raise LayoutError(
+            "cannot tell batch from length: a sequence module in it has batch_first=False",
+            path=path,
+            expected="(B, L, D) or (L, B, D)",
+            given=given,
+            fix=f"build it with batch_first=True, or {ASK}",
+        )
+    convolves = any(isinstance(one, CONVOLUTIONS) for one in module.modules())
+    features_last = _has_width(module, shape[2], (nn.Linear, nn.LayerNorm))
+    if not confirmed and (convolves or (runs.convolves and not features_last)):
+        raise LayoutError(
+            "cannot tell features from length: this model convolves sequences, and takes them in one size only",
+            path=path,
+            expected="(B, L, D)",
+            given=f"{given}, perhaps (B, C, L)",
+            fix=f"choose a module that gives (B, L, D), or {ASK}",
+        )
 
 
 def _map_axes(module: nn.Module, shape: tuple[int, ...], grown: list[int], path: str) -> Axes:
@@ -197,7 +240,7 @@ def _patches(tokens: int, larger_tokens: int | None, runs: _Runs, path: str) -> 
             prefix = tokens - grid[0] * grid[1]
             if 0 <= prefix <= MOST_PREFIX_TOKENS and larger_tokens - more[0] * more[1] == prefix:
                 return prefix, grid
-    elif runs.larger_size is not None:
+    elif runs.larger_sizes:
         return 0, None  # the length does not follow the image: latents, queries
     elif image[0] == image[1]:
         side = math.isqrt(tokens)
@@ -214,38 +257,3 @@ def _patches(tokens: int, larger_tokens: int | None, runs: _Runs, path: str) -> 
 
 def _is_hidden(value: Any) -> bool:
     return isinstance(value, Tensor) and value.is_floating_point() and value.dim() in (3, 4)
-
-
-def _is_image(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.is_floating_point() and value.dim() == 4
-
-
-def _more_rows(inputs: Inputs) -> Inputs:
-    """The same inputs with the first row once more at the end."""
-    rows = next((leaf.shape[0] for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, Tensor) and leaf.dim()), 1)
-
-    def grow(tensor: Tensor) -> Tensor:
-        same = tensor.dim() > 0 and tensor.shape[0] == rows
-        return torch.cat([tensor, tensor[:1]]) if same else tensor
-
-    grown: Inputs = pytree.tree_map_only(Tensor, grow, inputs)
-    return grown
-
-
-def _larger(inputs: Inputs) -> Inputs | None:
-    """The same inputs larger in space (not by the same factor on both axes), or longer; None for other shapes."""
-    tensors = [leaf for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, Tensor)]
-    if any(_is_image(tensor) for tensor in tensors):
-
-        def grow(tensor: Tensor) -> Tensor:
-            if not _is_image(tensor):
-                return tensor
-            return tensor.new_zeros(*tensor.shape[:2], 2 * tensor.shape[2], 3 * tensor.shape[3])
-    elif tensors and all(tensor.dim() == 2 for tensor in tensors):
-
-        def grow(tensor: Tensor) -> Tensor:
-            return torch.cat([tensor, tensor], 1)
-    else:
-        return None
-    grown: Inputs = pytree.tree_map_only(Tensor, grow, inputs)
-    return grown

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import copy
-import sys
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
 
-from mi2p_inject.errors import ProbeError
+from mi2p_inject.borrow import HOOKS, left_as_is
+from mi2p_inject.caches import caches_cleared
+from mi2p_inject.errors import InjectionError, ProbeError
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -31,6 +34,8 @@ class Observation:
     heard: list[Tensor] | None = None
     """The tensors of `output` on which the model's own output depends; None: not asked for, or not to be known."""
     noises: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    blind: bool = False
+    """It ran under no_grad: the graph does not say whether it is heard."""
 
 
 def as_inputs(example: Any) -> Inputs:
@@ -61,8 +66,16 @@ def probe(
         Observations by path, and the model's output (fake tensors).
 
     Raises:
+        InjectionError: the model has lazy parameters that no forward has given a shape yet.
         ProbeError: the model does not run on these inputs at all.
     """
+    if any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
+        raise InjectionError(
+            f"{type(model).__name__} has lazy parameters without a shape",
+            expected="a model whose parameters have their shapes",
+            given="uninitialised parameters",
+            fix="run it once first, on an example batch",
+        )
     try:
         return _probe_fake(model, paths, inputs, call, effect)
     except Exception as fake_error:
@@ -82,15 +95,17 @@ def _probe_fake(
 ) -> tuple[dict[str, Observation], Any]:
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     seen = {path: Observation(path) for path in paths}
-    with _caches_cleared(model), torch.random.fork_rng(devices=[]), mode, torch.set_grad_enabled(effect):
+    quiet, random = _quiet(), torch.random.fork_rng(devices=[])
+    with caches_cleared(model), quiet, random, mode, torch.set_grad_enabled(effect):
         fake = fake_copy(model, mode)
         fake.eval()
         args, kwargs = pytree.tree_map_only(Tensor, lambda tensor: _fake_like(tensor, mode), inputs)
         for path in paths:
             fake.get_submodule(path).register_forward_hook(_Watch(seen[path], effect))
-        output = fake(*args, **kwargs) if call == "forward" else getattr(fake, call)(*args, **kwargs)
+        output = _run(fake, args, kwargs, call)
         if effect:
-            _listen(seen, output)
+            _listen(seen, output, lambda: _carries_gradient(fake_copy(model, mode).eval(), args, kwargs, call))
+            _doubt(seen, model)
     return seen, output
 
 
@@ -103,30 +118,39 @@ def _probe_real(
         for path in paths:
             model.get_submodule(path).register_forward_hook(_Watch(seen[path], effect))
         args, kwargs = pytree.tree_map_only(Tensor, lambda tensor: tensor.to(first.device), inputs)
-        output = model(*args, **kwargs) if call == "forward" else getattr(model, call)(*args, **kwargs)
+        output = _run(model, args, kwargs, call)
         if effect:
-            _listen(seen, output)
+            _listen(seen, output, lambda: _carries_gradient(model, args, kwargs, call))
+            _doubt(seen, model)
     return seen, output
 
 
-@contextmanager
-def left_as_is(model: nn.Module) -> Iterator[None]:
-    """For a real run of somebody's model: eval mode, no forward hooks but those added inside, a borrowed random state.
+def _run(model: nn.Module, args: Any, kwargs: Any, call: str) -> Any:
+    return model(*args, **kwargs) if call == "forward" else getattr(model, call)(*args, **kwargs)
 
-    Modes and hooks are given back as they were; hooks added inside go.
-    """
-    kept = [(module, module.training, dict(module._forward_hooks)) for module in model.modules()]
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """torch logs a traceback for each fake operation that fails; here a failing run is an answer."""
+    log = logging.getLogger("torch._subclasses.fake_tensor")
+    disabled, log.disabled = log.disabled, True
     try:
-        for module, _, _ in kept:
-            module.training = False
-            module._forward_hooks.clear()
-        with torch.random.fork_rng(devices=[]):
-            yield
+        yield
     finally:
-        for module, training, hooks in kept:
-            module.training = training
-            module._forward_hooks.clear()
-            module._forward_hooks.update(hooks)
+        log.disabled = disabled
+
+
+def tensors_in(output: Any, depth: int = 3) -> list[Tensor]:
+    """All tensors of an output, those in the fields of dataclasses and plain objects too."""
+    found = []
+    for leaf in pytree.tree_leaves(output):
+        if isinstance(leaf, Tensor):
+            found.append(leaf)
+        elif depth and isinstance(getattr(leaf, "__dict__", None), dict) and not isinstance(leaf, (type, nn.Module)):
+            found += tensors_in(list(vars(leaf).values()), depth - 1)
+        elif depth and is_dataclass(leaf) and not isinstance(leaf, type):  # with slots
+            found += tensors_in([getattr(leaf, one.name, None) for one in fields(leaf)], depth - 1)
+    return found
 
 
 class _Watch:
@@ -140,6 +164,7 @@ class _Watch:
         self.observation.output = output
         if not self.effect:
             return None
+        self.observation.blind |= not torch.is_grad_enabled()
         leaves, structure = pytree.tree_flatten(output)
         for index, leaf in enumerate(leaves):
             if isinstance(leaf, Tensor) and leaf.is_floating_point():
@@ -149,12 +174,20 @@ class _Watch:
         return pytree.tree_unflatten(leaves, structure)
 
 
-def _listen(seen: dict[str, Observation], output: Any) -> None:
-    """Note which watched tensors the output depends on."""
-    outputs = [leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor) and leaf.requires_grad]
+def _listen(seen: dict[str, Observation], output: Any, carries: Callable[[], bool]) -> None:
+    """Note which watched tensors the output depends on, where the graph says so.
+
+    Args:
+        seen: what was watched.
+        output: of the model.
+        carries: whether the model's output has a graph at all; asked only where it has none to the watched tensors.
+    """
+    outputs = [tensor for tensor in tensors_in(output) if tensor.requires_grad]
     noises = [(observation, leaf, noise) for observation in seen.values() for leaf, noise in observation.noises]
+    if not outputs and not (tensors_in(output) and carries()):
+        return
     for observation in seen.values():
-        observation.heard = []
+        observation.heard = None if observation.blind else []
     if not outputs or not noises:
         return
     total = torch.stack([tensor.float().sum() for tensor in outputs]).sum()
@@ -162,6 +195,27 @@ def _listen(seen: dict[str, Observation], output: Any) -> None:
     for (observation, leaf, _), grad in zip(noises, grads, strict=True):
         if grad is not None and observation.heard is not None:
             observation.heard.append(leaf)
+
+
+def _doubt(seen: dict[str, Observation], model: nn.Module) -> None:
+    """Quantised modules cut the graph: what is not heard through it may be heard all the same."""
+    if any(type(module).__module__.startswith("torch.ao.nn") for module in model.modules()):
+        for observation in seen.values():
+            observation.heard = observation.heard or None
+
+
+def _carries_gradient(model: nn.Module, args: Any, kwargs: Any, call: str) -> bool:
+    """Whether the output depends on the parameters by the graph: not so under no_grad or behind quantised layers."""
+    asked = [one for one in model.parameters() if one.is_floating_point() and not one.requires_grad]
+    try:
+        for parameter in asked:
+            parameter.requires_grad_(True)
+        return any(tensor.requires_grad for tensor in tensors_in(_run(model, args, kwargs, call)))
+    except Exception:
+        return False
+    finally:
+        for parameter in asked:
+            parameter.requires_grad_(False)
 
 
 def fake_copy(model: nn.Module, mode: FakeTensorMode) -> nn.Module:
@@ -177,21 +231,10 @@ def fake_copy(model: nn.Module, mode: FakeTensorMode) -> nn.Module:
                         fake = nn.Parameter(fake, requires_grad=False)
                     memo[id(value)] = fake
                     keep.append(value)
-        for name in _HOOKS:
+        for name in HOOKS:
             hooks = getattr(module, name)
             memo[id(hooks)] = type(hooks)()
     return copy.deepcopy(model, memo)
-
-
-_HOOKS = (
-    "_forward_hooks",
-    "_forward_hooks_with_kwargs",
-    "_forward_hooks_always_called",
-    "_forward_pre_hooks",
-    "_forward_pre_hooks_with_kwargs",
-    "_backward_hooks",
-    "_backward_pre_hooks",
-)
 
 
 def _fake_like(tensor: Tensor, mode: FakeTensorMode) -> Tensor:
@@ -200,28 +243,6 @@ def _fake_like(tensor: Tensor, mode: FakeTensorMode) -> Tensor:
     strides = tensor.stride() if strided else torch.empty(tensor.shape, device="meta").stride()
     shell = torch.empty_strided(tuple(tensor.shape), strides, dtype=tensor.dtype, device="meta")
     return FakeTensor(mode, shell, torch.device("cpu"))  # built directly: a call under the mode costs half the dry run
-
-
-@contextmanager
-def _caches_cleared(model: nn.Module) -> Iterator[None]:
-    """Empty, afterwards, the function-level caches of the model's code: a fake tensor must not stay behind in them."""
-    try:
-        yield
-    finally:
-        for clear in set(_cache_clearers(model)):
-            clear()
-
-
-def _cache_clearers(model: nn.Module) -> Iterator[Callable[[], None]]:
-    classes = {
-        cls for module in model.modules() for cls in type(module).__mro__ if not cls.__module__.startswith("torch.")
-    }
-    modules = [sys.modules[name] for name in {cls.__module__ for cls in classes} if name in sys.modules]
-    for owner in (*classes, *modules):
-        for value in list(vars(owner).values()):
-            clear = getattr(getattr(value, "__func__", value), "cache_clear", None)
-            if callable(clear) and hasattr(getattr(value, "__func__", value), "cache_info"):
-                yield clear
 
 
 def _describe_inputs(inputs: Inputs) -> str:

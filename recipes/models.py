@@ -58,6 +58,7 @@ class PictureClassifier(Classifier):
         network: (B, 3, H, W) -> (B, K).
 
     Example:
+        >>> from mi2p_inject.recipes.weights import efficientnet_lite0
         >>> PictureClassifier(efficientnet_lite0(9))(pixel_values=torch.zeros(2, 3, 96, 96))["logits"].shape
         torch.Size([2, 9])
     """

@@ -1,0 +1,111 @@
+"""Caches outside the model: what a dry run leaves of fake tensors in functions, classes and modules is taken out."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor
+
+_MISSING = object()
+
+
+@contextmanager
+def caches_cleared(model: nn.Module) -> Iterator[None]:
+    """Afterwards no cache of the model's code holds a fake tensor; caches that the run did not fill keep theirs.
+
+    Looked at are the model's classes, their modules and the modules these import: functions with an `lru_cache`, and
+    names, dicts and lists (one level deep).
+    """
+    owners = _owners(model)
+    names = {id(owner): dict(vars(owner)) for owner in owners}
+    tables = {id(table): _entries(table) for owner in owners for table in _tables(owner)}
+    counts = {id(cache): _count(cache) for owner in owners for cache in _functions(owner)}
+    try:
+        yield
+    finally:
+        for owner in _owners(model):
+            before = names.get(id(owner), {})
+            for name, value in list(vars(owner).items()):
+                if isinstance(value, list) or not _is_fake(value):
+                    continue  # lists are tables
+                if name in before and not _is_fake(before[name]):
+                    setattr(owner, name, before[name])
+                else:
+                    delattr(owner, name)
+            for table in _tables(owner):
+                _without_fakes(table, tables.get(id(table), {}))
+            for cache in _functions(owner):
+                if _count(cache) != counts.get(id(cache), (0, 0)):
+                    cache.cache_clear()
+
+
+def _owners(model: nn.Module) -> list[Any]:
+    """The model's classes, the modules they are defined in, and the modules these import from."""
+    classes = {cls for module in model.modules() for cls in type(module).__mro__ if _is_users(cls.__module__)}
+    homes = {cls.__module__ for cls in classes}
+    names = set(homes)
+    for home in homes & set(sys.modules):
+        for value in list(vars(sys.modules[home]).values()):
+            name = value.__name__ if isinstance(value, ModuleType) else getattr(type(value), "__name__", "")
+            if not isinstance(value, ModuleType):
+                plain = name in ("function", "type", "_lru_cache_wrapper")
+                name = getattr(value, "__module__", None) if plain else None
+            if isinstance(name, str) and _is_users(name):
+                names.add(name)
+    return [*classes, *(sys.modules[name] for name in sorted(names) if name in sys.modules)]
+
+
+def _is_users(name: str) -> bool:
+    top = name.partition(".")[0]
+    if top == "__main__":
+        return True
+    return not top.startswith(("torch", "numpy")) and top not in sys.stdlib_module_names and top != "mi2p_inject"
+
+
+def _functions(owner: Any) -> Iterator[Any]:
+    for value in list(vars(owner).values()):
+        function = getattr(value, "__func__", value) if isinstance(value, (staticmethod, classmethod)) else value
+        kind = type(function)
+        if hasattr(kind, "cache_clear") and hasattr(kind, "cache_info"):
+            yield function
+
+
+def _count(cache: Any) -> tuple[int, int]:
+    info = cache.cache_info()
+    return int(info.misses), int(info.currsize)
+
+
+def _tables(owner: Any) -> Iterator[Any]:
+    for name, value in list(vars(owner).items()):
+        if isinstance(value, (dict, list)) and not name.startswith("__"):
+            yield value
+
+
+def _entries(table: Any) -> dict[Any, Any]:
+    try:
+        return dict(table) if isinstance(table, dict) else dict(enumerate(table))
+    except Exception:  # somebody's own lazy mapping
+        return {}
+
+
+def _without_fakes(table: Any, before: dict[Any, Any]) -> None:
+    fakes = [key for key, value in _entries(table).items() if _is_fake(value)]
+    for key in reversed(fakes):  # from the end: the earlier indices of a list stay right
+        kept = before.get(key, _MISSING)
+        if kept is _MISSING or _is_fake(kept):
+            del table[key]
+        else:
+            table[key] = kept
+
+
+def _is_fake(value: Any) -> bool:
+    if isinstance(value, FakeTensor):
+        return True
+    if type(value) in (tuple, list):
+        return any(isinstance(one, FakeTensor) for one in value)
+    return False
