@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import _disable_current_modes
 
 from mi2p_inject.borrow import HOOKS, left_as_is
 from mi2p_inject.caches import caches_cleared
@@ -241,8 +242,9 @@ def _fake_like(tensor: Tensor, mode: FakeTensorMode) -> Tensor:
     """A fake CPU tensor of the same shape, strides and dtype, whatever the device of the original."""
     strided = tensor.layout is torch.strided and not tensor.is_nested
     strides = tensor.stride() if strided else torch.empty(tensor.shape, device="meta").stride()
-    shell = torch.empty_strided(tuple(tensor.shape), strides, dtype=tensor.dtype, device="meta")
-    return FakeTensor(mode, shell, torch.device("cpu"))  # built directly: a call under the mode costs half the dry run
+    with _disable_current_modes():  # under the mode itself the shell would be fake already
+        shell = torch.empty_strided(tuple(tensor.shape), strides, dtype=tensor.dtype, device="meta")
+        return FakeTensor(mode, shell, torch.device("cpu"))  # built directly: a call under the mode costs half the run
 
 
 def _describe_inputs(inputs: Inputs) -> str:
