@@ -24,8 +24,6 @@ from mi2p_inject.growth import (
 from mi2p_inject.layout import Axes, Layout, describe
 from mi2p_inject.probe import Inputs, Observation, probe
 
-__all__ = ["find_element", "image_size", "infer_layouts", "patch_grid"]
-
 ASK = "say how it is stored: layout=Layout('NCHW' | 'NHWC' | 'NLC' | 'LNC', element=..., prefix=..., grid=...)"
 MOST_PREFIX_TOKENS = 16
 

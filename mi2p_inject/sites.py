@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from mi2p_inject.adapters.find import Match
 from mi2p_inject.effect import unheard_patches
 from mi2p_inject.errors import LayoutError, SelectionError, SiteError
-from mi2p_inject.infer import image_size, infer_layouts, patch_grid
+from mi2p_inject.growth import image_size
+from mi2p_inject.infer import infer_layouts, patch_grid
 from mi2p_inject.layout import Axes, Layout
 from mi2p_inject.probe import Inputs, Observation, probe
 from mi2p_inject.select import glob_paths

@@ -14,7 +14,8 @@ from mi2p_inject.adapters.find import Match, find
 from mi2p_inject.adapters.row import Readout
 from mi2p_inject.errors import ProbeError, SourceError
 from mi2p_inject.features import SourceFeatures
-from mi2p_inject.infer import image_size, infer_layouts, patch_grid
+from mi2p_inject.growth import image_size
+from mi2p_inject.infer import infer_layouts, patch_grid
 from mi2p_inject.layout import Layout, describe, image_of
 from mi2p_inject.loan import SOURCES, Record
 from mi2p_inject.probe import Inputs, as_inputs, probe
