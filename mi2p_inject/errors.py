@@ -71,5 +71,9 @@ class CheckpointError(Mi2pError):
     """A checkpoint is damaged, foreign, or belongs to another backbone."""
 
 
+class ZooError(Mi2pError):
+    """A name from which no model can be built: unknown, its library missing, or its hub out of reach."""
+
+
 class InjectionWarning(UserWarning):
     """Something legal that is rarely meant, such as two live expanded models over one backbone."""
