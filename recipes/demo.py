@@ -20,14 +20,14 @@ from safetensors.torch import load_file, save_file
 from mi2p_inject.fusion import FUSIONS
 from mi2p_inject.recipes.batches import Batcher
 from mi2p_inject.recipes.config import View
+from mi2p_inject.recipes.data.openmoji import OpenMoji, load_openmoji
+from mi2p_inject.recipes.data.splits import Split, split_rows
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.expand import build, cache_source, save_classifier
-from mi2p_inject.recipes.openmoji import OpenMoji, load_openmoji
 from mi2p_inject.recipes.progress import row_progress
 from mi2p_inject.recipes.report import Report, write_report
 from mi2p_inject.recipes.rows import ROWS, Row, config_of
 from mi2p_inject.recipes.runs import RunFolder
-from mi2p_inject.recipes.splits import Split, split_rows
 from mi2p_inject.recipes.training import predict, train
 from mi2p_inject.recipes.weights import minilm
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mi2p_inject.recipes.data.openmoji import LICENCE
 from mi2p_inject.recipes.metrics import Interval
-from mi2p_inject.recipes.openmoji import LICENCE
 from mi2p_inject.recipes.rows import PAIRS
 
 if TYPE_CHECKING:

@@ -12,12 +12,12 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from mi2p_inject.recipes.data.openmoji import ATTRIBUTION, LICENCE, OpenMoji
+from mi2p_inject.recipes.data.splits import Split
 from mi2p_inject.recipes.figure import draw_figure
 from mi2p_inject.recipes.metrics import METRICS, Interval, bootstrap_difference, bootstrap_metrics
-from mi2p_inject.recipes.openmoji import ATTRIBUTION, LICENCE, OpenMoji
 from mi2p_inject.recipes.rows import PAIRS, ROWS
 from mi2p_inject.recipes.runs import FINISHED, RunFolder
-from mi2p_inject.recipes.splits import Split
 
 __all__ = ["Report", "write_report"]
 

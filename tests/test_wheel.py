@@ -44,7 +44,12 @@ def test_holds_every_module_once_and_the_licence(installed: Path) -> None:
     def names(folder: Path) -> set[str]:
         return {path.name for path in folder.glob("*.py")}
 
-    for package, folder in (("", "mi2p_inject"), ("adapters", "adapters"), ("recipes", "recipes")):
+    for package, folder in (
+        ("", "mi2p_inject"),
+        ("adapters", "adapters"),
+        ("recipes", "recipes"),
+        ("recipes/data", "recipes/data"),
+    ):
         assert names(installed / "mi2p_inject" / package) == names(ROOT / folder)
     assert not (installed / "adapters").exists()
     assert (installed / "mi2p_inject" / "py.typed").exists()

@@ -11,10 +11,10 @@ import torch
 
 from mi2p_inject.recipes import weights
 from mi2p_inject.recipes.batches import FeatureCache, augment, picture_inputs, text_inputs
-from mi2p_inject.recipes.emoji_font import EmojiFont, is_blank
+from mi2p_inject.recipes.data.emoji_font import EmojiFont, is_blank
+from mi2p_inject.recipes.data.openmoji import OpenMoji, group_of, load_openmoji, text_of
+from mi2p_inject.recipes.data.splits import split_rows
 from mi2p_inject.recipes.errors import RecipeError
-from mi2p_inject.recipes.openmoji import OpenMoji, group_of, load_openmoji, text_of
-from mi2p_inject.recipes.splits import split_rows
 from mi2p_inject.recipes.weights import efficientnet_lite0, minilm, wheel_folder
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mi2p_inject.recipes.emoji_font import EmojiFont, is_blank
+from mi2p_inject.recipes.data.emoji_font import EmojiFont, is_blank
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.weights import DEMO_EXTRA, wheel_folder
 
