@@ -51,6 +51,10 @@ class UnitError(Mi2pError):
     """A unit's options are unknown or out of range."""
 
 
+class FusionError(Mi2pError):
+    """A late fusion is built or called with sizes that do not fit."""
+
+
 class InjectionError(Mi2pError):
     """The model cannot be injected (or ejected) in the state it is in."""
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 
-from mi2p_inject.fusion import FUSIONS
+from mi2p_inject.fusion import mean_scores
 from mi2p_inject.recipes.batches import Batcher
 from mi2p_inject.recipes.config import View
 from mi2p_inject.recipes.data.openmoji import OpenMoji, load_openmoji
@@ -145,8 +145,7 @@ def _read_logits(row: Path) -> dict[str, Logits]:
 
 
 def _fuse(branches: list[Logits]) -> Logits:
-    fused: torch.Tensor = FUSIONS["score"]()([torch.from_numpy(branch) for branch in branches])
-    return fused.numpy()
+    return mean_scores(torch.stack([torch.from_numpy(branch) for branch in branches])).softmax(-1).numpy()
 
 
 def _fewer(moji: OpenMoji, split: Split, seed: int) -> tuple[OpenMoji, Split]:

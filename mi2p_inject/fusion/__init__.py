@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from torch import nn
-
+from mi2p_inject.fusion.base import Fusion as Fusion
+from mi2p_inject.fusion.concat import ConcatFusion as ConcatFusion
+from mi2p_inject.fusion.cross_attention import CrossAttentionFusion as CrossAttentionFusion
 from mi2p_inject.fusion.score import ScoreFusion as ScoreFusion
+from mi2p_inject.fusion.score import mean_scores as mean_scores
 
-__all__ = ["FUSIONS", "ScoreFusion"]
+__all__ = ["FUSIONS", "ConcatFusion", "CrossAttentionFusion", "Fusion", "ScoreFusion", "mean_scores"]
 
-#: name -> class; each takes a sequence of (B, K) logits and returns (B, K) class probabilities
-FUSIONS: dict[str, type[nn.Module]] = {
+#: name -> class; each is built from the branches' widths and the number of classes
+FUSIONS: dict[str, type[Fusion]] = {
     "score": ScoreFusion,
+    "concat": ConcatFusion,
+    "cross-attention": CrossAttentionFusion,
 }
