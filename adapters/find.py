@@ -1,4 +1,4 @@
-"""From a model to its row: by class name, on the model itself or on the one encoder inside a wrapper."""
+"""From a model to its row: by class name, on the model itself or on the one encoder inside a wrapper; else derived."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from mi2p_inject.adapters.derive import base_of, derive
 from mi2p_inject.adapters.row import Adapter
 from mi2p_inject.adapters.table import adapters
 from mi2p_inject.errors import AdapterError
@@ -27,7 +28,8 @@ def find(model: nn.Module) -> Match | None:
     """The row that speaks for a model, or None.
 
     Looks at the model's class, then, level by level, at the modules inside: a headed model
-    (`BertForSequenceClassification`) or a wrapper is found by the encoder it holds.
+    (`BertForSequenceClassification`) or a wrapper is found by the encoder it holds. For a timm or transformers model
+    that the table does not know a row is derived (`derive`); its `layout` is None.
 
     Raises:
         AdapterError: two encoders stand at the same depth; which one is meant?
@@ -44,11 +46,7 @@ def find(model: nn.Module) -> Match | None:
     rows = {name: row for row in adapters() for name in row.classes}
     level: list[tuple[str, nn.Module]] = [("", model)]
     while level:
-        found = [
-            Match(row, path)
-            for path, module in level
-            if (row := next((rows[name] for name in _names(module) if name in rows), None)) is not None
-        ]
+        found = [match for path, module in level if (match := _speaks_for(module, path, rows)) is not None]
         if len(found) > 1:
             raise AdapterError(
                 f"{type(model).__name__} holds several encoders",
@@ -66,21 +64,42 @@ def find(model: nn.Module) -> Match | None:
     return None
 
 
+def _speaks_for(module: nn.Module, path: str, rows: dict[str, Adapter]) -> Match | None:
+    """A row of the table for this module or for the base model that its head stands on, else a derived row."""
+    base, inner = base_of(module)
+    root = ".".join(part for part in (path, inner) if part)
+    for candidate, at in ((module, path), (base, root)):
+        row = next((rows[name] for name in _names(candidate) if name in rows), None)
+        if row is not None:
+            return Match(row, at)
+    made = derive(base)
+    return None if made is None else Match(made, root)
+
+
 def _refuse_dual(model: nn.Module) -> None:
     """A model of two modalities is no wrapper around one of its towers."""
     modalities = getattr(model, "input_modalities", ())
     if "open_clip.model.CLIP" in _names(model):
         fix = "pass model.visual; for the text side create the model with force_custom_text=True and pass model.text"
-    elif isinstance(modalities, (tuple, list)) and len(modalities) > 1:
-        fix = "pass the tower you mean, such as model.vision_model or model.text_model"
-    else:
+    elif not isinstance(modalities, (tuple, list)) or len(modalities) < 2 or _transcribes(model):
         return
+    else:
+        towers = [name for name, child in model.named_children() if hasattr(child, "config")]
+        fix = f"pass the tower you mean, such as model.{towers[0] if towers else 'vision_model'}" + (
+            "; where it is one tower after all, name layers= and example_inputs="
+        )
     raise AdapterError(
         f"{type(model).__name__} reads two modalities already",
         expected="a unimodal model",
-        given="a dual model",
+        given=f"a model of {', '.join(modalities) or 'images and texts'}",
         fix=fix,
     )
+
+
+def _transcribes(model: nn.Module) -> bool:
+    """A speech encoder with a text decoder reads sound; the text is what it writes."""
+    hears = getattr(model, "main_input_name", "") in ("input_features", "input_values")
+    return hears and set(getattr(model, "input_modalities", ())) == {"audio", "text"}
 
 
 def _names(module: nn.Module) -> list[str]:

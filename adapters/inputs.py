@@ -63,6 +63,38 @@ def hf_spectrogram(model: nn.Module) -> Inputs:
     return (), {"input_values": torch.zeros(2, config.max_length, config.num_mel_bins)}
 
 
+def hf_any(model: nn.Module) -> Inputs:
+    """Example inputs for any transformers model, by its main input, and for its decoder where it has one."""
+    config: Any = model.config
+    name = str(getattr(model, "main_input_name", "input_ids"))
+    makers = {"pixel_values": hf_image, "input_values": hf_sound, "input_features": hf_features}
+    args, kwargs = makers.get(name, hf_text)(model)
+    names = inspect.signature(model.forward).parameters
+    if "attention_mask" not in names:
+        kwargs.pop("attention_mask", None)
+    if getattr(config, "is_encoder_decoder", False) and "decoder_input_ids" in names:
+        kwargs["decoder_input_ids"] = torch.ones(2, TEXT_LENGTH, dtype=torch.long)
+    return args, kwargs
+
+
+def hf_sound(model: nn.Module) -> Inputs:
+    """A wave, or a spectrogram where the model's configuration counts mel bins."""
+    config: Any = model.config
+    is_spectrogram = hasattr(config, "num_mel_bins") and hasattr(config, "max_length")
+    return hf_spectrogram(model) if is_spectrogram else hf_wave(model)
+
+
+def hf_features(model: nn.Module) -> Inputs:
+    """Log-mel features: (B, mel bins, frames) for Whisper and its kin, (B, frames, features) for the others."""
+    config: Any = model.config
+    bins = getattr(config, "num_mel_bins", None)
+    frames = 2 * int(getattr(config, "max_source_positions", 0) or 0)
+    if bins and frames and hasattr(getattr(model, "encoder", model), "conv1"):
+        return (), {"input_features": torch.zeros(2, bins, frames)}
+    width = getattr(config, "feature_projection_input_dim", bins) or bins or 80
+    return (), {"input_features": torch.zeros(2, 64, width)}
+
+
 def image_channels(model: nn.Module) -> int:
     """Input channels: those of the first convolution."""
     for module in model.modules():

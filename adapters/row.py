@@ -12,7 +12,7 @@ from mi2p_inject.errors import AdapterError
 from mi2p_inject.layout import Axes, Layout
 
 Library = Literal["timm", "transformers", "open_clip", "other"]
-Modality = Literal["image", "text", "audio"]
+Modality = Literal["image", "text", "audio", "video"]
 Pooling = Literal["mean", "cls", "last", "eot", "bert"]
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 InputMaker = Callable[[nn.Module], Inputs]
@@ -24,7 +24,7 @@ class Readout:
     """Where an encoder's features come out.
 
     Args:
-        layout: how they are stored.
+        layout: how they are stored; None: inferred from dry runs, as everywhere without a row.
         call: the method to call: "forward" (as the module itself is called, hooks included) or another.
         path: a submodule whose output to take, or "" for what the call returns.
         mask: a function (encoder, args, kwargs, features) -> (B, L) mask, None where every token is real.
@@ -33,7 +33,7 @@ class Readout:
             id), "bert" the first token through the encoder's own pooler.
     """
 
-    layout: Layout
+    layout: Layout | None
     call: str = "forward"
     path: str = ""
     mask: MaskReader | None = None
@@ -49,8 +49,10 @@ class Adapter:
         library: whose classes these are.
         modality: what the backbone reads.
         classes: full names of the classes this row speaks for; subclasses included, a subclass's own row wins.
-        sites: globs of the default sites' paths, in firing order: `*` and `[1-9]` stay inside one path segment.
-        layout: how every site stores its hidden state.
+        sites: globs of the default sites' paths, in firing order: `*` and `[1-9]` stay inside one path segment; or a
+            function of the model that gives the paths.
+        layout: how every site stores its hidden state. None: nobody vouches for the sites; each has its layout
+            inferred and its effect checked, and those that fail are left out of the defaults.
         readout: where the features of the whole encoder come out.
         inputs: makes small example inputs for such a model: (args, kwargs).
         patches: prefix tokens before the patch grid of an image transformer, a number or a function of the model;
@@ -63,7 +65,7 @@ class Adapter:
     Example:
         >>> from mi2p_inject.adapters import adapters
         >>> row = next(row for row in adapters() if row.name == "densenet")
-        >>> row.sites[0], row.layout.axes.value, row.heads
+        >>> row.sites[0], str(row.layout), row.heads
         ('features.denseblock1', 'NCHW', 8)
     """
 
@@ -71,22 +73,24 @@ class Adapter:
     library: Library
     modality: Modality
     classes: tuple[str, ...]
-    sites: tuple[str, ...]
-    layout: Layout
+    sites: tuple[str, ...] | Callable[[nn.Module], list[str]]
+    layout: Layout | None
     readout: Readout
     inputs: InputMaker
     patches: int | Callable[[nn.Module], int] | None = None
     heads: int = 8
 
     def __post_init__(self) -> None:
-        spatial = self.layout.axes in (Axes.NCHW, Axes.NHWC)
+        layout = self.layout or Layout(Axes.NLC)
+        spatial = layout.axes in (Axes.NCHW, Axes.NHWC)
+        map_read = self.readout.layout is not None and self.readout.layout.axes is Axes.NCHW
         tokens_only = ("cls", "last", "eot", "bert")
         wrong = (
             (not self.name or not self.classes or not self.sites, "a name, a class and a site at least"),
             (any("." not in name for name in self.classes), "classes by their full names, module.Class"),
             (spatial and self.patches is not None, "patches= only with token layouts"),
-            (self.layout.grid is not None or self.layout.prefix > 0, "grid and prefix left to patches= and the probe"),
-            (self.readout.layout.axes is Axes.NCHW and self.readout.pooled in tokens_only, "pooled='mean' for a map"),
+            (layout.grid is not None or layout.prefix > 0, "grid and prefix left to patches= and the probe"),
+            (map_read and self.readout.pooled in tokens_only, "pooled='mean' for a map"),
             (self.heads < 1, "at least one head"),
         )
         for bad, rule in wrong:
@@ -94,6 +98,10 @@ class Adapter:
                 raise AdapterError(
                     f"adapter row {self.name!r} contradicts itself", expected=rule, given=repr(self), fix="mend the row"
                 )
+
+    def site_patterns(self, model: nn.Module) -> tuple[str, ...]:
+        """Globs (or plain paths) of this model's default sites."""
+        return tuple(self.sites(model)) if callable(self.sites) else self.sites
 
     def prefix_tokens(self, model: nn.Module) -> int | None:
         """Prefix tokens of this model, None where its tokens are not patches."""

@@ -38,8 +38,8 @@ def render_adapters() -> str:
 
 def _line(row: Adapter) -> str:
     classes = ", ".join(f"`{name.rsplit('.', 1)[-1]}`" for name in row.classes)
-    sites = ", ".join(f"`{site}`" for site in row.sites)
-    layout = f"{row.layout}{' patches' if row.patches is not None else ''}"
+    sites = "its layers" if callable(row.sites) else ", ".join(f"`{site}`" for site in row.sites)
+    layout = f"{row.layout or 'inferred'}{' patches' if row.patches is not None else ''}"
     readout = row.readout
     features = " of ".join(part for part in (f"`{readout.path}`" if readout.path else "", f"`{readout.call}`") if part)
     return (

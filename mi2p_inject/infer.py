@@ -45,8 +45,11 @@ class _Runs:
 
 def infer_layouts(
     model: nn.Module, paths: Sequence[str], inputs: Inputs, first: dict[str, Observation], call: str = "forward"
-) -> dict[str, Layout]:
+) -> dict[str, Layout | LayoutError]:
     """The layouts of some modules' outputs, from a few further dry runs.
+
+    A module whose layout stays open has the error in place of it: no batch axis, several samples folded into it, or an
+    ambiguity.
 
     Args:
         model: the model.
@@ -54,22 +57,32 @@ def infer_layouts(
         inputs: (args, kwargs), with at least one row.
         first: what a dry run on `inputs` saw.
         call: the method that ran.
-
-    Raises:
-        LayoutError: an output without a batch axis, with several samples folded into it, or ambiguous.
     """
     image = image_size(inputs)
-    batch, _ = probe(model, paths, more_rows(inputs), call=call)
+    batch = observe(model, paths, more_rows(inputs), call)
     larger, sizes = larger_inputs(inputs), []
     for one in larger:
         try:
-            sizes.append(probe(model, paths, one, call=call)[0])
+            sizes.append(observe(model, paths, one, call))
         except ProbeError:
             continue  # a fixed size: the shapes themselves must tell
     larger_image = image_size(larger[0]) if larger else None
     convolves = any(isinstance(module, CONVOLUTIONS) for module in model.modules())
     runs = _Runs(first, batch, sizes, image, larger_image, rows_are_steps(model, inputs, call), convolves)
-    return {path: _infer(model.get_submodule(path), path, runs) for path in paths}
+    return {path: _infer_or_error(model.get_submodule(path), path, runs) for path in paths}
+
+
+def observe(model: nn.Module, paths: Sequence[str], inputs: Inputs, call: str = "forward") -> dict[str, Observation]:
+    """A dry run in which the path "" stands for what `call` returns, whatever `call` is."""
+    seen, output = probe(model, paths, inputs, call=call)
+    return {**seen, "": Observation("", output, times=1)} if "" in seen else seen
+
+
+def _infer_or_error(module: nn.Module, path: str, runs: _Runs) -> Layout | LayoutError:
+    try:
+        return _infer(module, path, runs)
+    except LayoutError as error:
+        return error
 
 
 def patch_grid(tokens: int, prefix: int, image: tuple[int, int] | None, path: str) -> tuple[int, int]:

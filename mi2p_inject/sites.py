@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mi2p_inject.adapters.find import Match
 from mi2p_inject.effect import unheard_patches
-from mi2p_inject.errors import LayoutError, SelectionError, SiteError
+from mi2p_inject.errors import LayoutError, Mi2pError, SelectionError, SiteError
 from mi2p_inject.growth import image_size
 from mi2p_inject.infer import infer_layouts, patch_grid
 from mi2p_inject.layout import Axes, Layout
@@ -54,7 +54,8 @@ def default_paths(model: nn.Module, match: Match | None) -> list[str]:
     if match is None:
         return []
     paths = [path for path, _ in model.named_modules()]
-    return [path for pattern in match.adapter.sites for path in glob_paths(match.path(pattern), paths)]
+    patterns = match.adapter.site_patterns(model.get_submodule(match.root))
+    return [path for pattern in patterns for path in glob_paths(match.path(pattern), paths)]
 
 
 def find_sites(
@@ -89,21 +90,31 @@ def find_sites(
         ProbeError: the model does not run on the example inputs.
     """
     given = _given_layouts(paths, layout)
-    known = set(default_paths(model, match))
+    known = set(default_paths(model, match)) if match is not None and match.adapter.layout is not None else set()
     unknown = [path for path in paths if path not in known]
     seen, _ = probe(model, paths, inputs, effect=bool(unknown))
-    for path in paths:
-        _check_fires(model, seen[path])
-    ask = [path for path in unknown if path not in given]
+    ask = [path for path in unknown if path not in given and seen[path].times == 1]
     inferred = infer_layouts(model, ask, inputs, seen) if ask else {}
-    layouts = {}
+    layouts: dict[str, Layout] = {}
+    failed: dict[str, Mi2pError] = {}
     for path in paths:
-        stored = given.get(path) or inferred.get(path) or _row_layout(model, match, seen[path], inputs)
-        if stored.grid and stored.image is None:
-            stored = replace(stored, image=image_size(inputs))
-        if path in unknown:
-            _check_heard(seen[path], stored)
-        layouts[path] = stored.as_tokens() if view == "tokens" else stored
+        try:
+            _check_fires(model, seen[path])
+            stored = given.get(path) or inferred.get(path) or _row_layout(model, match, seen[path], inputs)
+            if isinstance(stored, LayoutError):
+                raise stored
+            if stored.grid and stored.image is None:
+                stored = replace(stored, image=image_size(inputs))
+            if path in unknown:
+                _check_heard(seen[path], stored)
+        except (SiteError, LayoutError) as error:
+            if not drop_unheard or known:  # only default sites that nobody vouches for may fail
+                raise
+            failed[path] = error
+        else:
+            layouts[path] = stored.as_tokens() if view == "tokens" else stored
+    if failed and not layouts:
+        raise next(iter(failed.values()))
     unheard = unheard_patches(model, layouts, inputs)
     if unheard and not drop_unheard:
         raise SiteError(
@@ -123,7 +134,15 @@ def find_sites(
                 f"the site cannot be viewed as {view}", path=path, expected=view, given=str(spec), fix="use view='auto'"
             )
         sites.append(Site(path, stored, spec))
-    return sites, unheard
+    if not sites:
+        raise SiteError(
+            "the model's head hears no default site's patches",
+            path=paths[-1],
+            expected="a site whose hidden state reaches the model's output",
+            given=f"{len(paths)} sites that do not",
+            fix="name other modules with layers=, or view='tokens'",
+        )
+    return sites, [path for path in paths if path in unheard or path in failed]
 
 
 def _given_layouts(paths: Sequence[str], layout: Layout | Mapping[str, Layout] | None) -> dict[str, Layout]:

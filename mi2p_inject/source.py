@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,13 +13,13 @@ from torch.utils import _pytree as pytree
 
 from mi2p_inject.adapters.find import Match, find
 from mi2p_inject.adapters.row import Readout
-from mi2p_inject.errors import ProbeError, SourceError
+from mi2p_inject.errors import LayoutError, ProbeError, SourceError
 from mi2p_inject.features import SourceFeatures
 from mi2p_inject.growth import image_size
-from mi2p_inject.infer import infer_layouts, patch_grid
+from mi2p_inject.infer import infer_layouts, observe, patch_grid
 from mi2p_inject.layout import Layout, describe, image_of
 from mi2p_inject.loan import SOURCES, Record
-from mi2p_inject.probe import Inputs, as_inputs, probe
+from mi2p_inject.probe import Inputs, as_inputs
 from mi2p_inject.views import ViewSpec
 
 
@@ -47,7 +48,7 @@ class Source:
         self.encoder = encoder
         self.inner = encoder.get_submodule(match.root) if match else encoder
         inputs = example_inputs_of(encoder, match, example_inputs, name="source_example_inputs")
-        self.readout, features = _resolved(self.inner, match, inputs)
+        self.readout, self.layout, features = _resolved(self.inner, match, inputs)
         self.spec, self.tokens = ViewSpec.of(features), int(features.shape[1])
         self._take = _Take()
         self._handle: torch.utils.hooks.RemovableHandle | None = None
@@ -92,7 +93,7 @@ class Source:
                 ) from error
             finally:
                 take.listening, take.output = False, None
-            data = readout.layout.view(output, readout.path, image_of(args, kwargs))
+            data = self.layout.view(output, readout.path, image_of(args, kwargs))
             mask = readout.mask(self.inner, args, kwargs, data) if readout.mask and data.dim() == 3 else None
             if readout.path:
                 data = data.clone()  # a later in-place operation of the encoder must not reach it
@@ -154,18 +155,22 @@ def _call(encoder: nn.Module, method: str, args: tuple[Any, ...], kwargs: dict[s
     return encoder(*args, **kwargs) if method == "forward" else getattr(encoder, method)(*args, **kwargs)
 
 
-def _resolved(encoder: nn.Module, match: Match | None, inputs: Inputs) -> tuple[Readout, Tensor]:
-    """The readout with its layout made exact, and the fake features of the dry run."""
-    readout = match.adapter.readout if match else None
-    path, call = (readout.path, readout.call) if readout else ("", "forward")
-    seen, output = probe(encoder, [path], inputs, call=call)
-    found = seen[path].output if path else output
-    if readout is None:
-        readout = Readout(infer_layouts(encoder, [path], inputs, seen)[path])
+def _resolved(encoder: nn.Module, match: Match | None, inputs: Inputs) -> tuple[Readout, Layout, Tensor]:
+    """The readout, its exact layout, and the fake features of the dry run."""
+    readout = match.adapter.readout if match else Readout(None)
+    path, call = readout.path, readout.call
+    seen = observe(encoder, [path], inputs, call)
+    found = seen[path].output
+    layout = readout.layout
+    if layout is None:
+        inferred = infer_layouts(encoder, [path], inputs, seen, call)[path]
+        if isinstance(inferred, LayoutError):
+            raise inferred
+        layout = inferred
     elif match is not None and (prefix := match.adapter.prefix_tokens(encoder)) is not None:
-        hidden = readout.layout.tensor(found, path)
-        length = int(hidden.shape[0 if readout.layout.axes.value == "LNC" else 1])
-        grid = patch_grid(length, prefix, image_size(inputs), path)
-        exact = Layout(readout.layout.axes, readout.layout.element, prefix, grid, image_size(inputs))
-        readout = Readout(exact, readout.call, readout.path, readout.mask, readout.pooled)
-    return readout, readout.layout.view(found, path)
+        hidden = layout.tensor(found, path)
+        length = int(hidden.shape[0 if layout.axes.value == "LNC" else 1])
+        layout = replace(layout, prefix=prefix, grid=patch_grid(length, prefix, image_size(inputs), path))
+    if layout.grid:
+        layout = replace(layout, image=image_size(inputs))
+    return readout, layout, layout.view(found, path)

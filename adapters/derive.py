@@ -1,0 +1,130 @@
+"""A row for a model that has none: what timm and transformers say of their own models, and nobody vouches for.
+
+A derived row has no layout: each site's is inferred from dry runs and its effect is checked, and the sites that fail
+are left out of the defaults. So a derived row may name too much, but nothing wrong gets a unit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import nn
+
+from mi2p_inject.adapters import inputs
+from mi2p_inject.adapters.row import Adapter, InputMaker, Library, Modality, Readout
+
+HEADS: dict[Modality, int] = {"image": 8, "text": 12, "audio": 12, "video": 12}
+OUTERMOST_STRIDE = 2
+"""Stages at this stride and below are no default sites where there are others: a channel there has thousands of
+numbers, and each unit would project its source to all of them."""
+FEWEST_LAYERS = 2
+
+
+def derive(model: nn.Module) -> Adapter | None:
+    """The row of one timm or transformers model, or None for any other module.
+
+    timm: the modules that `feature_info` names, else the longest list of equal blocks. transformers: the layers.
+
+    Args:
+        model: a bare model, no head on it (`base_of`); what a module wraps is not looked at.
+
+    Example:
+        >>> import timm
+        >>> from mi2p_inject.adapters.derive import derive
+        >>> row = derive(timm.create_model("regnetx_002"))
+        >>> row.sites, row.layout is None
+        (('s1', 's2', 's3', 's4'), True)
+    """
+    if _library(model, "timm.models") and hasattr(model, "pretrained_cfg"):
+        call = "forward_features" if hasattr(model, "forward_features") else "forward"
+        return _row(model, "timm", "image", _stages(model) or layers_of(model), Readout(None, call), inputs.timm_image)
+    if _library(model, "transformers") and hasattr(model, "main_input_name"):
+        return _row(model, "transformers", _modality(model), layers_of(model), Readout(None), inputs.hf_any)
+    return None
+
+
+def base_of(model: nn.Module) -> tuple[nn.Module, str]:
+    """The model that a transformers head stands on and its path in the headed one; any other module itself, ""."""
+    base = getattr(model, "base_model", model) if _library(model, "transformers") else model
+    at = next((path for path, module in model.named_modules() if module is base), None)
+    return (model, "") if at is None else (base, at)
+
+
+def layers_of(model: nn.Module) -> list[str]:
+    """The paths of a model's repeated layers: the members of its largest list of modules (by parameters).
+
+    Lists are `ModuleList`s, and `Sequential`s of one class. Of nested lists the outermost counts; a member that is
+    itself a bare list never runs as a module, and its last member stands for it.
+
+    Example:
+        >>> from torch import nn
+        >>> from mi2p_inject.adapters.derive import layers_of
+        >>> layers_of(nn.ModuleDict({"head": nn.Linear(2, 2), "stem": nn.ModuleList([nn.Linear(2, 2) for _ in "ab"])}))
+        ['stem.0', 'stem.1']
+    """
+    lists = [(sum(p.numel() for p in found.parameters()), path, found) for path, found in _outermost_lists(model, "")]
+    if not lists:
+        return []
+    _, path, largest = max(lists, key=lambda one: one[0])
+    return [_running(child, f"{path}.{name}") for name, child in largest.named_children()]
+
+
+def _outermost_lists(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
+    for name, child in module.named_children():
+        inner = f"{path}.{name}" if path else name
+        children = list(child.children())
+        alike = isinstance(child, nn.ModuleList) or (
+            isinstance(child, nn.Sequential) and len({type(one) for one in children}) == 1
+        )
+        if alike and len(children) >= FEWEST_LAYERS:
+            yield inner, child
+        else:
+            yield from _outermost_lists(child, inner)
+
+
+def _running(module: nn.Module, path: str) -> str:
+    while isinstance(module, nn.ModuleList) and len(module):
+        path, module = f"{path}.{len(module) - 1}", module[len(module) - 1]
+    return path
+
+
+def _stages(model: nn.Module) -> list[str]:
+    """What a timm model's `feature_info` names, where all of it exists and runs."""
+    info: Any = getattr(model, "feature_info", None) or []
+    entries: list[Any] = list(getattr(info, "info", info))
+    modules = dict(model.named_modules())
+    deep = [one for one in entries if one.get("reduction", 0) > OUTERMOST_STRIDE] or entries
+    named = list(dict.fromkeys(one.get("module") for one in deep))
+    runs = all(path and path in modules and not isinstance(modules[path], nn.ModuleList) for path in named)
+    return named if runs else []
+
+
+def _row(
+    base: nn.Module, library: Library, modality: Modality, sites: list[str], readout: Readout, maker: InputMaker
+) -> Adapter:
+    cls = type(base)
+    return Adapter(
+        name=cls.__name__,
+        library=library,
+        modality=modality,
+        classes=(f"{cls.__module__}.{cls.__qualname__}",),
+        sites=tuple(sites) or ("**",),
+        layout=None,
+        readout=readout,
+        inputs=maker,
+        heads=HEADS[modality],
+    )
+
+
+def _modality(model: nn.Module) -> Modality:
+    first = str(getattr(model, "main_input_name", "input_ids"))
+    if first == "pixel_values_videos":
+        return "video"
+    if first == "pixel_values":
+        return "image"
+    return "audio" if first in ("input_values", "input_features") else "text"
+
+
+def _library(model: nn.Module, name: str) -> bool:
+    return any(cls.__module__.startswith(name + ".") for cls in type(model).__mro__)
