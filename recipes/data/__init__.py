@@ -1,1 +1,12 @@
-"""Data for the recipes: from a CSV, a folder or a benchmark to `Samples`."""
+"""Data for the recipes: a user's table or folder, or a benchmark, becomes `Samples`.
+
+The way the data goes: a loader (`LOADERS`) reads `Row`s -> `raw.store` keeps them on disk -> `assemble` numbers labels,
+looks for images, makes parts and notes what a user must be told.
+"""
+
+from mi2p_inject.recipes.data.images import ImageError as ImageError
+from mi2p_inject.recipes.data.images import open_image as open_image
+from mi2p_inject.recipes.data.labels import class_weights as class_weights
+from mi2p_inject.recipes.data.load import LOADERS as LOADERS
+from mi2p_inject.recipes.data.load import load_data as load_data
+from mi2p_inject.recipes.data.samples import Samples as Samples

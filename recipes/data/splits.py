@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from mi2p_inject.recipes.errors import RecipeError
 
-__all__ = ["Split", "split_rows"]
+__all__ = ["Split", "split_rows", "take_validation"]
 
-_TENTHS_TEST, _TENTHS_VALIDATION = 3, 1
+_TENTHS_TEST, _TENTHS_VALIDATION, _TENTHS_TRAIN = 3, 1, 6
+_LEAST = 3  # independent samples of a class
 
 
 @dataclass(frozen=True)
@@ -31,28 +32,67 @@ class Split:
         return {"train": self.train, "validation": self.validation, "test": self.test}
 
 
-def split_rows(labels: NDArray[np.int64], groups: NDArray[np.int64], seed: int) -> Split:
+def split_rows(
+    labels: NDArray[np.int64], groups: NDArray[np.int64], seed: int, classes: tuple[str, ...] | None = None
+) -> Split:
     """60 / 10 / 30: ten stratified folds of whole groups, three of them for the test and one for validation.
+
+    A class too rare to be in every fold keeps at least one of its groups in training.
 
     Args:
         labels: (N,) class of each row.
         groups: (N,) rows of one group end in one part.
         seed: the same seed gives the same split.
+        classes: their names, for the message.
 
     Raises:
-        RecipeError: a class has fewer groups than there are folds, so that a part could miss it.
+        RecipeError: a class has fewer than three groups, one for each part.
     """
+    for label in np.unique(labels):
+        if (found := len(np.unique(groups[labels == label]))) < _LEAST:
+            raise RecipeError(
+                f"class {repr(classes[label]) if classes else label} has {found} independent samples; to split them in "
+                f"train, validation and test takes {_LEAST} or more",
+                fix="join rare classes or take them out, or give the parts yourself in a column 'split'",
+            )
+    parts = _folds(labels, groups, seed)
+    tested, rest = parts[:_TENTHS_TEST], parts[_TENTHS_TEST:]
+    where = np.empty(len(labels), dtype=np.int64)
+    for number, rows in enumerate((np.concatenate(rest[1:]), rest[0], np.concatenate(tested))):
+        where[rows] = number
+    for label in np.setdiff1d(labels, labels[where == 0]):
+        where[groups == groups[labels == label][0]] = 0
+    train, validation, test = (np.flatnonzero(where == number) for number in range(3))
+    return Split(train, validation, test)
+
+
+def take_validation(
+    train: NDArray[np.int64], labels: NDArray[np.int64], groups: NDArray[np.int64], seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Nine tenths and one tenth of a training part, stratified, whole groups, seeded.
+
+    Args:
+        train: row numbers.
+        labels, groups: (N,) of all rows.
+        seed: the same seed gives the same rows.
+    """
+    fold = _folds(labels[train], groups[train], seed)[0]
+    taken = np.zeros(len(train), dtype=bool)
+    taken[fold] = True
+    for label in np.setdiff1d(labels[train], labels[train][~taken]):
+        taken[groups[train] == groups[train][labels[train] == label][0]] = False
+    return train[~taken], train[taken]
+
+
+def _folds(labels: NDArray[np.int64], groups: NDArray[np.int64], seed: int) -> list[NDArray[np.int64]]:
+    import warnings
+
     from sklearn.model_selection import StratifiedGroupKFold
 
-    folds = _TENTHS_TEST + _TENTHS_VALIDATION + 6
-    for label in np.unique(labels):
-        if (found := len(np.unique(groups[labels == label]))) < folds:
-            raise RecipeError(f"class {label} has {found} independent samples; a 60/10/30 split needs {folds} or more")
+    folds = _TENTHS_TEST + _TENTHS_VALIDATION + _TENTHS_TRAIN
+    if (found := len(np.unique(groups))) < folds:
+        raise RecipeError(f"{found} independent samples cannot be split; {folds} or more are needed")
     splitter = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=seed)
-    parts = [rows for _, rows in splitter.split(np.zeros(len(labels)), labels, groups)]
-    tested, rest = parts[:_TENTHS_TEST], parts[_TENTHS_TEST:]
-    return Split(
-        train=np.sort(np.concatenate(rest[_TENTHS_VALIDATION:])).astype(np.int64),
-        validation=np.sort(np.concatenate(rest[:_TENTHS_VALIDATION])).astype(np.int64),
-        test=np.sort(np.concatenate(tested)).astype(np.int64),
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The least populated class")  # it stays in training, see above
+        return [rows for _, rows in splitter.split(np.zeros(len(labels)), labels, groups)]

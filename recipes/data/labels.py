@@ -1,0 +1,137 @@
+"""From names of labels to numbers, and the label columns that nothing can be learned from."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mi2p_inject.recipes.errors import RecipeError
+
+__all__ = ["check_seen_in_training", "class_weights", "classes_of", "number_labels"]
+
+_FLOAT = re.compile(r"[+-]?(\d+\.\d*|\.\d+|\d+(\.\d*)?[eE][+-]?\d+|inf|nan)", re.IGNORECASE)
+_INTEGER = re.compile(r"[+-]?\d+")
+_MANY_CLASSES = 20  # from here on, a class for every second sample is no class
+
+
+def classes_of(labels: Sequence[tuple[str, ...]], name: str) -> tuple[str, ...]:
+    """The labels that occur, sorted: whole numbers by value, names by alphabet.
+
+    Args:
+        labels: of each sample.
+        name: of the data set, for messages.
+
+    Raises:
+        RecipeError: they are floats; there is one class; there is one for every second sample.
+    """
+    found = {label for row in labels for label in row}
+    if any(map(_FLOAT.fullmatch, found)) and all(_FLOAT.fullmatch(one) or _INTEGER.fullmatch(one) for one in found):
+        raise RecipeError(
+            f"{name}: the labels are floats: classification needs classes",
+            expected="names or whole numbers",
+            given=", ".join(sorted(found)[:5]),
+            fix="whole numbers that a missing value turned into floats: df[label].astype('Int64'); measurements: bin "
+            "them; version-like names: write them as v1.5",
+        )
+    if len(found) < 2:
+        raise RecipeError(f"{name}: {_one_class(found)}", expected="two classes or more")
+    if len(found) > max(_MANY_CLASSES, len(labels) / 2):
+        raise RecipeError(
+            f"{name}: {len(found)} different labels in {len(labels)} samples: is this the label column?",
+            given=", ".join(repr(one[:40]) for one in sorted(found)[:3]),
+            fix="give the column of the class in --label-col",
+        )
+    whole = all(map(_INTEGER.fullmatch, found))
+    return tuple(sorted(found, key=lambda one: (int(one), one) if whole else (0, one)))
+
+
+def number_labels(
+    labels: Sequence[tuple[str, ...]], ids: Sequence[str], classes: tuple[str, ...], multi_label: bool, name: str
+) -> list[int] | list[list[int]]:
+    """Each sample's class number, or sorted class numbers.
+
+    Raises:
+        RecipeError: a sample has no label or several where it must have one; a label is none of the classes.
+    """
+    number = {label: i for i, label in enumerate(classes)}
+    if unknown := Counter(label for row in labels for label in row if label not in number):
+        raise RecipeError(
+            f"{name}: labels that are none of the {len(classes)} classes: {_counted(unknown)}",
+            expected=", ".join(classes[:30]) + (", ..." if len(classes) > 30 else ""),
+            fix="correct them, or train with them",
+        )
+    if multi_label:
+        return [sorted({number[label] for label in row}) for row in labels]
+    for what, wrong in (("no label", 0), ("several labels", 2)):
+        bad = [i for i, row in enumerate(labels) if min(len(row), 2) == wrong]
+        if bad:
+            raise RecipeError(
+                f"{name}: {len(bad)} of {len(labels)} samples have {what}: {', '.join(ids[i] for i in bad[:5])}",
+                fix="give each one label, or take these rows out",
+            )
+    return [number[row[0]] for row in labels]
+
+
+def check_seen_in_training(
+    labels: Sequence[tuple[str, ...]], parts: dict[str, NDArray[np.int64]], classes: tuple[str, ...], name: str
+) -> None:
+    """A label that training never saw cannot be predicted.
+
+    Args:
+        labels: of all samples.
+        parts: name -> rows; nothing is checked without a "train".
+        classes: all labels.
+        name: of the data set, for messages.
+
+    Raises:
+        RecipeError: a label is in validation or test only; there is one class in training.
+    """
+    if "train" not in parts:
+        return
+    seen = {part: Counter(label for i in rows for label in labels[i]) for part, rows in parts.items()}
+    for part, counts in seen.items():
+        unseen = Counter({label: count for label, count in counts.items() if label not in seen["train"]})
+        if unseen:
+            raise RecipeError(
+                f"{name}: labels in {part} that no training sample has: {_counted(unseen)}",
+                given="in training: " + _counted(seen["train"]),
+                fix="correct the labels, move samples to the training part, or take these out",
+            )
+    if len(seen["train"]) < 2:
+        raise RecipeError(f"{name}: training: {_one_class(set(seen['train']))}", expected="two classes or more")
+
+
+def class_weights(targets: NDArray[np.int64], classes: int) -> NDArray[np.float64]:
+    """Weights for a loss, such that every class counts the same.
+
+    Args:
+        targets: (N,) class numbers, or (N, classes) of 0 and 1 for several labels a sample.
+        classes: number of classes.
+
+    Returns:
+        (classes,): for one label a sample, N / (classes · count), so that the mean over samples is 1; for several,
+        negatives / positives of each class, the ``pos_weight`` of BCE-with-logits. 0 for a class without samples.
+
+    Example:
+        >>> class_weights(np.array([0, 0, 0, 1]), 2).round(2).tolist()
+        [0.67, 2.0]
+        >>> class_weights(np.array([[1, 0], [1, 1], [0, 0], [0, 0]]), 2).tolist()
+        [1.0, 3.0]
+    """
+    several = targets.ndim == 2
+    counts = targets.sum(axis=0) if several else np.bincount(targets, minlength=classes)
+    total = (len(targets) - counts) if several else len(targets) / np.count_nonzero(counts)
+    return np.where(counts > 0, total / np.maximum(counts, 1), 0.0)
+
+
+def _counted(counts: Counter[str], most: int = 8) -> str:
+    shown = ", ".join(f"{label!r} ({count})" for label, count in counts.most_common(most))
+    return shown + (f" and {len(counts) - most} more" if len(counts) > most else "")
+
+
+def _one_class(found: set[str]) -> str:
+    return f"one class only, {next(iter(found))!r}" if found else "no sample has a label"

@@ -1,0 +1,146 @@
+"""`load_data`: one specification, one table of loaders, one kind of result."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from mi2p_inject.recipes.data.assemble import Choices, assemble
+from mi2p_inject.recipes.data.raw import RawData, store
+from mi2p_inject.recipes.data.samples import Samples
+from mi2p_inject.recipes.data.tables import TABLES, Columns, load_table
+from mi2p_inject.recipes.errors import RecipeError
+
+__all__ = ["LOADERS", "Request", "load_data"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a loader is asked for.
+
+    Attributes:
+        root: the folder or file after the colon; None if none was given.
+        task: which task of a data set that has several; None: its first.
+        columns, image_root, multi_label: of a user's own data.
+        labelled: samples must have labels.
+    """
+
+    root: Path | None
+    task: str | None
+    columns: Columns
+    image_root: Path | None
+    multi_label: bool | None
+    labelled: bool
+
+    def folder(self, name: str) -> Path:
+        """The root of a benchmark.
+
+        Raises:
+            RecipeError: none was given, or it does not exist.
+        """
+        if self.root is None:
+            raise RecipeError(f"{name} needs a folder", fix=f"--data {name}:/path/to/it")
+        if not self.root.is_dir():
+            raise RecipeError(f"{name}: {self.root} is no folder", fix="download the data set first, see docs/data.md")
+        return self.root
+
+
+def _own(request: Request) -> RawData:
+    path = request.root
+    assert path is not None
+    return load_table(
+        path,
+        request.columns,
+        image_root=request.image_root,
+        labelled=request.labelled,
+        multi_label=request.multi_label,
+    )
+
+
+#: name before the colon of a specification -> loader
+LOADERS: dict[str, Callable[[Request], RawData]] = {}
+
+
+def load_data(
+    spec: str | Path,
+    *,
+    image_col: str | None = None,
+    text_col: str | None = None,
+    label_col: str | None = None,
+    split_col: str | None = None,
+    id_col: str | None = None,
+    group_col: str | None = None,
+    image_root: Path | None = None,
+    task: str | None = None,
+    missing: Literal["keep", "drop"] = "keep",
+    check_images: Literal["some", "all"] = "some",
+    on_bad_image: Literal["missing", "error"] = "missing",
+    dedupe: Literal["none", "exact", "near"] = "none",
+    multi_label: bool | None = None,
+    repair_text: bool = False,
+    seed: int = 0,
+    classes: tuple[str, ...] | None = None,
+    labelled: bool = True,
+    cache_dir: Path | None = None,
+) -> Samples:
+    """Samples from a user's own file or folder, or from a benchmark.
+
+    Rows are read once and stored memory-mapped; images are looked for, and some are decoded, before anything else runs.
+
+    Args:
+        spec: a ``.csv``, ``.tsv``, ``.jsonl`` or ``.parquet`` file; a folder with such a file for each part, or with
+            ``<split>/<label>/<image>`` or ``<label>/<image>``; or ``name:/path`` with a name of `LOADERS`.
+        image_col, text_col, label_col, split_col, id_col, group_col: columns of a table; default: the ones named
+            ``image``, ``text``, ``label``, ``split``, ``id``, ``group``, if they exist. Without a split, one is made:
+            60/10/30, stratified, duplicate texts and images and equal groups together.
+        image_root: folder that image paths start from; default: the one the table is in.
+        task: of a benchmark with several.
+        missing: keep samples without image or text (a missing modality), or drop them.
+        check_images: decode 200 images or all of them before training; bad ones are counted by kind.
+        on_bad_image: a bad image counts as missing, or is an error.
+        dedupe: drop training samples whose text or image file validation or test has, too (``"exact"``), or whose image
+            looks alike (``"near"``, decodes all images). Texts are compared by their words. Otherwise only counted.
+        multi_label: whether ``|`` separates labels; default: if one label has it.
+        repair_text: undo wrong decodings of texts (``â€™`` for ``’``); otherwise only counted.
+        seed: of parts that are made.
+        classes: of a trained model, to evaluate it: labels must be among them, nothing is split, and samples without
+            a part are the part ``"test"``.
+        labelled: False: labels are not read and all ``label`` are None (prediction).
+        cache_dir: where rows are stored; default: the cache folder of `datasets`.
+
+    Raises:
+        RecipeError: the data cannot be used; the message says where, why and what to do.
+    """
+    path, name = Path(spec), "own"
+    if not path.exists():
+        name, _, rest = str(spec).partition(":")
+        if name not in LOADERS:
+            raise _unknown(str(spec), name)
+        path = Path(rest).expanduser() if rest else None  # type: ignore[assignment]
+    request = Request(
+        root=path,
+        task=task,
+        columns=Columns(image_col, text_col, label_col, split_col, id_col, group_col),
+        image_root=image_root,
+        multi_label=multi_label,
+        labelled=labelled,
+    )
+    raw = _own(request) if name == "own" else LOADERS[name](request)
+    stored = store(raw, repair_text=repair_text, cache_dir=cache_dir)
+    choices = Choices(missing, check_images, on_bad_image, dedupe, seed, classes, labelled)
+    return assemble(raw, stored, choices)
+
+
+def _unknown(spec: str, name: str) -> RecipeError:
+    """There is no such file, and it names no loader."""
+    if name.lower().split("/")[-1] == "food101" and "/" in name:
+        return RecipeError("no")
+    close = difflib.get_close_matches(name, LOADERS, n=2)
+    return RecipeError(
+        f"{spec} does not exist",
+        expected=f"a file ({', '.join(TABLES)}), a folder, or {', '.join(f'{one}:/path' for one in LOADERS)}",
+        fix=f"did you mean {' or '.join(close)}?" if close else "",
+    )

@@ -1,0 +1,63 @@
+"""What every loader ends in, and all that training needs to know about data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import datasets
+
+__all__ = ["PARTS", "Samples"]
+
+#: names of the parts, in the order in which they are shown
+PARTS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Image-text samples with labels, split into parts; rows on disk, images unopened.
+
+    Attributes:
+        parts: ``"train"``, ``"validation"``, ``"test"`` (those that exist) -> a memory-mapped `datasets.Dataset` with
+            the columns ``id`` (str), ``image`` (str path or None; a `datasets.Image` where the loader draws its own
+            pictures), ``text`` (str or None), ``label`` (int; list of int if ``multi_label``; None if unlabelled) and
+            ``group`` (str: samples of one group are duplicates or variants of one another).
+        classes: name of each label.
+        multi_label: a sample has any number of labels.
+        notes: what a user must be told: counts, differences from published ones, what was missing, bad or dropped.
+        fingerprint: changes with the content and with the options that made it. Images enter by name and size.
+    """
+
+    parts: dict[str, datasets.Dataset]
+    classes: tuple[str, ...]
+    multi_label: bool
+    notes: tuple[str, ...]
+    fingerprint: str
+
+    @property
+    def modalities(self) -> frozenset[Literal["image", "text"]]:
+        """Which of ``"image"`` and ``"text"`` at least one sample has."""
+        kinds: tuple[Literal["image", "text"], ...] = ("image", "text")
+        return frozenset(
+            kind
+            for kind in kinds
+            if any(part.data.column(kind).null_count < part.data.num_rows for part in self.parts.values())
+        )
+
+    def targets(self, part: str) -> NDArray[np.int64]:
+        """Labels of a part: (N,) class numbers, or (N, classes) of 0 and 1 if ``multi_label``.
+
+        Raises:
+            KeyError: there is no such part.
+        """
+        labels = self.parts[part]["label"]
+        if not self.multi_label:
+            return np.asarray(labels[:], dtype=np.int64)
+        table = np.zeros((len(labels), len(self.classes)), dtype=np.int64)
+        for row, numbers in enumerate(labels):
+            table[row, list(numbers)] = 1
+        return table
