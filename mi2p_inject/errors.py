@@ -79,5 +79,9 @@ class ZooError(Mi2pError):
     """A name from which no model can be built: unknown, its library missing, or its hub out of reach."""
 
 
+class SweepError(Mi2pError):
+    """The sweep cannot run here, or its file of results is not one of its own."""
+
+
 class InjectionWarning(UserWarning):
     """Something legal that is rarely meant, such as two live expanded models over one backbone."""
