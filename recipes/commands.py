@@ -14,6 +14,7 @@ from mi2p_inject.errors import Mi2pError
 from mi2p_inject.recipes.rows import ROWS, identity_of
 from mi2p_inject.recipes.runs import RunFolder
 from mi2p_inject.recipes.weights import require_demo
+from mi2p_inject.sweep.command import sweep_command
 
 __all__ = ["INTERRUPTED", "app"]
 
@@ -35,6 +36,9 @@ def mi2p(
     ] = False,
 ) -> None:
     """Expand any pre-trained unimodal model to two modalities (MI2P units, CVPR 2022)."""
+
+
+app.command("sweep")(sweep_command)
 
 
 @app.command()

@@ -1,0 +1,64 @@
+"""What a swept model is fed: its example inputs with random content, images as small as it takes them."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from mi2p_inject.growth import image_size, is_image
+from mi2p_inject.probe import Inputs
+
+SMALLEST_IMAGE = 96
+FIRST_PLAIN_ID = 5
+"""Ids below are special (padding, start, end) in nearly every vocabulary."""
+FALLBACK_VOCABULARY = 32
+
+
+def real_inputs(model: nn.Module, example: Inputs) -> Inputs:
+    """The shapes of `example` with random content; images at half the size where the model runs on them."""
+    filled = _filled(model, example)
+    size = image_size(filled)
+    if size is None or min(size) // 2 < SMALLEST_IMAGE:
+        return filled
+    smaller: Inputs = pytree.tree_map_only(
+        Tensor, lambda tensor: tensor[..., ::2, ::2].contiguous() if is_image(tensor) else tensor, filled
+    )
+    with contextlib.suppress(Exception), torch.no_grad():
+        args, kwargs = smaller
+        model(*args, **kwargs)
+        return smaller
+    return filled
+
+
+def _filled(model: nn.Module, example: Inputs) -> Inputs:
+    generator = torch.Generator().manual_seed(0)
+    vocabulary = vocabulary_of(model)
+
+    def fill(name: str, given: Any) -> Any:
+        if not isinstance(given, Tensor):
+            return given
+        if given.is_floating_point():
+            return torch.randn(given.shape, generator=generator).to(given.dtype)
+        if given.dtype == torch.long and (not name or name.endswith("input_ids")):
+            ids = torch.randint(min(FIRST_PLAIN_ID, vocabulary - 2), vocabulary - 1, given.shape, generator=generator)
+            if not name:  # open_clip finds the end of a text by its largest id
+                ids[:, -1] = vocabulary - 1
+            return ids
+        return torch.ones(given.shape, dtype=given.dtype)
+
+    args, kwargs = example
+    return tuple(fill("", value) for value in args), {name: fill(name, value) for name, value in kwargs.items()}
+
+
+def vocabulary_of(model: nn.Module) -> int:
+    """The size of the model's smallest table of at least ten embedded ids; a fallback where there is none."""
+    try:
+        table = model.get_input_embeddings()  # type: ignore[operator]
+    except (AttributeError, NotImplementedError, TypeError):
+        table = None
+    size = getattr(table, "num_embeddings", None) or getattr(model, "vocab_size", None)
+    return int(size) if isinstance(size, int) and size > FIRST_PLAIN_ID + 2 else FALLBACK_VOCABULARY

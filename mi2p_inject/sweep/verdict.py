@@ -1,0 +1,126 @@
+"""What a swept model comes out as: one verdict a role, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from mi2p_inject.errors import Mi2pError
+from mi2p_inject.sweep.contract import BrokenError, Kept, as_backbone, as_source
+
+Verdict = Literal["ok", "refused", "silent", "crashed", "unbuilt", "memory", "time"]
+VERDICTS: dict[Verdict, str] = {
+    "ok": "every promise kept",
+    "refused": "inject says why not, and what to do",
+    "silent": "taken, and a promise broken without an error: a bug of ours",
+    "crashed": "an error that is not ours, or one of ours too late: a bug of ours",
+    "unbuilt": "the library does not build it tiny and offline: nothing was asked",
+    "memory": "ran out of the memory it was given",
+    "time": "ran out of the time it was given",
+}
+FIRST_CHARACTERS = 400
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The verdict on one role."""
+
+    verdict: Verdict
+    reason: str = ""
+    what: tuple[str, ...] = ()
+    """As a backbone: sites with their layouts. As a source: its features."""
+    left_out: int = 0
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Result:
+    """One model of the sweep; JSON-ready through `to_json`."""
+
+    name: str
+    family: str
+    cls: str
+    backbone: Answer
+    source: Answer
+    seconds: float = field(default=0.0, compare=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready form without what is empty; `from_json` reads it back."""
+        data = asdict(self)
+        for role in ("backbone", "source"):
+            data[role] = {name: value for name, value in data[role].items() if value}
+        return data
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Result:
+        """Inverse of `to_json`."""
+        roles = {
+            role: Answer(**{key: tuple(one) if isinstance(one, list) else one for key, one in data[role].items()})
+            for role in ("backbone", "source")
+        }
+        return cls(data["name"], data["family"], data["cls"], **roles, seconds=data["seconds"])
+
+
+def judge(name: str, family: str, build: Callable[[], nn.Module]) -> Result:
+    """Build one model and check the contract in both roles; never raises but for interrupts.
+
+    Args:
+        name: of the model, for the result.
+        family: its library.
+        build: gives the model, random weights.
+    """
+    try:
+        torch.manual_seed(0)
+        model = build().eval()
+    except MemoryError as error:
+        answer = Answer("memory", _first_line(error))
+        return Result(name, family, "", answer, answer)
+    except Exception as error:
+        answer = Answer("memory" if _is_memory(error) else "unbuilt", _first_line(error))
+        return Result(name, family, "", answer, answer)
+    cls = f"{type(model).__module__}.{type(model).__qualname__}"
+    backbone = _answer(as_backbone, model)
+    if backbone.verdict not in ("ok", "refused"):  # whatever it left behind: the second role gets a fresh model
+        torch.manual_seed(0)
+        model = build().eval()
+    return Result(name, family, cls, backbone, _answer(as_source, model))
+
+
+def _answer(check: Callable[[nn.Module], Kept], model: nn.Module) -> Answer:
+    try:
+        kept = check(model)
+    except BrokenError as error:
+        return Answer("silent", str(error))
+    except Mi2pError as error:
+        late = _raised_after_inject(error)
+        reason = f"{type(error).__name__}: {_first_line(error)}"
+        return Answer("crashed" if late else "refused", f"after injection: {reason}" if late else reason)
+    except MemoryError as error:
+        return Answer("memory", _first_line(error))
+    except Exception as error:
+        return Answer("memory" if _is_memory(error) else "crashed", f"{type(error).__name__}: {_first_line(error)}")
+    return Answer("ok", "", kept.what, kept.left_out, kept.notes)
+
+
+def _raised_after_inject(error: Mi2pError) -> bool:
+    """Whether `inject` had taken the model already when the error came."""
+    trace, functions = error.__traceback__, []
+    while trace is not None:
+        functions.append(trace.tb_frame.f_code.co_name)
+        trace = trace.tb_next
+    return "inject" not in functions
+
+
+def _is_memory(error: Exception) -> bool:
+    return "can't allocate memory" in str(error) or "Cannot allocate memory" in str(error)
+
+
+def _first_line(error: BaseException) -> str:
+    """The message on one line: of ours the problem, what came, and the way out."""
+    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
+    kept = [line for line in lines if not line.startswith("expected:")]
+    return "; ".join(kept or [type(error).__name__])[:FIRST_CHARACTERS]
