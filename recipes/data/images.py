@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 import numpy as np
-from PIL import Image, ImageOps, JpegImagePlugin
+from PIL import Image, ImageOps, JpegImagePlugin, UnidentifiedImageError
 
 from mi2p_inject.recipes.errors import RecipeError
 
@@ -86,7 +86,7 @@ def _read(path: str, at_least: int | None) -> Image.Image:
             return _upright_rgb(_decode(file, path, at_least))
         except ImageError:
             raise
-        except Image.UnidentifiedImageError:
+        except UnidentifiedImageError:
             raise ImageError("no image", path, "read are JPEG, " + ", ".join(_FORMATS)) from None
         except (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError) as error:
             raise ImageError("too large", path, str(error)) from error

@@ -9,9 +9,16 @@ from pathlib import Path
 from typing import Literal
 
 from mi2p_inject.recipes.data.assemble import Choices, assemble
+from mi2p_inject.recipes.data.crisismmd import load_crisismmd
+from mi2p_inject.recipes.data.folders import load_folder
+from mi2p_inject.recipes.data.food101 import load_food101, wrong_food101
+from mi2p_inject.recipes.data.mmimdb import load_mmimdb
+from mi2p_inject.recipes.data.openclipart import load_openclipart
+from mi2p_inject.recipes.data.openmoji import load_openmoji_raw
 from mi2p_inject.recipes.data.raw import RawData, store
+from mi2p_inject.recipes.data.reading import ENDINGS
 from mi2p_inject.recipes.data.samples import Samples
-from mi2p_inject.recipes.data.tables import TABLES, Columns, load_table
+from mi2p_inject.recipes.data.tables import Columns, load_table
 from mi2p_inject.recipes.errors import RecipeError
 
 __all__ = ["LOADERS", "Request", "load_data"]
@@ -50,7 +57,13 @@ class Request:
 
 def _own(request: Request) -> RawData:
     path = request.root
-    assert path is not None
+    if path is None:
+        raise RecipeError("no file or folder was given")
+    if path.is_file():
+        if path.suffix.lower() not in ENDINGS:
+            raise RecipeError(f"{path} is no table", expected=f"a file that ends in {', '.join(ENDINGS)}, or a folder")
+    elif not any(file.suffix.lower() in ENDINGS for file in path.iterdir()):
+        return load_folder(path)
     return load_table(
         path,
         request.columns,
@@ -60,8 +73,15 @@ def _own(request: Request) -> RawData:
     )
 
 
-#: name before the colon of a specification -> loader
-LOADERS: dict[str, Callable[[Request], RawData]] = {}
+#: name before the colon of a specification -> loader; "own" is a user's file or folder, given without a name
+LOADERS: dict[str, Callable[[Request], RawData]] = {
+    "own": _own,
+    "crisismmd": load_crisismmd,
+    "food101": load_food101,
+    "mmimdb": load_mmimdb,
+    "openclipart": load_openclipart,
+    "openmoji": load_openmoji_raw,
+}
 
 
 def load_data(
@@ -114,33 +134,34 @@ def load_data(
     Raises:
         RecipeError: the data cannot be used; the message says where, why and what to do.
     """
-    path, name = Path(spec), "own"
-    if not path.exists():
-        name, _, rest = str(spec).partition(":")
-        if name not in LOADERS:
-            raise _unknown(str(spec), name)
-        path = Path(rest).expanduser() if rest else None  # type: ignore[assignment]
+    name, root = _parse(str(spec))
     request = Request(
-        root=path,
+        root=root,
         task=task,
         columns=Columns(image_col, text_col, label_col, split_col, id_col, group_col),
         image_root=image_root,
         multi_label=multi_label,
         labelled=labelled,
     )
-    raw = _own(request) if name == "own" else LOADERS[name](request)
+    raw = LOADERS[name](request)
     stored = store(raw, repair_text=repair_text, cache_dir=cache_dir)
     choices = Choices(missing, check_images, on_bad_image, dedupe, seed, classes, labelled)
     return assemble(raw, stored, choices)
 
 
-def _unknown(spec: str, name: str) -> RecipeError:
-    """There is no such file, and it names no loader."""
-    if name.lower().split("/")[-1] == "food101" and "/" in name:
-        return RecipeError("no")
+def _parse(spec: str) -> tuple[str, Path | None]:
+    """Name of the loader and its root."""
+    if Path(spec).exists():
+        return "own", Path(spec)
+    name, _, rest = spec.partition(":")
+    if spec.lower().rstrip("/").endswith("ethz/food101"):
+        raise wrong_food101(spec)
+    if name in LOADERS and name != "own":
+        return name, Path(rest).expanduser() if rest else None
+    named = [f"{one}:/path" for one in LOADERS if one != "own"]
     close = difflib.get_close_matches(name, LOADERS, n=2)
-    return RecipeError(
+    raise RecipeError(
         f"{spec} does not exist",
-        expected=f"a file ({', '.join(TABLES)}), a folder, or {', '.join(f'{one}:/path' for one in LOADERS)}",
+        expected=f"a file ({', '.join(ENDINGS)}), a folder, or {', '.join(named)}",
         fix=f"did you mean {' or '.join(close)}?" if close else "",
     )

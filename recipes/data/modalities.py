@@ -93,7 +93,7 @@ def complete_rows(
             stay &= has[kind]
     if not stay.any():
         raise RecipeError(f"{raw.name}: no sample is left", given="; ".join(notes))
-    return stay
+    return np.asarray(stay)
 
 
 def _problems(paths: list[str]) -> dict[str, str]:

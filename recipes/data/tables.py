@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import difflib
-import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,14 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from mi2p_inject.recipes.data.raw import RawData, Row, part_name
+from mi2p_inject.recipes.data.reading import ENDINGS, table_columns, table_rows
 from mi2p_inject.recipes.errors import RecipeError
 
-__all__ = ["TABLES", "Columns", "load_table", "table_columns", "table_rows"]
-
-_DELIMITERS = {".csv": ",", ".tsv": "\t"}
-#: endings of the tables that are read
-TABLES = (*_DELIMITERS, ".jsonl", ".parquet")
-_MAX_FIELD = 2**30  # characters; the csv module's own limit of 131,072 is below some web pages
+__all__ = ["Columns", "load_table"]
 
 
 @dataclass(frozen=True)
@@ -74,124 +68,15 @@ def load_table(
         "root": str(root),
         "multi_label": multi_label,
     }
-    return RawData(str(path), rows, list(files), options, multi_label=multi_label)
-
-
-def table_columns(path: Path) -> list[str]:
-    """Names of the columns of a table, read from its head.
-
-    Raises:
-        RecipeError: the file cannot be read, is empty, or is no such table.
-    """
-    if path.suffix.lower() == ".parquet":
-        return list(_parquet(path).schema_arrow.names)
-    if path.suffix.lower() == ".jsonl":
-        first = next(_json_lines(path), None)
-        if first is None:
-            raise RecipeError(f"{path} is empty")
-        return list(first)
-    with _text_file(path) as file:
-        try:
-            names = next(csv.reader(file, delimiter=_DELIMITERS[path.suffix.lower()]), [])
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise _unreadable(path, 1, error) from error
-    names = [name.strip() for name in names]
-    if not any(names):
-        raise RecipeError(f"{path} is empty", expected="a first line with the names of the columns")
-    if len(set(names)) < len(names):
-        twice = sorted({name for name in names if names.count(name) > 1})
-        raise RecipeError(f"{path} has two columns named {', '.join(map(repr, twice))}", fix="rename one")
-    return names
-
-
-def table_rows(path: Path, quoting: int = csv.QUOTE_MINIMAL) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The rows of a table with the number of the line each ends on, one after the other, never the whole file.
-
-    Args:
-        path: a file with one of the endings `TABLES`.
-        quoting: of CSV and TSV files, as the csv module names it.
-
-    Raises:
-        RecipeError: the file cannot be read or decoded, or a row has another number of fields than the first.
-    """
-    if path.suffix.lower() == ".parquet":
-        start = 1
-        for batch in _parquet(path).iter_batches(batch_size=1000):
-            yield from enumerate(batch.to_pylist(), start)
-            start += batch.num_rows
-    elif path.suffix.lower() == ".jsonl":
-        yield from enumerate(_json_lines(path), 1)
-    else:
-        yield from _delimited(path, quoting)
-
-
-def _delimited(path: Path, quoting: int) -> Iterator[tuple[int, dict[str, Any]]]:
-    csv.field_size_limit(_MAX_FIELD)
-    delimiter = _DELIMITERS[path.suffix.lower()]
-    with _text_file(path) as file:
-        # QUOTE_NONE: a quote is a character like others, so that a line is a row whatever it holds.
-        lines: Any = (line.rstrip("\r\n") for line in file) if quoting == csv.QUOTE_NONE else file
-        reader = csv.reader(lines, delimiter=delimiter, quoting=quoting)
-        try:
-            names = [name.strip() for name in next(reader)]
-            for fields in reader:
-                if not fields:
-                    continue
-                if len(fields) != len(names):
-                    raise RecipeError(
-                        f"{path}, line {reader.line_num}: {len(fields)} fields, the first line names {len(names)}",
-                        fix=f"put fields that hold a {delimiter!r}, a quote or a line break between double quotes",
-                    )
-                yield reader.line_num, dict(zip(names, fields, strict=True))
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise _unreadable(path, reader.line_num, error) from error
-
-
-def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
-    with _text_file(path) as file:
-        number = 0
-        try:
-            for number, line in enumerate(file, 1):
-                if not line.strip():
-                    continue
-                row = json.loads(line)
-                if not isinstance(row, dict):
-                    raise RecipeError(f"{path}, line {number}: {type(row).__name__}, expected an object {{...}}")
-                yield row
-        except ValueError as error:
-            raise _unreadable(path, number, error) from error
-
-
-def _parquet(path: Path) -> Any:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        return pyarrow.parquet.ParquetFile(path)
-    except (OSError, pyarrow.ArrowException) as error:
-        raise RecipeError(f"cannot read {path}: {error}") from error
-
-
-def _text_file(path: Path) -> Any:
-    try:
-        return path.open(encoding="utf-8-sig", newline="")
-    except OSError as error:
-        raise RecipeError(f"cannot read {path}: {error.strerror}") from error
-
-
-def _unreadable(path: Path, line: int, error: Exception) -> RecipeError:
-    if isinstance(error, UnicodeDecodeError):
-        return RecipeError(
-            f"{path} is not UTF-8, near line {line}: {error.reason}",
-            fix=f"convert it: iconv -f cp1252 -t utf-8 {path.name} > utf8-{path.name}",
-        )
-    return RecipeError(f"cannot read {path}, line {line}: {error}")
+    modalities = tuple(kind for kind in ("image", "text") if any(getattr(one, kind) for one in found.values()))
+    notes = () if len(modalities) > 1 else (f"no {'text' if modalities == ('image',) else 'image'} column",)
+    return RawData(str(path), rows, list(files), options, multi_label=multi_label, modalities=modalities, notes=notes)
 
 
 def _part_files(folder: Path) -> dict[Path, str | None]:
     files: dict[Path, str | None] = {}
     for file in sorted(folder.iterdir()):
-        if file.suffix.lower() in TABLES:
+        if file.suffix.lower() in ENDINGS:
             files[file] = part_name(file.stem, str(file))
     parts = list(files.values())
     if twice := sorted({str(part) for part in parts if parts.count(part) > 1}):
