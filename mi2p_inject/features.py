@@ -178,6 +178,7 @@ def prepare(
             data = F.adaptive_avg_pool2d(data, built.grid)
         data = data.flatten(2)
     if mask is not None:
+        data, mask = _trimmed(data, mask)
         data = data.masked_fill(~mask.unsqueeze(-1), 0)
         real = mask.any(1)
         rows = real if rows is None else rows & real
@@ -185,6 +186,17 @@ def prepare(
     if rows is not None:
         data = data.masked_fill(~rows[:, None, None], 0)
     return PreparedSource(data, mask, rows, built.grid)
+
+
+def _trimmed(data: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Without the columns that are padding in every row: they cost as much as words, and add exactly nothing."""
+    if torch.compiler.is_compiling() or data.device.type == "meta":  # shapes must not depend on values there
+        return data, mask
+    used = mask.any(0)
+    if bool(used.all()):
+        return data, mask
+    used[0] |= ~used.any()  # something has to be attended to
+    return data[:, used], mask[:, used]
 
 
 def _check_finite(data: Tensor, mask: Tensor | None, rows: Tensor | None) -> None:

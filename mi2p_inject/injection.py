@@ -36,7 +36,7 @@ class UnitOptions(TypedDict, total=False):
     d_k: int
     kernel_size: int
     gate: GateKind | None
-    identity: bool
+    identity: int
     output_projection: bool
 
 

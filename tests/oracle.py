@@ -11,14 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mi2p_inject.units.embed import Embedder
 from mi2p_inject.units.mi2p import MI2PUnit
 
 
 def literal(unit: MI2PUnit, view: Tensor, source: Tensor, mask: Tensor | None = None) -> Tensor:
     """Equation 1 or 2 with every tensor formed: head by head, convolutions over whole maps, all keys and values."""
     heads, d_k = unit.heads, unit.d_k
-    queries = embed(view, unit.query.project, getattr(unit.query, "identity", None))
-    keys = embed(source, unit.key.project, getattr(unit.key, "identity", None))
+    queries = embed(view, unit.query)
+    keys = embed(source, unit.key)
     values = value(source, unit)
     d_v = values.shape[2] // heads
     rows = []
@@ -44,29 +45,38 @@ def literal(unit: MI2PUnit, view: Tensor, source: Tensor, mask: Tensor | None = 
     return unit.gate(out) if unit.gate is not None else out
 
 
-def embed(view: Tensor, project: torch.nn.Linear, identity: Tensor | None) -> Tensor:
+def embed(view: Tensor, embedder: Embedder) -> Tensor:
     """Query or key of every token: a linear map of tokens; of a map, kernels convolved over each channel, averaged."""
+    weight, bias = embedder.project.weight, embedder.project.bias
     if view.dim() == 3:
-        return F.linear(view, project.weight, project.bias)
-    k = math.isqrt(project.weight.shape[1])
-    kernels = project.weight.reshape(-1, 1, k, k)
+        return F.linear(view, weight, bias)
+    plain, identity = parts(embedder)
+    k = math.isqrt(plain.shape[1])
+    kernels = plain.reshape(-1, 1, k, k)
     per_channel = [
-        F.conv2d(view[:, c : c + 1], kernels, project.bias, padding=k // 2).mean((2, 3)) for c in range(view.shape[1])
+        F.conv2d(view[:, c : c + 1], kernels, bias, padding=k // 2).mean((2, 3)) for c in range(view.shape[1])
     ]
     embedded = torch.stack(per_channel, dim=1)
     return embedded if identity is None else embedded + identity
 
 
+def parts(embedder: Embedder) -> tuple[Tensor, Tensor | None]:
+    """The weights that meet the map's numbers, and the identity of each channel (C, out)."""
+    weight, learned = embedder.project.weight, embedder.identity
+    if learned is None:
+        return weight, None
+    plain = weight.shape[1] - learned.shape[1]
+    return weight[:, :plain], learned @ weight[:, plain:].T
+
+
 def value(source: Tensor, unit: MI2PUnit) -> Tensor:
     """Value of every token: a linear map of its numbers, for a map those of its H·W pixels."""
+    weight, identity = parts(unit.value)
     flat = source if source.dim() == 3 else source.flatten(2)
-    values = F.linear(flat, unit.value.project.weight, unit.value.project.bias)
-    identity = getattr(unit.value, "identity", None)
+    values = F.linear(flat, weight, unit.value.project.bias)
     if identity is None:
         return values
-    if source.dim() == 4:
-        means = source.mean((2, 3))
-        centred = means - means.mean(1, keepdim=True)
-        strengths = centred / (centred.square().mean(1, keepdim=True) + 1e-8).sqrt()
-        return values + source.shape[1] ** 0.5 * strengths.unsqueeze(-1) * identity
-    return values + identity
+    means = source.mean((2, 3))
+    centred = means - means.mean(1, keepdim=True)
+    strengths = centred / (centred.square().mean(1, keepdim=True) + 1e-8).sqrt()
+    return values + source.shape[1] ** 0.5 * strengths.unsqueeze(-1) * identity

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -15,6 +15,7 @@ from mi2p_inject import MI2P, SourceFeatures, ViewSpec
 from mi2p_inject.errors import UnitError
 from mi2p_inject.features import prepare
 from mi2p_inject.units import UNITS, unit_config
+from mi2p_inject.units.attention import Order, ScoreOrder, ValueOrder
 from mi2p_inject.units.base import largest_divisor
 from mi2p_inject.units.mi2p import MI2PUnit
 from mi2p_inject.windows import window_means
@@ -28,7 +29,7 @@ options = st.builds(
     d_k=st.integers(1, 6),
     kernel_size=st.sampled_from([1, 3, 5]),
     gate=st.sampled_from(["value", "scalar", "channel", None]),
-    identity=st.booleans(),
+    identity=st.integers(0, 3),
     output_projection=st.booleans(),
 )
 
@@ -43,7 +44,7 @@ def run(unit: MI2PUnit, view: Tensor, source: Tensor, mask: Tensor | None) -> Te
     return unit(view, prepare(SourceFeatures(source, mask), unit.source, view.dtype))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(
     config=options,
     site=st.one_of(maps, tokens),
@@ -52,6 +53,13 @@ def run(unit: MI2PUnit, view: Tensor, source: Tensor, mask: Tensor | None) -> Te
     lengths=st.tuples(st.integers(1, 5), st.integers(1, 5)),
     stride=st.integers(1, 2),
     masked=st.booleans(),
+    order=st.builds(
+        Order,
+        scores=st.sampled_from(get_args(ScoreOrder)),
+        values=st.sampled_from(get_args(ValueOrder)),
+        fused=st.booleans(),
+        operations=st.just(0),
+    ),
     seed=st.integers(0, 2**16),
 )
 def test_equals_the_literal_form(
@@ -62,6 +70,7 @@ def test_equals_the_literal_form(
     lengths: tuple[int, int],
     stride: int,
     masked: bool,
+    order: Order,
     seed: int,
 ) -> None:
     torch.manual_seed(seed)
@@ -69,6 +78,7 @@ def test_equals_the_literal_form(
         unit = config.build(site, source).to(dtype)
         for parameter in unit.parameters():
             parameter.data.normal_()
+        unit.order = order
         view = example(site, batch, lengths[0], dtype, stride).requires_grad_()
         features = example(source, batch, lengths[1], dtype, stride)
         mask = torch.rand(batch, lengths[1]) < 0.6 if masked and source.kind == "tokens" else None
@@ -135,12 +145,12 @@ def test_identity_tells_channels_apart_and_the_literal_form_cannot() -> None:
     torch.manual_seed(0)
     view, words = torch.randn(1, 6, 4, 4), torch.randn(1, 3, 5)
     order = torch.tensor([3, 0, 5, 1, 2, 4])
-    for identity in (False, True):
+    for identity in (0, 5):
         unit = MI2P(gate=None, identity=identity).build(ViewSpec.map(6, 4, 4), ViewSpec.tokens(5))
         for parameter in unit.parameters():
             parameter.data.normal_()
         permuted = run(unit, view[:, order], words, None)
-        assert torch.allclose(permuted, run(unit, view, words, None)[:, order], atol=1e-5) is not identity
+        assert torch.allclose(permuted, run(unit, view, words, None)[:, order], atol=1e-5) is (identity == 0)
 
 
 @pytest.mark.parametrize(

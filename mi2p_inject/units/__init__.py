@@ -14,7 +14,7 @@ from mi2p_inject.units.mi2p import MI2P as MI2P
 
 UNITS: dict[str, UnitConfig] = {
     "mi2p": MI2P(),
-    "mi2p-paper": MI2P(identity=False),
+    "mi2p-paper": MI2P(identity=0),
 }
 """Name -> configured unit. A new kind is one class and one row here."""
 

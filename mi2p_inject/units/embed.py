@@ -1,12 +1,12 @@
 """Embedders: how a map and how tokens become query, key and value. A unit is built of three of them.
 
-Of tokens (B, L, D) all three are linear. Of a map (B, C, H, W) a channel is a token: its query or key is d_k kernels
-convolved over the channel and averaged (here: its k² window means times the kernels, the same numbers exactly), its
-value is a linear map of its H·W numbers. All C channels share these weights, so the literal form cannot tell one
-channel from another; with `identity` each channel also has a learned embedding.
+An embedder is a *basis*, the numbers of a token that all heads share, and one linear layer whose rows are the heads'.
+Of tokens (B, L, D) the basis is the tokens. Of a map (B, C, H, W) a channel is a token: its query and key are d_k
+kernels convolved over the channel and averaged, so their basis is the channel's k² window means (the same numbers
+exactly); the basis of its value is its H·W numbers. All C channels share these weights, so the literal form cannot tell
+one channel from another; with an identity the basis also holds a learned embedding of each channel.
 
-Keys and values never hand out a (B, M, heads·d) tensor where a product in another order is cheaper: `scores` and
-`attend` are the whole interface, exact by associativity.
+The heads' linear layers are applied where that is cheapest: see `mi2p_inject.units.attention`.
 """
 
 from __future__ import annotations
@@ -14,172 +14,164 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mi2p_inject.features import PreparedSource
 from mi2p_inject.views import ViewSpec
 from mi2p_inject.windows import window_means
 
-
-class Query(nn.Module, ABC):
-    """A view -> queries (B, heads, N, d_k) for its N tokens."""
-
-    @abstractmethod
-    def forward(self, view: Tensor) -> Tensor:
-        """Queries of a site's view."""
+IDENTITY_STD = 0.02
+"""Of the identity part of a query, key or value before training: small and different from channel to channel."""
 
 
-class Key(nn.Module, ABC):
-    """Queries and a source -> scores."""
+class Embedder(nn.Module):
+    """X W_h + b_h for every head h, with the basis X (B, N, width) shared by the heads.
 
-    @abstractmethod
-    def scores(self, queries: Tensor, source: PreparedSource) -> Tensor:
-        """QKᵀ, unscaled: (B, heads, N, d_k) -> (B, heads, N, M)."""
+    Args:
+        width: numbers of a token that the paper's formula reads.
+        heads: number of heads.
+        out: width of all heads together.
+        bias: whether there is one.
+        channels: of a map with an identity; 0 for tokens and for maps without.
+        identity: width of the learned embedding of a channel; 0: none.
 
-
-class Value(nn.Module, ABC):
-    """Attention weights and a source -> what the heads read."""
-
-    @abstractmethod
-    def attend(self, attention: Tensor, source: PreparedSource) -> Tensor:
-        """AV of all heads side by side: (B, heads, N, M) -> (B, N, heads·d_v)."""
-
-
-class TokenQuery(Query):
-    """Q = T W_Q + b (equation 2)."""
-
-    def __init__(self, width: int, heads: int, d_k: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.project = nn.Linear(width, heads * d_k)
-
-    def forward(self, view: Tensor) -> Tensor:
-        return split_heads(self.project(view), self.heads)
-
-
-class MapQuery(Query):
-    """Q = mean over space of d_k kernels on each channel (equation 1, figure 2a), plus the channel's identity."""
-
-    def __init__(self, channels: int, heads: int, d_k: int, kernel_size: int, identity: bool) -> None:
-        super().__init__()
-        self.heads, self.kernel_size = heads, kernel_size
-        self.project = nn.Linear(kernel_size**2, heads * d_k)
-        self.identity = channel_identity(channels, heads * d_k) if identity else None
-
-    def forward(self, view: Tensor) -> Tensor:
-        queries = self.project(window_means(view, self.kernel_size))
-        if self.identity is not None:
-            queries = queries + self.identity.to(queries.dtype)
-        return split_heads(queries, self.heads)
-
-
-class TokenKey(Key):
-    """K = T' W_K (equation 1). No bias: it would add the same to a query's every score, and softmax drops it."""
-
-    def __init__(self, width: int, heads: int, d_k: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.project = nn.Linear(width, heads * d_k, bias=False)
-
-    def scores(self, queries: Tensor, source: PreparedSource) -> Tensor:
-        return queries @ split_heads(self.project(source.tokens), self.heads).mT
-
-
-class MapKey(Key):
-    """K = mean over space of d_k kernels on each channel (equation 2, figure 2b), plus the channel's identity.
-
-    QKᵀ = (Q W_Kᵀ) Sᵀ + Q Eᵀ with S the (C, k²) window means and E the identities: the keys are k² wide, shared by all
-    heads and, through `PreparedSource`, by all units.
+    Attributes:
+        width: of the basis, identity included.
+        project: the linear layers of all heads: rows are heads, columns the basis.
+        identity: (channels, identity) the learned embeddings, or None.
     """
 
-    def __init__(self, channels: int, heads: int, d_k: int, kernel_size: int, identity: bool) -> None:
+    def __init__(self, width: int, heads: int, out: int, bias: bool, channels: int = 0, identity: int = 0) -> None:
         super().__init__()
-        self.heads, self.kernel_size = heads, kernel_size
-        self.project = nn.Linear(kernel_size**2, heads * d_k, bias=False)
-        self.identity = channel_identity(channels, heads * d_k) if identity else None
+        identity = identity if channels else 0
+        self.width, self.heads = width + identity, heads
+        self.project = nn.Linear(self.width, out, bias)
+        self.identity = nn.Parameter(torch.randn(channels, identity)) if identity else None
+        if identity:
+            with torch.no_grad():
+                self.project.weight[:, :width].uniform_(-(width**-0.5), width**-0.5)
+                self.project.weight[:, width:].normal_(std=IDENTITY_STD * identity**-0.5)
 
-    def scores(self, queries: Tensor, source: PreparedSource) -> Tensor:
-        kernels = self.project.weight.unflatten(0, (self.heads, -1))  # (heads, d_k, k²)
-        narrow = queries @ kernels.to(queries.dtype)  # (B, heads, N, k²)
-        scores: Tensor = narrow @ source.windows(self.kernel_size).mT.unsqueeze(1).to(narrow.dtype)
-        if self.identity is not None:
-            scores = scores + by_head(queries, self.identity.unflatten(1, (self.heads, -1)).permute(1, 2, 0))
-        return scores
+    def weight(self) -> Tensor:
+        """The linear layer (out, width)."""
+        return self.project.weight
+
+    def forward(self, basis: Tensor) -> Tensor:
+        """All heads side by side: (B, N, width) -> (B, N, out)."""
+        return F.linear(basis, self.weight(), self.project.bias)
+
+    def by_head(self) -> Tensor:
+        """The weights (heads, d, width)."""
+        heads: Tensor = self.weight().unflatten(0, (self.heads, -1))
+        return heads
+
+    def bias_by_head(self) -> Tensor | None:
+        """The biases (heads, d, 1); None without."""
+        return None if self.project.bias is None else self.project.bias.view(self.heads, -1, 1)
 
 
-class TokenValue(Value):
+class SiteEmbedder(Embedder, ABC):
+    """An embedder of a site's view."""
+
+    @abstractmethod
+    def basis(self, view: Tensor) -> Tensor:
+        """(B, N, width)."""
+
+
+class SourceEmbedder(Embedder, ABC):
+    """An embedder of the source."""
+
+    @abstractmethod
+    def basis(self, source: PreparedSource) -> Tensor:
+        """(B, M, width)."""
+
+
+class TokenQuery(SiteEmbedder):
+    """Q = T W_Q + b (equation 2)."""
+
+    def basis(self, view: Tensor) -> Tensor:
+        return view
+
+
+class MapQuery(SiteEmbedder):
+    """Q = mean over space of d_k kernels on each channel (equation 1, figure 2a), plus the channel's identity."""
+
+    def basis(self, view: Tensor) -> Tensor:
+        k = round((self.width - _width(self.identity)) ** 0.5)
+        return _beside(window_means(view, k), self.identity)
+
+
+class TokenKey(SourceEmbedder):
+    """K = T' W_K (equation 1). No bias: it would add the same to a query's every score, and softmax drops it."""
+
+    def basis(self, source: PreparedSource) -> Tensor:
+        return source.tokens
+
+
+class MapKey(SourceEmbedder):
+    """K = mean over space of d_k kernels on each channel (equation 2, figure 2b), plus the channel's identity."""
+
+    def basis(self, source: PreparedSource) -> Tensor:
+        k = round((self.width - _width(self.identity)) ** 0.5)
+        return _beside(source.windows(k), self.identity)
+
+
+class TokenValue(SourceEmbedder):
     """V = T' W_V + b (equation 1)."""
 
-    def __init__(self, width: int, heads: int, out: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.project = nn.Linear(width, out)
-
-    def attend(self, attention: Tensor, source: PreparedSource) -> Tensor:
-        values = split_heads(self.project(source.tokens), self.heads)
-        return (attention.to(values.dtype) @ values).transpose(1, 2).flatten(2)
+    def basis(self, source: PreparedSource) -> Tensor:
+        return source.tokens
 
 
-class MapValue(Value):
+class MapValue(SourceEmbedder):
     """V = Ẑ W_V + b with Ẑ (C, H·W) (equation 2), plus the channel's identity as strong as the channel is active.
 
     The literal value says where a channel is active and never which channel it is: what a unit reads is then the same
     for any order of the channels. Identity adds √C · s_c · e_c, with s_c the channel's mean in units of the sample's
     spread over channels: under even attention that alone is a linear layer on the pooled map.
-
-    AV = (A Ẑ) W_V + (A ∘ s) E √C + b, as rows of A sum to one: values are H·W wide and shared by all heads and units.
     """
 
-    def __init__(self, channels: int, pixels: int, heads: int, out: int, identity: bool) -> None:
-        super().__init__()
-        self.heads = heads
-        self.project = nn.Linear(pixels, out)
-        self.identity = channel_identity(channels, out) if identity else None
+    def basis(self, source: PreparedSource) -> Tensor:
+        if self.identity is None:
+            return source.tokens
+        loud = source.strengths().unsqueeze(-1).to(self.identity.dtype) * self.identity
+        return torch.cat([source.tokens, loud], -1)
 
-    def attend(self, attention: Tensor, source: PreparedSource) -> Tensor:
-        read = attention @ source.tokens.unsqueeze(1).to(attention.dtype)  # (B, heads, N, H·W)
-        out = by_head(read, self.project.weight.unflatten(0, (self.heads, -1)).mT)
-        if self.identity is not None:
-            loud = attention * (source.strengths() * len(self.identity) ** 0.5)[:, None, None, :].to(attention.dtype)
-            out = out + by_head(loud, self.identity.unflatten(1, (self.heads, -1)).transpose(0, 1))
-        return out.transpose(1, 2).flatten(2) + self.project.bias.to(out.dtype)
+    def weight(self) -> Tensor:
+        if self.identity is None:
+            return self.project.weight
+        plain, loud = self.project.weight.split([self.width - _width(self.identity), _width(self.identity)], -1)
+        return torch.cat([plain, loud * len(self.identity) ** 0.5], -1)
 
 
-def channel_identity(channels: int, width: int) -> nn.Parameter:
-    """A learned embedding (channels, width), one row a channel, started small and different."""
-    return nn.Parameter(torch.randn(channels, width) * 0.02)
+def _width(identity: Tensor | None) -> int:
+    return 0 if identity is None else int(identity.shape[1])
 
 
-def split_heads(packed: Tensor, heads: int) -> Tensor:
-    """(B, N, heads·d) -> (B, heads, N, d)."""
-    split: Tensor = packed.unflatten(2, (heads, -1))
-    return split.transpose(1, 2)
+def _beside(means: Tensor, identity: Tensor | None) -> Tensor:
+    """(B, C, k²) and (C, r) -> (B, C, k² + r)."""
+    if identity is None:
+        return means
+    return torch.cat([means, identity.to(means.dtype).expand(len(means), -1, -1)], -1)
 
 
-def by_head(left: Tensor, right: Tensor) -> Tensor:
-    """(B, heads, N, i) times a weight of each head (heads, i, o) -> (B, heads, N, o), as one product a head."""
-    batch, _, tokens, _ = left.shape
-    flat = left.transpose(0, 1).flatten(1, 2)  # (heads, B·N, i)
-    product: Tensor = torch.bmm(flat, right.to(left.dtype)).unflatten(1, (batch, tokens))
-    return product.transpose(0, 1)
-
-
-def query_for(site: ViewSpec, heads: int, d_k: int, kernel_size: int, identity: bool) -> Query:
+def query_for(site: ViewSpec, heads: int, d_k: int, kernel_size: int, identity: int) -> SiteEmbedder:
     """The query embedder of a site's view."""
     if site.kind == "map":
-        return MapQuery(site.width, heads, d_k, kernel_size, identity)
-    return TokenQuery(site.width, heads, d_k)
+        return MapQuery(kernel_size**2, heads, heads * d_k, True, site.width, identity)
+    return TokenQuery(site.width, heads, heads * d_k, True)
 
 
-def key_for(source: ViewSpec, heads: int, d_k: int, kernel_size: int, identity: bool) -> Key:
+def key_for(source: ViewSpec, heads: int, d_k: int, kernel_size: int, identity: int) -> SourceEmbedder:
     """The key embedder of a source."""
     if source.kind == "map":
-        return MapKey(source.width, heads, d_k, kernel_size, identity)
-    return TokenKey(source.width, heads, d_k)
+        return MapKey(kernel_size**2, heads, heads * d_k, False, source.width, identity)
+    return TokenKey(source.width, heads, heads * d_k, False)
 
 
-def value_for(source: ViewSpec, heads: int, out: int, identity: bool) -> Value:
+def value_for(source: ViewSpec, heads: int, out: int, identity: int) -> SourceEmbedder:
     """The value embedder of a source; `out` = heads·d_v."""
     if source.kind == "map":
-        return MapValue(source.width, source.vector, heads, out, identity)
-    return TokenValue(source.width, heads, out)
+        return MapValue(source.vector, heads, out, True, source.width, identity)
+    return TokenValue(source.width, heads, out, True)

@@ -6,16 +6,19 @@ import math
 from dataclasses import dataclass
 from typing import final, get_args
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mi2p_inject.errors import LayoutError
 from mi2p_inject.features import PreparedSource
+from mi2p_inject.units.attention import Sizes, attend, cheapest
 from mi2p_inject.units.base import GateKind, Unit, UnitConfig, check_option, largest_divisor
 from mi2p_inject.units.embed import key_for, query_for, value_for
 from mi2p_inject.units.gate import ZeroGate
 from mi2p_inject.views import ViewSpec
+
+TYPICAL_BATCH, TYPICAL_LENGTH = 8, 64
+"""What the order of the products is chosen for; it is right for any other, if not the cheapest."""
 
 
 @final
@@ -31,8 +34,8 @@ class MI2P(UnitConfig):
         gate: how the unit starts at zero, so that the expanded model is the backbone bit for bit. "value": its last
             linear layer (the value embedder, or the output projection) starts at zero. "scalar", "channel": a learned
             weight for the site, or for each channel, starts at zero. None: the paper's plain addition from the start.
-        identity: a learned embedding for each channel of a map, in query, key and value. False: the paper's literal
-            form, which cannot tell channels apart.
+        identity: width of the learned embedding of each channel of a map, in query, key and value. 0: the paper's
+            literal form, which cannot tell channels apart.
         output_projection: value width rounded up to a multiple of the heads, then a linear layer to the site's vector:
             exactly the asked number of heads.
 
@@ -52,15 +55,16 @@ class MI2P(UnitConfig):
     d_k: int = 64
     kernel_size: int = 3
     gate: GateKind | None = "value"
-    identity: bool = True
+    identity: int = 31  # with the 49 numbers of a 7x7 map: 80, a multiple of 16
     output_projection: bool = False
 
     def __post_init__(self) -> None:
         check_option("heads", self.heads, self.heads is None or _positive(self.heads), "None or a positive integer")
         check_option("d_k", self.d_k, _positive(self.d_k), "a positive integer")
-        for name in ("identity", "output_projection"):
-            value = getattr(self, name)
-            check_option(name, value, isinstance(value, bool), "True or False")
+        check_option("identity", self.identity, self.identity == 0 or _positive(self.identity), "an integer, 0 or more")
+        check_option(
+            "output_projection", self.output_projection, isinstance(self.output_projection, bool), "True or False"
+        )
         odd = _positive(self.kernel_size) and self.kernel_size % 2 == 1
         check_option("kernel_size", self.kernel_size, odd, "an odd positive integer")
         check_option(
@@ -101,8 +105,21 @@ class MI2PUnit(Unit):
         self.project = nn.Linear(out, site.vector) if config.output_projection else None
         self.gate = ZeroGate(site, config.gate == "channel") if config.gate in ("scalar", "channel") else None
         if config.gate == "value":
-            for parameter in (self.project or self.value).parameters():
+            for parameter in (self.project or self.value.project).parameters():
                 nn.init.zeros_(parameter)
+        self.order = cheapest(
+            Sizes(
+                batch=TYPICAL_BATCH,
+                queries=site.width if site.kind == "map" else TYPICAL_LENGTH,
+                keys=source.width if source.kind == "map" else TYPICAL_LENGTH,
+                query_width=self.query.width + 1,
+                key_width=self.key.width,
+                value_width=self.value.width,
+                heads=self.heads,
+                d_k=config.d_k,
+                d_v=out // self.heads,
+            )
+        )
 
     def forward(self, view: Tensor, source: PreparedSource) -> Tensor:
         width = view.shape[1] if self.site.kind == "map" else view.shape[2]
@@ -113,10 +130,8 @@ class MI2PUnit(Unit):
                 given=str(tuple(view.shape)),
                 fix="inject again into the model as it is now",
             )
-        scores = self.key.scores(self.query(view) / math.sqrt(self.d_k), source)  # scaled first: half precision
-        if source.mask is not None:
-            scores = scores.masked_fill(~source.mask[:, None, None, :], torch.finfo(scores.dtype).min)
-        residual = self.value.attend(scores.softmax(-1), source)
+        bases = self.query.basis(view), self.key.basis(source), self.value.basis(source)
+        residual = attend(self.order, self.query, self.key, self.value, bases, source.mask, self.d_k**-0.5)
         if self.project is not None:
             residual = self.project(residual)
         if self.site.grid is not None:
