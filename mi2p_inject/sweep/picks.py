@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ from torch import nn
 from mi2p_inject.sweep import tiny_clip, tiny_hf
 
 Family = Literal["timm", "transformers", "open_clip"]
+LARGE = 60_000_000
 FAMILIES: tuple[Family, ...] = get_args(Family)
 
 
@@ -45,13 +47,18 @@ def _timm(cache: Path) -> list[Pick]:
 
 
 def timm_pick(name: str) -> Pick:
-    """One architecture of timm."""
+    """One architecture of timm; with four blocks where it is large and takes a depth."""
 
     def build() -> nn.Module:
         import timm
 
-        model: nn.Module = timm.create_model(name)
-        return model
+        create: Callable[..., nn.Module] = timm.create_model
+        with torch.device("meta"):
+            size = sum(parameter.numel() for parameter in create(name).parameters())
+        if size > LARGE:
+            with contextlib.suppress(TypeError):  # it has no such option
+                return create(name, depth=4)
+        return create(name)
 
     return Pick(name, "timm", build)
 

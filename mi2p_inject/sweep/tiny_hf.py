@@ -20,10 +20,11 @@ MOST_PARAMETERS = 40_000_000
 
 LAYERS, WIDTH, VOCABULARY, POSITIONS, IMAGE, PATCH = 3, 32, 99, 64, 64, 8
 SIZES: tuple[tuple[str, Any], ...] = (
-    (r"num_hidden_layers|n_layers?|num_layers|(en|de)coder_layers|num_(en|de)coder_layers|depth", LAYERS),
+    (r"num_hidden_layers|n_layers?|num_layers|(en|de)coder_layers|num_(en|de)coder_layers|depths?", LAYERS),
     (r"hidden_size|d_model|n_embd|dim|embed_dim|embedding_size|emb_dim|encoder_hidden_size|width|n_embed", WIDTH),
     (
-        r"d_embed|hidden_dim|decoder_hidden_size|word_embed_proj_dim|inner_dim|output_dim|projection_dim|out_hidden_size",
+        r"d_embed|hidden_dim|decoder_hidden_size|word_embed_proj_dim|inner_dim|output_dim|projection_dim|embed_dims"
+        r"|out_hidden_size|(neck_)?hidden_sizes|d_latents|pred_hidden_size",
         WIDTH,
     ),
     (
@@ -31,7 +32,6 @@ SIZES: tuple[tuple[str, Any], ...] = (
         2 * WIDTH,
     ),
     (r"num_attention_heads|n_heads?|num_heads|(en|de)coder_attention_heads|attention_heads", 4),
-    (r"num_key_value_heads|n_kv_heads|num_kv_heads", 2),
     (r"head_dim|d_kv|kv_channels|attention_head_dim", 8),
     (r"vocab_size|n_positions_vocab|entity_vocab_size", VOCABULARY),
     (r"num_(local_)?experts|n_routed_experts|moe_num_experts|num_routed_experts", 4),
@@ -106,6 +106,8 @@ def _shrunk_fields(config: Any) -> dict[str, Any]:
 
     fields: dict[str, Any] = {}
     aliases = set(type(config).attribute_map)
+    if hasattr(config, "depths") and hasattr(config, "embed_dim"):  # stages: these two follow from them
+        aliases |= {"hidden_size", "num_layers"}
     for name, value in vars(config).items():
         if name.startswith("_") or name in aliases:
             continue
@@ -114,6 +116,10 @@ def _shrunk_fields(config: Any) -> dict[str, Any]:
             continue
         if SPECIAL.fullmatch(name) and isinstance(value, int):
             fields[name] = value if 0 <= value < VOCABULARY else VOCABULARY - 1
+            continue
+        if re.fullmatch("num_key_value_heads|n_kv_heads|num_kv_heads", name) and isinstance(value, int):
+            shared = value < (getattr(config, "num_attention_heads", None) or value)
+            fields[name] = 2 if shared else 4
             continue
         small = next((small for pattern, small in SIZES if re.fullmatch(pattern, name)), None)
         if small is not None and isinstance(value, int) and not isinstance(value, bool):
@@ -130,7 +136,7 @@ def _shrunk_list(name: str, values: list[Any]) -> list[Any]:
     if "layers" in name or "depth" in name:
         return [1 for _ in values]
     if "head" in name:
-        return [min(value, 4) for value in values]
+        return [min(value, 2) for value in values]
     if "image" in name or "img" in name:
         return [IMAGE for _ in values]
     smallest = max(min(values), 1)
