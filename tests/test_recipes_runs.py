@@ -51,7 +51,7 @@ def test_a_finished_run_is_refused_then_overwritten(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("keep")
     again = RunFolder(tmp_path, {**SETTINGS, "seed": 1}, overwrite=True)
     assert again.finished_rows() == []
-    assert names(tmp_path) == ["mine.txt", "rows", "run.json"]
+    assert names(tmp_path) == ["mine.txt", "run.json"]
 
 
 @pytest.mark.parametrize("overwrite", [False, True])

@@ -1,0 +1,174 @@
+"""The one family of models that is trained: encoders, plain or expanded, under a late fusion."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from mi2p_inject.adapters.find import find
+from mi2p_inject.adapters.row import Modality
+from mi2p_inject.expanded import ExpandedModel
+from mi2p_inject.fusion import FUSIONS
+from mi2p_inject.injection import inject
+from mi2p_inject.recipes.config import Config
+from mi2p_inject.recipes.encoders import Encoder
+from mi2p_inject.recipes.errors import RecipeError
+from mi2p_inject.recipes.losses import ClassLoss
+from mi2p_inject.sites import default_paths
+
+__all__ = ["Branch", "Classifier", "build_classifier"]
+
+_OTHER: dict[str, Modality] = {"image": "text", "text": "image"}
+
+
+class Branch(nn.Module):
+    """An encoder as a part of a classifier: a batch -> one vector a sample.
+
+    An expanded branch whose own modality is missing reads a blank sample and still hears the other one; where the
+    other one is missing it is exactly the plain encoder.
+
+    Args:
+        encoder: its model is trained.
+        source: a frozen encoder of the other modality, of its own; None: the branch is not expanded.
+        config: the units' options.
+    """
+
+    def __init__(self, encoder: Encoder, source: Encoder | None, config: Config) -> None:
+        super().__init__()
+        self.encoder, self.source = encoder, source
+        self.network = encoder.model if source is None else _expand(encoder, source, config)
+
+    def forward(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """(B, width) vectors, and (B,) whether there is anything to go by."""
+        inputs = self.encoder.inputs(batch)
+        args, kwargs = ((), inputs) if isinstance(inputs, dict) else ((inputs,), {})
+        present = batch[f"{self.encoder.modality}_present"]
+        if self.source is not None:
+            heard = batch[f"{self.source.modality}_present"]
+            kwargs = {**kwargs, "source": self.source.inputs(batch), "source_mask": heard}
+            present = present | heard
+        return self.encoder.vector(self.network(*args, **kwargs), batch), present
+
+
+class Classifier(nn.Module):
+    """Branches and the fusion on top of them; one branch under score fusion is a linear classifier.
+
+    Args:
+        branches: modality -> branch.
+        config: says which fusion and how much dropout.
+        classes: K.
+        loss: of logits and labels.
+    """
+
+    def __init__(self, branches: Mapping[str, Branch], config: Config, classes: int, loss: ClassLoss) -> None:
+        super().__init__()
+        self.branches = nn.ModuleDict(branches)
+        self.dropout = nn.Dropout(config.dropout)
+        widths = [branch.encoder.width for branch in branches.values()]
+        name = config.fusion if len(widths) > 1 else "score"
+        self.fusion = FUSIONS[name](widths, classes, multi_label=loss.multi_label)
+        self.loss = loss
+
+    def forward(
+        self,
+        pixel_values: Tensor | None = None,
+        image_present: Tensor | None = None,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        text_present: Tensor | None = None,
+        labels: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """``logits`` (B, K), and ``loss`` where there are labels; arguments as `inputs.Collator` makes them."""
+        given = {
+            "pixel_values": pixel_values,
+            "image_present": image_present,
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
+            "text_present": text_present,
+        }
+        batch = {name: value for name, value in given.items() if value is not None}
+        read = [branch(batch) for branch in self.branches.values()]
+        vectors = [self.dropout(vector) for vector, _ in read]
+        logits = self.fusion(vectors, [present for _, present in read])
+        if labels is None:
+            return {"logits": logits}
+        return {"loss": self.loss(logits, labels), "logits": logits}
+
+    def new_parameters(self) -> set[str]:
+        """Names of the parameters that start from nothing: the units' and the fusion's."""
+        new = {f"fusion.{name}" for name, _ in self.fusion.named_parameters()}
+        for modality, branch in self._branches():
+            prefix, fresh = f"branches.{modality}.network", branch.network
+            if isinstance(branch.network, ExpandedModel) and not branch.encoder.random:
+                prefix, fresh = f"{prefix}.units", branch.network.units
+            elif not branch.encoder.random:
+                continue
+            new |= {f"{prefix}.{name}" for name, _ in fresh.named_parameters()}
+        return new
+
+    def sources(self) -> dict[str, Encoder]:
+        """Modality of a branch -> the frozen encoder that it hears."""
+        return {modality: branch.source for modality, branch in self._branches() if branch.source is not None}
+
+    def _branches(self) -> list[tuple[str, Branch]]:
+        return [(modality, branch) for modality, branch in self.branches.items() if isinstance(branch, Branch)]
+
+
+def build_classifier(
+    config: Config, encoders: Mapping[str, Encoder], classes: int, multi_label: bool, weights: Tensor | None = None
+) -> Classifier:
+    """The model that a configuration asks for; new parameters take torch's random numbers.
+
+    Args:
+        config: model, fusion, units, loss.
+        encoders: modality -> encoder, for `config.modalities`. With two expanded models each backbone is trained, and
+            the other one hears a frozen copy of it.
+        classes: K.
+        multi_label: a sample has any number of labels.
+        weights: (K,) of the classes in the loss; None: all alike.
+    """
+    copies = {modality: encoders[modality].frozen_copy() for modality in encoders} if config.expanded else {}
+    branches = {
+        modality: Branch(encoders[modality], copies.get(_OTHER[modality]), config) for modality in config.backbones
+    }
+    if not config.train_backbone:
+        for branch in branches.values():
+            if branch.source is None:
+                branch.network.requires_grad_(False)
+    gamma = config.focal_gamma if config.loss == "focal" else 0.0
+    return Classifier(branches, config, classes, ClassLoss(multi_label=multi_label, gamma=gamma, weights=weights))
+
+
+def _expand(encoder: Encoder, source: Encoder, config: Config) -> nn.Module:
+    layers = config.vision_layers if encoder.modality == "image" else config.text_layers
+    return inject(
+        encoder.model,
+        _sites(encoder.model, layers),
+        source_encoder=source.model,
+        unit=config.unit,
+        gate=None if config.gate == "none" else config.gate,
+        train="all" if config.train_backbone else "units",
+        example_inputs=encoder.inputs(encoder.example()),
+        source_example_inputs=source.inputs(source.example()),
+    )
+
+
+def _sites(model: nn.Module, layers: tuple[str | int, ...] | None) -> list[str | int] | None:
+    """The layers as `inject` takes them; ``"2/4"`` is the second quarter of the default sites."""
+    if layers is None:
+        return None
+    sites: list[str | int] = []
+    for layer in layers:
+        part, slash, parts = str(layer).partition("/")
+        if not (slash and part.isdigit() and parts.isdigit()):
+            sites.append(layer)
+            continue
+        count, which, of = len(default_paths(model, find(model))), int(part), int(parts)
+        if not 1 <= which <= of <= count:
+            raise RecipeError(
+                f"layers {layer!r}: no such part of the {count} default sites",
+                expected=f"1/n to n/n with n at most {count}",
+            )
+        sites += range(count * (which - 1) // of, count * which // of)
+    return sites
