@@ -96,11 +96,13 @@ def hf_features(model: nn.Module) -> Inputs:
 
 
 def image_channels(model: nn.Module) -> int:
-    """Input channels: those of the first convolution."""
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d):
-            return module.in_channels
-    return 3
+    """Input channels of a timm model: those of the first convolution by its configuration, else of its images."""
+    configuration: Any = getattr(model, "pretrained_cfg", None) or {}
+    name = configuration.get("first_conv")
+    first = dict(model.named_modules()).get(name) if isinstance(name, str) else None
+    if isinstance(first, nn.Conv2d):
+        return first.in_channels
+    return int(configuration.get("input_size", (3,))[0])
 
 
 def argument(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], name: str) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import nn
 
 from mi2p_inject.adapters import inputs
@@ -51,4 +53,31 @@ SWIN = Adapter(
     heads=8,
 )
 
-ROWS: tuple[Adapter, ...] = (VIT, EVA, SWIN)
+
+def last_serial_blocks(model: nn.Module) -> list[str]:
+    """The last block of each of CoaT's four scales; what comes after them works on all scales at once."""
+    lists = [f"serial_blocks{scale}" for scale in range(1, 5)]
+    return [f"{name}.{len(model.get_submodule(name)) - 1}" for name in lists]  # type: ignore[arg-type]
+
+
+def tokens(name: str, cls: str, sites: tuple[str, ...] | Callable[[nn.Module], list[str]], path: str) -> Adapter:
+    """A transformer of several token streams: nobody vouches for the layouts, only for the places."""
+    return Adapter(
+        name=name,
+        library="timm",
+        modality="image",
+        classes=(cls,),
+        sites=sites,
+        layout=None,
+        readout=Readout(None, path=path, pooled="cls"),
+        inputs=inputs.timm_image,
+        heads=8,
+    )
+
+
+COAT = tokens("coat", "timm.models.coat.CoaT", last_serial_blocks, "norm4")
+
+# Two streams of patches; the second, of the larger patches and the wider, is the one that gets units.
+CROSSVIT = tokens("crossvit", "timm.models.crossvit.CrossVit", ("blocks.*.blocks.1",), "norm.1")
+
+ROWS: tuple[Adapter, ...] = (VIT, EVA, SWIN, COAT, CROSSVIT)

@@ -8,7 +8,25 @@ HEAD_DIM = {"head_dim": 8}
 MAMBA = {"mamba_n_heads": 8, "mamba_d_head": 8, "mamba_d_state": 8, "mamba_chunk_size": 8}
 ZAMBA = {"layers_block_type": ["linear_attention", "hybrid", "hybrid"], "num_hidden_layers": 3}
 
+RESNET = {"backbone": "resnet10t", "features_only": True, "model_type": "timm_backbone", "out_indices": [1, 2, 3, 4]}
+DETECTOR = {"backbone_config": RESNET, "num_queries": 8}
+
 EXCEPTIONS: dict[str, dict[str, Any]] = {
+    "detr": DETECTOR,
+    "conditional_detr": DETECTOR,
+    "dab-detr": DETECTOR,
+    "deformable_detr": {**DETECTOR, "backbone_config": {**RESNET, "out_indices": [2, 3, 4]}},
+    "table-transformer": DETECTOR,
+    "timm_backbone": {"backbone": "resnet10t"},
+    "mobilevit": {"hidden_sizes": [16, 24, 32], "neck_hidden_sizes": [8, 16, 16, 24, 24, 32, 64]},
+    "vjepa2": {"pred_num_attention_heads": 4, "pred_num_hidden_layers": 2, "crop_size": 32, "frames_per_clip": 4},
+    "pocket_tts_audio_tokenizer": {"hidden_size": 64, "num_filters": 8, "upsample_groups": 64},
+    "mimi_decoder": {"hidden_size": 64, "num_filters": 8, "upsample_groups": 64},
+    "pocket_tts_audio_tokenizer_decoder": {"hidden_size": 64, "num_filters": 8, "upsample_groups": 64},
+    "cohere_compass_text": {"rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 10000.0}}},
+    "cvt": {"embed_dim": [16, 32, 64], "num_heads": [1, 2, 2], "depth": [1, 1, 2]},
+    "gemma4_text": {"hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 99, "num_kv_shared_layers": 0},
+    "longcat_flash": {"q_lora_rank": 16, "kv_lora_rank": 16, "expert_ffn_hidden_size": 16, "zero_expert_num": 2},
     "bamba": MAMBA,
     "granitemoehybrid": MAMBA,
     "falcon_h1": {**MAMBA, "mamba_d_ssm": 64},
