@@ -23,6 +23,11 @@ class Match:
         """A path inside the encoder as a path of the whole model."""
         return ".".join(part for part in (self.root, inner) if part)
 
+    def site_patterns(self, model: nn.Module) -> list[str]:
+        """Globs (or plain paths) of the default sites, in the whole model."""
+        sites = self.adapter.sites
+        return [self.path(site) for site in (sites(model.get_submodule(self.root)) if callable(sites) else sites)]
+
 
 def find(model: nn.Module) -> Match | None:
     """The row that speaks for a model, or None.

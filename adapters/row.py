@@ -99,10 +99,6 @@ class Adapter:
                     f"adapter row {self.name!r} contradicts itself", expected=rule, given=repr(self), fix="mend the row"
                 )
 
-    def site_patterns(self, model: nn.Module) -> tuple[str, ...]:
-        """Globs (or plain paths) of this model's default sites."""
-        return tuple(self.sites(model)) if callable(self.sites) else self.sites
-
     def prefix_tokens(self, model: nn.Module) -> int | None:
         """Prefix tokens of this model, None where its tokens are not patches."""
         return self.patches(model) if callable(self.patches) else self.patches

@@ -117,7 +117,7 @@ def inject(
             f"the adapter row {match.adapter.name!r} finds none of its sites in this {type(model).__name__}"
             if match
             else f"no adapter row knows {type(model).__name__}, so it has no default sites",
-            expected=" or ".join(match.adapter.sites) if match else "layers=[...]",
+            expected=" or ".join(match.site_patterns(model)) or "a list of layers" if match else "layers=[...]",
             given="layers=None",
             fix="name the modules to inject at; me.summary() shows what was built",
         )

@@ -54,8 +54,7 @@ def default_paths(model: nn.Module, match: Match | None) -> list[str]:
     if match is None:
         return []
     paths = [path for path, _ in model.named_modules()]
-    patterns = match.adapter.site_patterns(model.get_submodule(match.root))
-    return [path for pattern in patterns for path in glob_paths(match.path(pattern), paths)]
+    return [path for pattern in match.site_patterns(model) for path in glob_paths(pattern, paths)]
 
 
 def find_sites(
@@ -166,11 +165,11 @@ def _given_layouts(paths: Sequence[str], layout: Layout | Mapping[str, Layout] |
 
 
 def _row_layout(model: nn.Module, match: Match | None, seen: Observation, inputs: Inputs) -> Layout:
-    if match is None:
+    row = match.adapter.layout if match else None
+    if match is None or row is None:
         raise LayoutError(
             "no layout", path=seen.path, expected="a row or a layout", given="neither", fix="pass layout="
         )
-    row = match.adapter.layout
     if row.element is None and isinstance(seen.output, tuple) and seen.output and isinstance(seen.output[0], Tensor):
         row = replace(row, element=0)  # the same layer gives a tensor in one release and a tuple in another
     prefix = match.adapter.prefix_tokens(model.get_submodule(match.root))

@@ -36,6 +36,11 @@ class Answer:
     left_out: int = 0
     notes: tuple[str, ...] = ()
 
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Answer:
+        """From `Result.to_json`'s form."""
+        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in data.items()})
+
 
 @dataclass(frozen=True)
 class Result:
@@ -58,11 +63,8 @@ class Result:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Result:
         """Inverse of `to_json`."""
-        roles = {
-            role: Answer(**{key: tuple(one) if isinstance(one, list) else one for key, one in data[role].items()})
-            for role in ("backbone", "source")
-        }
-        return cls(data["name"], data["family"], data["cls"], **roles, seconds=data["seconds"])
+        backbone, source = (Answer.from_json(data[role]) for role in ("backbone", "source"))
+        return cls(data["name"], data["family"], data["cls"], backbone, source, data["seconds"])
 
 
 def judge(name: str, family: str, build: Callable[[], nn.Module]) -> Result:
