@@ -1,4 +1,4 @@
-"""Caches outside the model: what a dry run leaves of fake tensors in functions, classes and modules is taken out."""
+"""Caches outside the model: what a dry run leaves of fake and meta tensors in functions and modules is taken out."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
 _MISSING = object()
@@ -16,7 +16,7 @@ _MISSING = object()
 
 @contextmanager
 def caches_cleared(model: nn.Module) -> Iterator[None]:
-    """Afterwards no cache of the model's code holds a fake tensor; caches that the run did not fill keep theirs.
+    """Afterwards no cache of the model's code holds a tensor of the dry run; caches that it did not fill keep theirs.
 
     Looked at are the model's classes, their modules and the modules these import: functions with an `lru_cache`, and
     names, dicts and lists (one level deep).
@@ -31,8 +31,8 @@ def caches_cleared(model: nn.Module) -> Iterator[None]:
         for owner in _owners(model):
             before = names.get(id(owner), {})
             for name, value in list(vars(owner).items()):
-                if isinstance(value, list) or not _is_fake(value):
-                    continue  # lists are tables
+                if isinstance(value, list) or not _is_fake(value) or before.get(name) is value:
+                    continue  # lists are tables; what was there before is not ours to take
                 if name in before and not _is_fake(before[name]):
                     setattr(owner, name, before[name])
                 else:
@@ -87,14 +87,12 @@ def _tables(owner: Any) -> Iterator[Any]:
 
 
 def _entries(table: Any) -> dict[Any, Any]:
-    try:
-        return dict(table) if isinstance(table, dict) else dict(enumerate(table))
-    except Exception:  # somebody's own lazy mapping
-        return {}
+    """What a table really holds: a lazy mapping (transformers has some that import all models) is not asked."""
+    return dict(dict.items(table)) if isinstance(table, dict) else dict(enumerate(list.__iter__(table)))
 
 
 def _without_fakes(table: Any, before: dict[Any, Any]) -> None:
-    fakes = [key for key, value in _entries(table).items() if _is_fake(value)]
+    fakes = [key for key, value in _entries(table).items() if _is_fake(value) and before.get(key) is not value]
     for key in reversed(fakes):  # from the end: the earlier indices of a list stay right
         kept = before.get(key, _MISSING)
         if kept is _MISSING or _is_fake(kept):
@@ -104,8 +102,5 @@ def _without_fakes(table: Any, before: dict[Any, Any]) -> None:
 
 
 def _is_fake(value: Any) -> bool:
-    if isinstance(value, FakeTensor):
-        return True
-    if type(value) in (tuple, list):
-        return any(isinstance(one, FakeTensor) for one in value)
-    return False
+    values = value if type(value) in (tuple, list) else (value,)
+    return any(isinstance(one, FakeTensor) or (isinstance(one, Tensor) and one.is_meta) for one in values)

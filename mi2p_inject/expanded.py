@@ -72,9 +72,10 @@ class ExpandedModel(nn.Module):
         purge(backbone)
         reference = next(backbone.parameters(), torch.empty(0))
         self.units = nn.ModuleDict()
-        for site in blueprint.sites:
-            unit = blueprint.unit.build(site.spec, blueprint.source, blueprint.heads)
-            self.units[site.key] = unit.to(reference.device, _floating(reference.dtype))
+        with torch.device("meta" if reference.is_meta else "cpu"):  # nothing is allocated beside a meta backbone
+            for site in blueprint.sites:
+                unit = blueprint.unit.build(site.spec, blueprint.source, blueprint.heads)
+                self.units[site.key] = unit.to(reference.device, _floating(reference.dtype))
         self.training = backbone.training
         self.units.train(backbone.training)
         self._hooks = [

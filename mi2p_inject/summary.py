@@ -6,14 +6,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils import _pytree as pytree
 from torch.utils.flop_counter import FlopCounterMode
 
-from mi2p_inject.caches import caches_cleared
+from mi2p_inject.dry_run import on_fake_tensors
 from mi2p_inject.expanded import ExpandedModel
 from mi2p_inject.features import SourceFeatures, prepare
-from mi2p_inject.probe import fake_copy
 from mi2p_inject.sites import Site
 from mi2p_inject.views import ViewSpec
 
@@ -85,20 +83,14 @@ def _unit_flops(model: ExpandedModel, site: Site) -> int:
 
 def _backbone_flops(model: ExpandedModel) -> int:
     """0 where the backbone does not run on fake tensors."""
-    mode = FakeTensorMode(allow_non_fake_inputs=True)
     try:
-        with caches_cleared(model.backbone), torch.random.fork_rng(devices=[]), mode, torch.no_grad():
-            fake = fake_copy(model.backbone, mode).eval()
-            args, kwargs = pytree.tree_map_only(Tensor, _one_sample, model.example)
+        with on_fake_tensors(model.backbone) as (copy, convert), torch.no_grad():
+            args, kwargs = convert(pytree.tree_map_only(Tensor, lambda tensor: tensor[:1], model.example))
             with FlopCounterMode(display=False) as counter:
-                fake(*args, **kwargs)
+                copy(*args, **kwargs)
     except Exception:
         return 0
     return int(counter.get_total_flops())
-
-
-def _one_sample(tensor: Tensor) -> Tensor:
-    return torch.zeros(tensor[:1].shape, dtype=tensor.dtype)
 
 
 def _empty_view(spec: ViewSpec, tokens: int) -> Tensor:

@@ -53,7 +53,10 @@ class Caching(nn.Module):
 def layout(model: nn.Module, path: str, *example: Tensor, **kwargs: Tensor) -> Layout:
     inputs = (example, kwargs)
     seen, _ = probe(model.eval(), [path], inputs)
-    return infer_layouts(model, [path], inputs, seen)[path]
+    found = infer_layouts(model, [path], inputs, seen)[path]
+    if isinstance(found, LayoutError):
+        raise found
+    return found
 
 
 def test_no_fake_tensor_stays_in_caches_of_the_models_code() -> None:
