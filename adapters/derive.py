@@ -13,18 +13,20 @@ from torch import nn
 
 from mi2p_inject.adapters import inputs
 from mi2p_inject.adapters.row import Adapter, InputMaker, Library, Modality, Readout
+from mi2p_inject.layout import Axes, Layout
 
+LAST_HIDDEN = Layout(Axes.NLC, element="last_hidden_state")
 HEADS: dict[Modality, int] = {"image": 8, "text": 12, "audio": 12, "video": 12}
 OUTERMOST_STRIDE = 2
 """Stages at this stride and below are no default sites where there are others: a channel there has thousands of
 numbers, and each unit would project its source to all of them."""
-FEWEST_LAYERS = 2
 
 
 def derive(model: nn.Module) -> Adapter | None:
     """The row of one timm or transformers model, or None for any other module.
 
-    timm: the modules that `feature_info` names, else the longest list of equal blocks. transformers: the layers.
+    timm: the modules that `feature_info` names, else the longest list of equal blocks. transformers: the layers, of
+    an encoder-decoder those of its encoder.
 
     Args:
         model: a bare model, no head on it (`base_of`); what a module wraps is not looked at.
@@ -39,9 +41,22 @@ def derive(model: nn.Module) -> Adapter | None:
     if _library(model, "timm.models") and hasattr(model, "pretrained_cfg"):
         call = "forward_features" if hasattr(model, "forward_features") else "forward"
         return _row(model, "timm", "image", _stages(model) or layers_of(model), Readout(None, call), inputs.timm_image)
-    if _library(model, "transformers") and hasattr(model, "main_input_name"):
-        return _row(model, "transformers", _modality(model), layers_of(model), Readout(None), inputs.hf_any)
-    return None
+    if not _library(model, "transformers") or not hasattr(model, "main_input_name"):
+        return None
+    modality, root = _modality(model), _encoder_of(model)
+    layers = [f"{root}.{path}" if root else path for path in layers_of(model.get_submodule(root))]
+    if modality in ("text", "audio"):  # (batch, length, width), says transformers
+        readout = Readout(LAST_HIDDEN, root=root, mask=inputs.token_mask)
+    else:
+        readout = Readout(None)
+    return _row(model, "transformers", modality, layers, readout, inputs.hf_any)
+
+
+def _encoder_of(model: nn.Module) -> str:
+    """Where the encoder of an encoder-decoder stands, "" for any other model: it is what reads the input."""
+    if not getattr(getattr(model, "config", None), "is_encoder_decoder", False):
+        return ""
+    return "encoder" if isinstance(getattr(model, "encoder", None), nn.Module) else ""
 
 
 def base_of(model: nn.Module) -> tuple[nn.Module, str]:
@@ -74,10 +89,8 @@ def _outermost_lists(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Mod
     for name, child in module.named_children():
         inner = f"{path}.{name}" if path else name
         children = list(child.children())
-        alike = isinstance(child, nn.ModuleList) or (
-            isinstance(child, nn.Sequential) and len({type(one) for one in children}) == 1
-        )
-        if alike and len(children) >= FEWEST_LAYERS:
+        alike = isinstance(child, nn.Sequential) and len(children) > 1 and len({type(one) for one in children}) == 1
+        if alike or (isinstance(child, nn.ModuleList) and children):
             yield inner, child
         else:
             yield from _outermost_lists(child, inner)

@@ -80,4 +80,17 @@ CONVNEXT = Adapter(
     heads=8,
 )
 
-ROWS: tuple[Adapter, ...] = (VIT, DEIT, DINOV2, DINOV2_REGISTERS, SWIN, CONVNEXT)
+# Its tokens stand window by window, not in raster order: no map.
+HIERA = Adapter(
+    name="hf_hiera",
+    library="transformers",
+    modality="image",
+    classes=("transformers.models.hiera.modeling_hiera.HieraModel",),
+    sites=("encoder.stages.*",),
+    layout=Layout(Axes.NLC, element=0),
+    readout=Readout(LAST_TOKENS, pooled="mean"),
+    inputs=inputs.hf_image,
+    heads=8,
+)
+
+ROWS: tuple[Adapter, ...] = (HIERA, VIT, DEIT, DINOV2, DINOV2_REGISTERS, SWIN, CONVNEXT)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mi2p_inject.adapters.row import Inputs
+from mi2p_inject.errors import SourceError
 
 TEXT_LENGTH = 16
 """Tokens of an example text: long enough for every architecture's shortest window, short enough to cost nothing."""
@@ -118,6 +119,27 @@ def attention_mask(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, An
     """The mask a tokenizer gives; None where the batch has none, as transformers then takes all tokens as real."""
     mask: Tensor | None = argument(model, args, kwargs, "attention_mask")
     return mask
+
+
+def token_mask(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], features: Tensor) -> Tensor | None:
+    """For models without a row: the batch's mask where it fits the features, or as the model itself carries it over.
+
+    Raises:
+        SourceError: the mask hides something, and the model changes the length in a way of its own.
+    """
+    mask = attention_mask(model, args, kwargs, features)
+    if mask is None or mask.shape == features.shape[:2]:
+        return mask
+    if hasattr(model, "_get_feature_vector_attention_mask"):
+        return downsampled_mask(model, args, kwargs, features)
+    if bool(mask.bool().all()):
+        return None
+    raise SourceError(
+        f"the source encoder {type(model).__name__} changes the length, so its mask says nothing of its features",
+        expected=f"a mask of shape {tuple(features.shape[:2])}",
+        given=f"an attention_mask of shape {tuple(mask.shape)}",
+        fix="run the encoder yourself and pass source=SourceFeatures(features, mask)",
+    )
 
 
 def xlnet_mask(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], features: Tensor) -> Tensor | None:

@@ -27,6 +27,7 @@ class Readout:
         layout: how they are stored; None: inferred from dry runs, as everywhere without a row.
         call: the method to call: "forward" (as the module itself is called, hooks included) or another.
         path: a submodule whose output to take, or "" for what the call returns.
+        root: the submodule to call, such as the encoder of an encoder-decoder; "" the model itself.
         mask: a function (encoder, args, kwargs, features) -> (B, L) mask, None where every token is real.
         pooled: how the features become one vector a sample, the input of a classification head: "mean" over space or
             real tokens, "cls" the first token, "last" the last real token, "eot" the end-of-text token (the largest
@@ -36,6 +37,7 @@ class Readout:
     layout: Layout | None
     call: str = "forward"
     path: str = ""
+    root: str = ""
     mask: MaskReader | None = None
     pooled: Pooling = "mean"
 

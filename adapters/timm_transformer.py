@@ -80,4 +80,17 @@ COAT = tokens("coat", "timm.models.coat.CoaT", last_serial_blocks, "norm4")
 # Two streams of patches; the second, of the larger patches and the wider, is the one that gets units.
 CROSSVIT = tokens("crossvit", "timm.models.crossvit.CrossVit", ("blocks.*.blocks.1",), "norm.1")
 
-ROWS: tuple[Adapter, ...] = (VIT, EVA, SWIN, COAT, CROSSVIT)
+# Its tokens stand window by window, not in raster order: no map.
+HIERA = Adapter(
+    name="hiera",
+    library="timm",
+    modality="image",
+    classes=("timm.models.hiera.Hiera",),
+    sites=("blocks.*",),
+    layout=TOKENS,
+    readout=Readout(TOKENS, call="forward_features", pooled="mean"),
+    inputs=inputs.timm_image,
+    heads=8,
+)
+
+ROWS: tuple[Adapter, ...] = (VIT, EVA, SWIN, HIERA, COAT, CROSSVIT)

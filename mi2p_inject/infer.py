@@ -74,7 +74,7 @@ def infer_layouts(
 
 def observe(model: nn.Module, paths: Sequence[str], inputs: Inputs, call: str = "forward") -> dict[str, Observation]:
     """A dry run in which the path "" stands for what `call` returns, whatever `call` is."""
-    seen, output = probe(model, paths, inputs, call=call)
+    seen, output = probe(model, paths, inputs, call=call, stop="" not in paths)
     return {**seen, "": Observation("", output, times=1)} if "" in seen else seen
 
 
@@ -105,36 +105,55 @@ def patch_grid(tokens: int, prefix: int, image: tuple[int, int] | None, path: st
     return rows, patches // rows
 
 
-def find_element(output: Any, path: str) -> int | str | None:
-    """Where the hidden state stands in an output: None for a tensor, else the one element of three or four axes.
+def find_elements(output: Any, path: str) -> list[int | str | None]:
+    """Where the hidden state may stand in an output: [None] for a tensor, else the elements of three or four axes.
 
     Raises:
-        LayoutError: none, or several.
+        LayoutError: none.
     """
     if isinstance(output, Tensor):
-        return None
+        return [None]
     if isinstance(output, dict):
         if "last_hidden_state" in output:
-            return "last_hidden_state"
-        found: list[int | str] = [str(key) for key, value in output.items() if _is_hidden(value)]
+            return ["last_hidden_state"]
+        found: list[int | str | None] = [str(key) for key, value in output.items() if _is_hidden(value)]
     elif isinstance(output, (tuple, list)):
         found = [index for index, value in enumerate(output) if _is_hidden(value)]
     else:
         found = []
-    if len(found) != 1:
-        raise LayoutError(
-            "cannot tell which part of the output is the hidden state",
-            path=path,
-            expected="one floating tensor of three or four axes",
-            given=describe(output),
-            fix=ASK,
-        )
-    return found[0]
+    if not found:
+        raise _no_element(output, path)
+    return found
+
+
+def _no_element(output: Any, path: str) -> LayoutError:
+    return LayoutError(
+        "cannot tell which part of the output is the hidden state",
+        path=path,
+        expected="one floating tensor of three or four axes",
+        given=describe(output),
+        fix=ASK,
+    )
 
 
 def _infer(module: nn.Module, path: str, runs: _Runs) -> Layout:
-    element = find_element(runs.first[path].output, path)
+    """The one element whose axes can be told; attention weights and position biases beside it cannot."""
+    output = runs.first[path].output
+    elements = find_elements(output, path)
+    if len(elements) == 1:
+        return _infer_element(module, path, runs, elements[0])
+    layouts = []
+    for element in elements:
+        try:
+            layouts.append(_infer_element(module, path, runs, element))
+        except LayoutError:
+            continue
+    if len(layouts) != 1:
+        raise _no_element(output, path)
+    return layouts[0]
 
+
+def _infer_element(module: nn.Module, path: str, runs: _Runs, element: int | str | None) -> Layout:
     def shape(run: dict[str, Observation]) -> tuple[int, ...] | None:
         if not run[path].times:
             return None

@@ -45,6 +45,8 @@ class Source:
 
     def __init__(self, encoder: nn.Module, example_inputs: Any = None) -> None:
         match = find(encoder)
+        if match is not None and match.adapter.readout.root:
+            match = Match(match.adapter, match.path(match.adapter.readout.root))
         self.encoder = encoder
         self.inner = encoder.get_submodule(match.root) if match else encoder
         inputs = example_inputs_of(encoder, match, example_inputs, name="source_example_inputs")

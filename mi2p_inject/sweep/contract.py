@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from mi2p_inject.adapters import find
+from mi2p_inject.adapters import Match, find
 from mi2p_inject.borrow import HOOKS
 from mi2p_inject.expanded import ExpandedModel
 from mi2p_inject.features import SourceFeatures
@@ -102,12 +102,15 @@ def as_source(model: nn.Module) -> Kept:
     pictures, notes = torch.randn(2, 3, 8, 8), []
     net = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4))
     match = find(model)
-    inner = model.get_submodule(match.root) if match else model
+    if match is not None:
+        match = Match(match.adapter, match.path(match.adapter.readout.root))
     bare, before = copy.deepcopy(model), _State(model)
+    inner = bare.get_submodule(match.root) if match else bare
     me = inject(net, layers="0", source_encoder=model, example_inputs=pictures)
     inputs = real_inputs(inner, example_inputs_of(model, match, None))
     batch: Any = inputs[1] or inputs[0]
-    _run(bare, inputs)
+    with torch.no_grad():
+        _run(inner, inputs)
     plain = net(pictures)
     seeded()
     features = me.encode(batch)
@@ -124,7 +127,7 @@ def as_source(model: nn.Module) -> Kept:
     turned = me.encode(pytree.tree_map_only(Tensor, lambda tensor: tensor.flip(0), batch))
     if not _close(turned.data.flip(0), features.data):
         seeded()
-        one, other = _run(model, inputs), _run(model, pytree.tree_map_only(Tensor, lambda t: t.flip(0), inputs))
+        one, other = _run(inner, inputs), _run(inner, pytree.tree_map_only(Tensor, lambda t: t.flip(0), inputs))
         apart = all(_close(a, b.flip(0)) for a, b in zip(_floats(one), _floats(other), strict=True))
         _promise(not apart, "source: its features mix the rows of a batch")
         notes.append("its rows depend on their place in the batch")

@@ -49,6 +49,7 @@ EXCEPTIONS: dict[str, dict[str, Any]] = {
     "zamba": {**ZAMBA, "attention_hidden_size": 64, "attention_head_dim": 16, "mamba_dt_rank": 4},
     "zamba2": {**ZAMBA, "n_mamba_heads": 8, "mamba_headdim": 8, "mamba_d_state": 8, "chunk_size": 8},
     "perceiver": {"num_latents": 8, "num_self_attends_per_block": 2, "num_cross_attention_heads": 1, "d_model": 32},
+    "speech_to_text": {"conv_channels": 32},
     "timm_wrapper": {"architecture": "resnet10t"},
     "bit": {"embedding_size": 32, "num_groups": 4},
     "efficientnet": {"image_size": 64, "width_coefficient": 0.5, "depth_coefficient": 0.5, "hidden_dim": 64},

@@ -39,7 +39,8 @@ class Answer:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Answer:
         """From `Result.to_json`'s form."""
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in data.items()})
+        fields: dict[str, Any] = {key: tuple(one) if isinstance(one, list) else one for key, one in data.items()}
+        return cls(**fields)
 
 
 @dataclass(frozen=True)
