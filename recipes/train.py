@@ -76,7 +76,7 @@ def train_run(
             is full.
     """
     quiet()
-    processes = accelerate.PartialState()
+    processes = accelerate.PartialState(cpu=not torch.accelerator.is_available())
     if not processes.is_main_process:
         console.quiet = True
     with processes.main_process_first():  # the others find the folder and the stored rows ready
@@ -89,8 +89,9 @@ def train_run(
     for note in samples.notes:
         console.print(f"note: {note}", highlight=False, markup=False)
 
-    encoders = load_encoders(config)
     transformers.set_seed(config.seed)
+    encoders = load_encoders(config)
+    transformers.set_seed(config.seed)  # whatever the encoders took: the same new parameters for all of them
     targets = samples.targets("train")
     weights = torch.from_numpy(class_weights(targets, len(samples.classes))).float() if config.class_weights else None
     classifier = build_classifier(config, encoders, len(samples.classes), samples.multi_label, weights)

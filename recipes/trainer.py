@@ -33,6 +33,7 @@ OnStep = Callable[[int, int], None]
 Measure = Callable[[NDArray[np.float32], NDArray[np.int64]], dict[str, float]]
 """(logits, labels) -> metrics"""
 
+_TIMES = ("eval_runtime", "eval_samples_per", "eval_steps_per")
 CHECKPOINTS, TENSORBOARD = "checkpoints", "tensorboard"
 
 
@@ -112,7 +113,11 @@ def fit(
     resumed = last_checkpoint(folder / CHECKPOINTS)
     trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
     state = trainer.state
-    history = [entry for entry in state.log_history if "train_runtime" not in entry]
+    history = [
+        {name: value for name, value in sorted(entry.items()) if not name.startswith(_TIMES)}
+        for entry in state.log_history
+        if "train_runtime" not in entry
+    ]
     return Fitted(history, state.best_global_step or state.global_step, time.perf_counter() - started)
 
 
@@ -162,6 +167,7 @@ def _arguments(config: Config, folder: Path, **more: Any) -> Any:
         lr_scheduler_type={"cosine": "cosine", "constant": "constant_with_warmup"}[config.schedule],
         warmup_steps=config.warm_up,
         max_grad_norm=config.max_grad_norm,
+        use_cpu=not torch.accelerator.is_available(),
         bf16=precision == "bf16",
         fp16=precision == "fp16",
         seed=config.seed,
