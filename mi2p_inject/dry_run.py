@@ -50,7 +50,7 @@ def on_fake_tensors(model: nn.Module, gradients: bool = False) -> Iterator[Place
             shell = _shell(tensor)
             return FakeTensor(mode, shell, torch.device("cpu"))  # a call under the mode would take half the run's time
 
-    with caches_cleared(model), _quiet(), torch.random.fork_rng(devices=[]), mode, _QuickNorm():
+    with caches_cleared(model), _quiet(), torch.random.fork_rng(devices=[]), mode, QuickNorm():  # type: ignore[no-untyped-call]
         yield _copied(model, fake, gradients), lambda inputs: pytree.tree_map_only(Tensor, fake, inputs)
 
 
@@ -76,7 +76,7 @@ def for_real(model: nn.Module, gradients: bool = False) -> Iterator[Place]:
                 parameter.requires_grad_(flag)
 
 
-class _QuickNorm(TorchDispatchMode):
+class QuickNorm(TorchDispatchMode):
     """Batch norm in eval mode leaves shape and dtype alone; torch decomposes it for fake tensors, at 10 ms a shape."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

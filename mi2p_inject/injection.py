@@ -123,7 +123,7 @@ def inject(
         )
     paths = defaults if layers is None else select(model, layers, defaults, lambda some: _shapes(model, some, inputs))
     check_injectable(model, source_encoder, paths)
-    sites, left_out = find_sites(model, paths, match, inputs, view, layout, drop_unheard=layers is None)
+    sites, left_out = find_sites(model, paths, match, inputs, view, layout, defaults=layers is None)
     heads = match.adapter.heads if match else DEFAULT_HEADS
     blueprint = Blueprint(tuple(sites), config, built, heads, train, strict, tuple(left_out))
     return ExpandedModel(model, blueprint, source, example_on_meta(inputs))
@@ -279,7 +279,7 @@ def _check_not_compiled(model: nn.Module, paths: Sequence[str]) -> None:
 def _shapes(model: nn.Module, paths: Sequence[str], inputs: Inputs) -> dict[str, str]:
     """What some modules give, for error messages."""
     try:
-        seen, _ = probe(model, paths, inputs)
+        seen, _ = probe(model, paths, inputs, stop=True)
     except ProbeError:
         return {}
     return {path: describe(one.output) for path, one in seen.items() if one.times}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
@@ -87,19 +88,17 @@ def probe(
                 for path in paths:
                     runner.get_submodule(path).register_forward_hook(_Watch(seen[path], effect, waiting))
                 args, kwargs = convert(inputs)
-                try:
+                with suppress(_AllSeen):
                     output = runner(*args, **kwargs) if call == "forward" else getattr(runner, call)(*args, **kwargs)
-                except _AllSeen:
-                    pass
                 if effect:
                     _listen(seen, output, model)
         except Exception as error:
             failures.append(error)
             continue
         return seen, output
-    error = failures[-1]
+    last = failures[-1]
     raise ProbeError(
-        f"the dry run of {type(model).__name__} failed: {type(error).__name__}: {error}",
+        f"the dry run of {type(model).__name__} failed: {type(last).__name__}: {last}",
         expected="a forward pass on the example inputs",
         given=_describe_inputs(inputs),
         fix="pass example_inputs= (source_example_inputs= for the source) as this model is called in your code",

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mi2p_inject.adapters.find import Match
 from mi2p_inject.effect import unheard_patches
-from mi2p_inject.errors import LayoutError, Mi2pError, SelectionError, SiteError
+from mi2p_inject.errors import LayoutError, SelectionError, SiteError
 from mi2p_inject.growth import image_size
 from mi2p_inject.infer import infer_layouts, patch_grid
 from mi2p_inject.layout import Axes, Layout
@@ -57,6 +57,10 @@ def default_paths(model: nn.Module, match: Match | None) -> list[str]:
     return [path for pattern in match.site_patterns(model) for path in glob_paths(pattern, paths)]
 
 
+class UnheardPatchesError(SiteError):
+    """The model reads a site's prefix tokens and ignores its patches, so a map view has no effect."""
+
+
 def find_sites(
     model: nn.Module,
     paths: Sequence[str],
@@ -64,21 +68,19 @@ def find_sites(
     inputs: Inputs,
     view: View = "auto",
     layout: Layout | Mapping[str, Layout] | None = None,
-    drop_unheard: bool = False,
+    defaults: bool = False,
 ) -> tuple[list[Site], list[str]]:
     """The sites at some paths of a backbone.
-
-    A path that the adapter row names is read as the row says; any other has its layout inferred (unless `layout` gives
-    it) and is checked to matter: a module whose output the model ignores is refused.
 
     Args:
         model: the backbone; it is not touched.
         paths: chosen modules.
         match: its adapter row, if any.
         inputs: example inputs.
-        view: "tokens" sees patch tokens as tokens, "map" insists on a map, "auto" takes what the layout says.
-        layout: the layout of all chosen sites, or of some by path.
-        drop_unheard: leave out sites whose patches the model ignores (default sites), instead of refusing them.
+        view: see `examine`.
+        layout: see `examine`.
+        defaults: nobody named these paths: those whose patches the model ignores are left out instead of refused, and
+            so is any site that a derived row names in vain.
 
     Returns:
         The sites in the given order, and the paths left out.
@@ -88,14 +90,49 @@ def find_sites(
         LayoutError: a layout stays ambiguous, or does not fit.
         ProbeError: the model does not run on the example inputs.
     """
+    verdicts = examine(model, paths, match, inputs, view, layout)
+    derived = not _vouched(model, match)
+    errors = {path: found for path, found in verdicts.items() if not isinstance(found, Site)}
+    for error in errors.values():
+        if not defaults or not (derived or isinstance(error, UnheardPatchesError)):
+            raise error
+    sites = [found for found in verdicts.values() if isinstance(found, Site)]
+    if not sites:
+        raise next(iter(errors.values()))
+    return sites, list(errors)
+
+
+def examine(
+    model: nn.Module,
+    paths: Sequence[str],
+    match: Match | None,
+    inputs: Inputs,
+    view: View = "auto",
+    layout: Layout | Mapping[str, Layout] | None = None,
+) -> dict[str, Site | SiteError | LayoutError]:
+    """What there is at each path: a site, or the reason why it cannot be one.
+
+    A path that the adapter row vouches for is read as the row says; any other has its layout inferred (unless `layout`
+    gives it) and is checked to matter: a module whose output the model ignores is no site.
+
+    Args:
+        model: the model; it is not touched.
+        paths: modules.
+        match: its adapter row, if any.
+        inputs: example inputs.
+        view: "tokens" sees patch tokens as tokens, "map" insists on a map, "auto" takes what the layout says.
+        layout: the layout of all modules, or of some by path.
+
+    Raises:
+        ProbeError: the model does not run on the example inputs.
+    """
     given = _given_layouts(paths, layout)
-    known = set(default_paths(model, match)) if match is not None and match.adapter.layout is not None else set()
+    known = _vouched(model, match)
     unknown = [path for path in paths if path not in known]
     seen, _ = probe(model, paths, inputs, effect=bool(unknown))
     ask = [path for path in unknown if path not in given and seen[path].times == 1]
     inferred = infer_layouts(model, ask, inputs, seen) if ask else {}
-    layouts: dict[str, Layout] = {}
-    failed: dict[str, Mi2pError] = {}
+    found: dict[str, Site | SiteError | LayoutError] = {}
     for path in paths:
         try:
             _check_fires(model, seen[path])
@@ -106,42 +143,33 @@ def find_sites(
                 stored = replace(stored, image=image_size(inputs))
             if path in unknown:
                 _check_heard(seen[path], stored)
+            found[path] = _site(path, stored.as_tokens() if view == "tokens" else stored, seen[path], view)
         except (SiteError, LayoutError) as error:
-            if not drop_unheard or known:  # only default sites that nobody vouches for may fail
-                raise
-            failed[path] = error
-        else:
-            layouts[path] = stored.as_tokens() if view == "tokens" else stored
-    if failed and not layouts:
-        raise next(iter(failed.values()))
-    unheard = unheard_patches(model, layouts, inputs)
-    if unheard and not drop_unheard:
-        raise SiteError(
+            found[path] = error
+    layouts = {path: site.layout for path, site in found.items() if isinstance(site, Site)}
+    for path in unheard_patches(model, layouts, inputs):
+        found[path] = UnheardPatchesError(
             "the model ignores this module's patch tokens: its head reads the prefix tokens, which a map leaves alone",
-            path=unheard[0],
+            path=path,
             expected="a site before the last block, or a view that includes the prefix tokens",
             given="a residual that would be lost",
             fix="choose an earlier block, or view='tokens'",
         )
-    sites = []
-    for path, stored in layouts.items():
-        if path in unheard:
-            continue
-        spec = ViewSpec.of(stored.view(seen[path].output, path))
-        if view not in ("auto", spec.kind):
-            raise LayoutError(
-                f"the site cannot be viewed as {view}", path=path, expected=view, given=str(spec), fix="use view='auto'"
-            )
-        sites.append(Site(path, stored, spec))
-    if not sites:
-        raise SiteError(
-            "the model's head hears no default site's patches",
-            path=paths[-1],
-            expected="a site whose hidden state reaches the model's output",
-            given=f"{len(paths)} sites that do not",
-            fix="name other modules with layers=, or view='tokens'",
+    return found
+
+
+def _vouched(model: nn.Module, match: Match | None) -> set[str]:
+    """Paths whose layout and effect an adapter row answers for; a derived row does not."""
+    return set(default_paths(model, match)) if match is not None and match.adapter.layout is not None else set()
+
+
+def _site(path: str, stored: Layout, seen: Observation, view: View) -> Site:
+    spec = ViewSpec.of(stored.view(seen.output, path))
+    if view not in ("auto", spec.kind):
+        raise LayoutError(
+            f"the site cannot be viewed as {view}", path=path, expected=view, given=str(spec), fix="use view='auto'"
         )
-    return sites, [path for path in paths if path in unheard or path in failed]
+    return Site(path, stored, spec)
 
 
 def _given_layouts(paths: Sequence[str], layout: Layout | Mapping[str, Layout] | None) -> dict[str, Layout]:
