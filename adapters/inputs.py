@@ -73,6 +73,8 @@ def hf_any(model: nn.Module) -> Inputs:
     names = inspect.signature(model.forward).parameters
     if "attention_mask" not in names:
         kwargs.pop("attention_mask", None)
+    if "input_features_mask" in names and name == "input_features":
+        kwargs["input_features_mask"] = torch.ones(2, kwargs[name].shape[-1], dtype=torch.long)
     if getattr(config, "is_encoder_decoder", False) and "decoder_input_ids" in names:
         kwargs["decoder_input_ids"] = torch.ones(2, TEXT_LENGTH, dtype=torch.long)
     return args, kwargs

@@ -1,8 +1,9 @@
-"""What a swept model is fed: its example inputs with random content, images as small as it takes them."""
+"""What a swept model is fed, and how it is woken up and run."""
 
 from __future__ import annotations
 
 import contextlib
+import random
 from typing import Any
 
 import torch
@@ -32,6 +33,46 @@ def real_inputs(model: nn.Module, example: Inputs) -> Inputs:
         model(*args, **kwargs)
         return smaller
     return filled
+
+
+def awaken(model: nn.Module, inputs: Inputs) -> None:
+    """Make random weights behave like trained ones where it matters: nothing can be heard behind zeros.
+
+    Parameters that start (almost) at zero get random numbers, and batch norms the statistics of one batch: with those
+    they start with, the signal of a deep network dies on its way.
+    """
+    generator = torch.Generator().manual_seed(0)
+    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.is_floating_point() and parameter.numel() and parameter.abs().max() < 1e-3:
+                parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
+        for norm in norms:
+            norm.train()
+            norm.momentum = 1.0
+        with contextlib.suppress(Exception):  # one value a channel
+            run(model, inputs)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.eval()
+        norm.momentum = momentum
+
+
+def run(model: nn.Module, inputs: Inputs, **more: Any) -> Any:
+    """One forward on copies of the inputs, whatever draws at random starting from one seed."""
+    seeded()
+    args, kwargs = pytree.tree_map_only(Tensor, lambda tensor: tensor.clone(), inputs)
+    return model(*args, **kwargs, **more)
+
+
+def seeded() -> None:
+    """One start for whatever draws: torch, the standard library, NumPy."""
+    torch.manual_seed(0)
+    random.seed(0)
+    with contextlib.suppress(ModuleNotFoundError):
+        import numpy
+
+        numpy.random.seed(0)
 
 
 def _filled(model: nn.Module, example: Inputs) -> Inputs:

@@ -27,7 +27,7 @@ EXCEPTIONS: dict[str, dict[str, Any]] = {
     "cvt": {"embed_dim": [16, 32, 64], "num_heads": [1, 2, 2], "depth": [1, 1, 2]},
     "gemma4_text": {"hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 99, "num_kv_shared_layers": 0},
     "longcat_flash": {"q_lora_rank": 16, "kv_lora_rank": 16, "expert_ffn_hidden_size": 16, "zero_expert_num": 2},
-    "bamba": MAMBA,
+    "bamba": {**MAMBA, "attn_layer_indices": [1]},
     "granitemoehybrid": MAMBA,
     "falcon_h1": {**MAMBA, "mamba_d_ssm": 64},
     "mamba2": {"num_heads": 8, "head_dim": 8, "n_groups": 2, "state_size": 8, "chunk_size": 8},

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from mi2p_inject.errors import Mi2pError
-from mi2p_inject.sweep.contract import BrokenError, Kept, as_backbone, as_source
+from mi2p_inject.sweep.compare import BrokenError
+from mi2p_inject.sweep.contract import Kept, LateError, as_backbone, as_source
 
 Verdict = Literal["ok", "refused", "silent", "crashed", "unbuilt", "memory", "time"]
 VERDICTS: dict[Verdict, str] = {
@@ -98,24 +99,15 @@ def _answer(check: Callable[[nn.Module], Kept], model: nn.Module) -> Answer:
         kept = check(model)
     except BrokenError as error:
         return Answer("silent", str(error))
+    except LateError as error:
+        return Answer("crashed", f"after injection: {_first_line(error)}")
     except Mi2pError as error:
-        late = _raised_after_inject(error)
-        reason = f"{type(error).__name__}: {_first_line(error)}"
-        return Answer("crashed" if late else "refused", f"after injection: {reason}" if late else reason)
+        return Answer("refused", f"{type(error).__name__}: {_first_line(error)}")
     except MemoryError as error:
         return Answer("memory", _first_line(error))
     except Exception as error:
         return Answer("memory" if _is_memory(error) else "crashed", f"{type(error).__name__}: {_first_line(error)}")
     return Answer("ok", "", kept.what, kept.left_out, kept.notes)
-
-
-def _raised_after_inject(error: Mi2pError) -> bool:
-    """Whether `inject` had taken the model already when the error came."""
-    trace, functions = error.__traceback__, []
-    while trace is not None:
-        functions.append(trace.tb_frame.f_code.co_name)
-        trace = trace.tb_next
-    return "inject" not in functions
 
 
 def _is_memory(error: Exception) -> bool:
