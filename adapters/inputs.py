@@ -40,8 +40,11 @@ def clip_text(model: nn.Module) -> Inputs:
 
 
 def hf_text(model: nn.Module) -> Inputs:
-    """Token ids and their mask for a transformers text model."""
+    """Token ids and their mask for a transformers text model; the last one ends the text, if the model knows an end."""
     ids = torch.ones(2, TEXT_LENGTH, dtype=torch.long)
+    end = getattr(getattr(model, "config", None), "eos_token_id", None)
+    if isinstance(end, int):
+        ids[:, -1] = end
     return (), {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
 

@@ -137,9 +137,11 @@ def _no_element(output: Any, path: str) -> LayoutError:
 
 
 def _infer(module: nn.Module, path: str, runs: _Runs) -> Layout:
-    """The one element whose axes can be told; attention weights and position biases beside it cannot."""
-    output = runs.first[path].output
+    """The one element that the model hears and whose axes can be told; others are attention weights or biases."""
+    output, heard = runs.first[path].output, runs.first[path].heard
     elements = find_elements(output, path)
+    if heard and len(elements) > 1:
+        elements = [element for element in elements if any(output[element] is tensor for tensor in heard)]
     if len(elements) == 1:
         return _infer_element(module, path, runs, elements[0])
     layouts = []

@@ -86,9 +86,7 @@ def _filled(model: nn.Module, example: Inputs) -> Inputs:
             return torch.randn(given.shape, generator=generator).to(given.dtype)
         if given.dtype == torch.long and (not name or name.endswith("input_ids")):
             ids = torch.randint(min(FIRST_PLAIN_ID, vocabulary - 2), vocabulary - 1, given.shape, generator=generator)
-            if not name:  # open_clip finds the end of a text by its largest id
-                ids[:, -1] = vocabulary - 1
-            return ids
+            return torch.where(given == given[:, :1], ids, given)  # any other is special: an end of the text
         return torch.ones(given.shape, dtype=given.dtype)
 
     args, kwargs = example

@@ -24,6 +24,8 @@ EXCEPTIONS: dict[str, dict[str, Any]] = {
     "mimi_decoder": {"hidden_size": 64, "num_filters": 8, "upsample_groups": 64},
     "pocket_tts_audio_tokenizer_decoder": {"hidden_size": 64, "num_filters": 8, "upsample_groups": 64},
     "cohere_compass_text": {"rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 10000.0}}},
+    "codegen": {"rotary_dim": 4},
+    "gptj": {"rotary_dim": 4},
     "cvt": {"embed_dim": [16, 32, 64], "num_heads": [1, 2, 2], "depth": [1, 1, 2]},
     "gemma4_text": {"hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 99, "num_kv_shared_layers": 0},
     "longcat_flash": {"q_lora_rank": 16, "kv_lora_rank": 16, "expert_ffn_hidden_size": 16, "zero_expert_num": 2},

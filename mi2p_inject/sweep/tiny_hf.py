@@ -38,6 +38,7 @@ SIZES: tuple[tuple[str, Any], ...] = (
     (r"num_(local_)?experts|n_routed_experts|moe_num_experts|num_routed_experts", 4),
     (r"moe_intermediate_size|expert_ffn_dim|shared_expert_intermediate_size|moe_hidden_size", 16),
     (r"num_experts_per_tok|moe_topk|top_k_experts|moe_k|num_selected_experts", 2),
+    (r"n_group|topk_group", 1),
     (r"image_size|img_size", IMAGE),
 )
 SPECIAL = re.compile(
@@ -117,6 +118,9 @@ def _shrunk_fields(config: Any) -> dict[str, Any]:
             continue
         if SPECIAL.fullmatch(name) and isinstance(value, int):
             fields[name] = value if 0 <= value < VOCABULARY else VOCABULARY - 1
+            continue
+        if name == "pad_token_id" and value is None:
+            fields[name] = 0  # heads want to know which tokens are padding
             continue
         if re.fullmatch("num_key_value_heads|n_kv_heads|num_kv_heads", name) and isinstance(value, int):
             shared = value < (getattr(config, "num_attention_heads", None) or value)
