@@ -10,10 +10,12 @@ import typer
 from rich.console import Console
 
 import mi2p_inject
+from mi2p_inject.recipes.layers import layers
 from mi2p_inject.recipes.rows import ROWS, identity_of
 from mi2p_inject.recipes.run_commands import evaluate, predict, report
 from mi2p_inject.recipes.runs import RunFolder
 from mi2p_inject.recipes.shell import reported
+from mi2p_inject.recipes.table_commands import table
 from mi2p_inject.recipes.train_commands import settings, train
 from mi2p_inject.recipes.weights import require_demo
 from mi2p_inject.sweep.command import sweep_command
@@ -81,8 +83,10 @@ def demo(
         run_demo(folder, seed=seed, smoke=smoke, console=console)
 
 
+app.command()(layers)
 app.command()(train)
 app.command()(settings)
 app.command("eval")(evaluate)
 app.command()(predict)
 app.command()(report)
+app.command()(table)

@@ -39,14 +39,15 @@ class RunFolder:
         identity: what the run is, as JSON values. An unfinished run goes on only if it has the very same identity.
         overwrite: delete an earlier run there first. Only what a run writes is deleted, and only where run.json says
             that the folder is a run's.
+        extend: a finished run may go on, too.
 
     Raises:
         RecipeError: the path is a file, holds a finished or another run, or holds files that are no run's.
     """
 
-    def __init__(self, path: Path, identity: dict[str, Any], *, overwrite: bool = False) -> None:
+    def __init__(self, path: Path, identity: dict[str, Any], *, overwrite: bool = False, extend: bool = False) -> None:
         self.path = path
-        check_out(path, overwrite=overwrite)
+        check_out(path, overwrite=overwrite, extend=extend)
         self._check(identity, overwrite)
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -125,8 +126,8 @@ class RunFolder:
                 leftover.unlink()
 
 
-def check_out(path: Path, *, overwrite: bool = False) -> None:
-    """Whether a run may begin or go on there, before anything is read or made.
+def check_out(path: Path, *, overwrite: bool = False, extend: bool = False) -> None:
+    """Whether a run may begin or go on there, before anything is read or made; arguments as `RunFolder`'s.
 
     Raises:
         RecipeError: the path is a file, cannot be written, holds a finished run, or holds files that are no run's.
@@ -142,7 +143,7 @@ def check_out(path: Path, *, overwrite: bool = False) -> None:
         raise RecipeError(
             f"--out {path} holds files, but no run of mi2p", fix="name a new folder; --overwrite deletes runs only"
         )
-    if (path / FINISHED).exists() and not overwrite:
+    if (path / FINISHED).exists() and not (overwrite or extend):
         raise RecipeError(
             f"--out {path} holds a finished run", fix="add --overwrite to replace it, or name another --out"
         )

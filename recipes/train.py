@@ -82,11 +82,12 @@ def train_run(
     with processes.main_process_first():  # the others find the folder and the stored rows ready
         if processes.is_main_process:
             check_out(out, overwrite=overwrite)
+        notes = () if samples else None  # whoever has loaded them has said them
         samples = samples or load_samples(config)
         metric = _check(config, samples)
         if processes.is_main_process:
             folder = RunFolder(out, _identity(config, samples), overwrite=overwrite)
-    for note in samples.notes:
+    for note in samples.notes if notes is None else notes:
         console.print(f"note: {note}", highlight=False, markup=False)
 
     transformers.set_seed(config.seed)
