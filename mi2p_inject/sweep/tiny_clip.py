@@ -17,7 +17,8 @@ HF_CLASSES = {"roberta": "RobertaModel", "xlm-roberta": "XLMRobertaModel", "mt5"
 """By how the hub names of the packaged text towers begin."""
 NOT_STRUCTURE = ("pretrained", "tokenizer", "timm_drop", "eos_id")
 """Options that say nothing of a tower's structure."""
-SIZES = ("mci0", "tiny", "small", "base", "medium", "large", "so400m", "giant", "xlarge", "huge", "enormous")
+SIZES = ("mci0", "tiny", "small", "medium", "base")
+"""How timm calls the smaller ones of its models; the others are larger."""
 
 
 def tower_names() -> list[str]:
@@ -99,5 +100,5 @@ def _kind(config: dict[str, Any]) -> str:
 def _size(name: str) -> tuple[int, str]:
     from open_clip import get_model_config
 
-    trunk = str(get_model_config(name)["vision_cfg"].get("timm_model_name", ""))
-    return next((place for place, word in enumerate(SIZES) if word in trunk), 0), name
+    trunk = str(get_model_config(name)["vision_cfg"].get("timm_model_name", SIZES[0]))
+    return next((place for place, word in enumerate(SIZES) if word in trunk), len(SIZES)), name

@@ -26,7 +26,7 @@ EXCEPTIONS: dict[str, dict[str, Any]] = {
     "cohere_compass_text": {"rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 10000.0}}},
     "codegen": {"rotary_dim": 4},
     "gptj": {"rotary_dim": 4},
-    "cvt": {"embed_dim": [16, 32, 64], "num_heads": [1, 2, 2], "depth": [1, 1, 2]},
+    "cvt": {"embed_dim": [16, 32, 64], "num_heads": [1, 2, 2], "depth": [1, 2, 3]},
     "gemma4_text": {"hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 99, "num_kv_shared_layers": 0},
     "longcat_flash": {"q_lora_rank": 16, "kv_lora_rank": 16, "expert_ffn_hidden_size": 16, "zero_expert_num": 2},
     "bamba": {**MAMBA, "attn_layer_indices": [1]},
