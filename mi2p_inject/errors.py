@@ -28,7 +28,7 @@ class Mi2pError(Exception):
             f"  {label}: {text}" for label, text in (("expected", expected), ("given", given), ("fix", fix)) if text
         ]
         super().__init__("\n".join(lines))
-        self.path = path
+        self.what, self.path = what, path
 
 
 class SelectionError(Mi2pError):
