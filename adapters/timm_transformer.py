@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
+import torch
 from torch import nn
 
 from mi2p_inject.adapters import inputs
-from mi2p_inject.adapters.row import Adapter, Pooling, Readout
+from mi2p_inject.adapters.row import Adapter, Inputs, Pooling, Readout
 from mi2p_inject.layout import Axes, Layout
 
 TOKENS = Layout(Axes.NLC)
@@ -80,6 +82,12 @@ COAT = tokens("coat", "timm.models.coat.CoaT", last_serial_blocks, "norm4")
 # Two streams of patches; the second, of the larger patches and the wider, is the one that gets units.
 CROSSVIT = tokens("crossvit", "timm.models.crossvit.CrossVit", ("blocks.*.blocks.1",), "norm.1")
 
+def hiera_image(model: nn.Module) -> Inputs:
+    """An image of the one size that a Hiera was built for."""
+    shape: Any = zip(model.tokens_spatial_shape, model.patch_stride, strict=True)  # type: ignore[arg-type]
+    return (torch.zeros(2, inputs.image_channels(model), *(tokens * stride for tokens, stride in shape)),), {}
+
+
 # Its tokens stand window by window, not in raster order: no map.
 HIERA = Adapter(
     name="hiera",
@@ -89,7 +97,7 @@ HIERA = Adapter(
     sites=("blocks.*",),
     layout=TOKENS,
     readout=Readout(TOKENS, call="forward_features", pooled="mean"),
-    inputs=inputs.timm_image,
+    inputs=hiera_image,
     heads=8,
 )
 

@@ -170,6 +170,12 @@ CONVNEXT = {"depths": (1, 1, 2, 1), "dims": (8, 12, 16, 24)}
 HF_CONVNEXT = {"depths": [1, 1, 2, 1], "hidden_sizes": [8, 12, 16, 24], "image_size": PIXELS}
 DENSENET = {"growth_rate": 8, "block_config": (2, 2, 2, 2)}
 RESNET = {"layers": (1, 1, 2, 1), "channels": (8, 12, 16, 24)}
+WINDOWS = {"stages": (1, 1, 2, 1), "embed_dim": 12, "mask_unit_size": (4, 4)}
+HF_WINDOWS = {"image_size": [PIXELS] * 2, "depths": [1, 1, 2, 1], "embed_dim": 12, "mlp_ratio": 2.0}
+COAT = {"embed_dims": (16, 16, 24, 24), "serial_depths": (1, 1, 2, 1), "num_heads": 8, "mlp_ratios": (2, 2, 2, 2)}
+COAT |= {"patch_size": 4}
+CROSSVIT = {"embed_dim": (16, 24), "num_heads": (2, 2), "depth": ((1, 2, 0),) * 3, "mlp_ratio": (2.0, 2.0, 1.0)}
+CROSSVIT |= {"img_scale": (1.0, 1.0), "patch_size": (8, 16)}
 STAGES = ["ds_r1_k3_s1_e1_c8", "ir_r2_k3_s2_e2_c8", "ir_r1_k3_s2_e2_c12", "ir_r1_k3_s2_e2_c16", "ir_r1_k3_s1_e2_c16"]
 CLIP_TOWER = {"width": 24, "layers": 3, "heads": 4, "mlp_ratio": 2.0, "output_dim": 16}
 CLIP_IMAGE = {**CLIP_TOWER, "image_size": PIXELS // 2, "patch_size": 8}
@@ -224,6 +230,12 @@ TIMM: dict[str, TinyModel] = {
     "vit/registers": own("vit", tm.VisionTransformer, small_image, **VIT, num_classes=0, reg_tokens=4),
     "eva": own("eva", tm.Eva, small_image, **EVA, num_classes=0),
     "swin": own("swin", tm.SwinTransformer, image, **SWIN, num_classes=0),
+    "hiera": own("hiera", tm.Hiera, image, **WINDOWS, img_size=(PIXELS, PIXELS), num_classes=0),
+    "coat": own("coat", tm.CoaT, image, **COAT, img_size=PIXELS, num_classes=0),
+    "coat/parallel": own(
+        "coat", tm.CoaT, image, **{**COAT, "embed_dims": (16,) * 4}, parallel_depth=1, img_size=PIXELS
+    ),
+    "crossvit": own("crossvit", tm.CrossVit, image, **CROSSVIT, img_size=PIXELS, num_classes=0),
     "swin/v2": own("swin", tm.SwinTransformerV2, image, **SWIN, num_classes=0),
 }
 OPEN_CLIP: dict[str, TinyModel] = {
@@ -247,6 +259,7 @@ HF: dict[str, tuple[str, dict[str, Any], InputMaker]] = {
     "hf_dinov2": ("Dinov2Model", PATCHES, small_pixel_values),
     "hf_dinov2_registers": ("Dinov2WithRegistersModel", {**PATCHES, "num_register_tokens": 4}, small_pixel_values),
     "hf_swin": ("SwinModel", HF_SWIN, pixel_values),
+    "hf_hiera": ("HieraModel", HF_WINDOWS, pixel_values),
     "hf_convnext": ("ConvNextModel", HF_CONVNEXT, pixel_values),
     "hf_convnext/v2": ("ConvNextV2Model", HF_CONVNEXT, pixel_values),
     "wav2vec2": ("Wav2Vec2Model", SPEECH, wave),

@@ -27,11 +27,14 @@ def test_no_class_of_any_row_goes_untested() -> None:
     assert {tiny.row for tiny in (*TINY.values(), *HEADED.values())} <= {row.name for row in adapters()}
 
 
-def test_models_without_a_row_are_not_found() -> None:
+def test_models_without_a_row_are_derived_or_not_found() -> None:
     from transformers import AlbertConfig, AlbertModel
 
     tiny = {"embedding_size": 8, "hidden_size": 8, "num_attention_heads": 1, "intermediate_size": 8, "vocab_size": 9}
-    assert find(AlbertModel(AlbertConfig(**tiny))) is None
+    derived = find(AlbertModel(AlbertConfig(**tiny)))
+    assert derived is not None
+    assert (derived.adapter.name, derived.adapter.layout) == ("AlbertModel", None)
+    assert derived.adapter not in adapters()
     assert find(nn.Sequential(nn.Linear(2, 2))) is None
 
 
