@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mi2p_inject.errors import InjectionError, SiteError, SourceError
-from mi2p_inject.features import SourceFeatures, prepare
+from mi2p_inject.features import PreparedSource, SourceFeatures, prepare
 from mi2p_inject.hook import Call, Calls, SiteHook, purge
 from mi2p_inject.layout import image_of
 from mi2p_inject.loan import BACKBONES, Record
@@ -122,13 +123,55 @@ class ExpandedModel(nn.Module):
             SiteError: a site did not fire.
             InjectionError: the backbone has been ejected.
         """
+        return self._run(self.backbone, args, kwargs, source, source_mask, once=True)
+
+    def call(
+        self, method: str, *args: Any, source: Any = None, source_mask: Tensor | None = None, **kwargs: Any
+    ) -> Any:
+        """What any method of the backbone returns, with the source injected.
+
+        `me.backbone.forward_features(x)` knows of no source; `me.call("forward_features", x, source=batch)` does. The
+        source is encoded once, however often the method runs the backbone, as `me.call("generate", ids, source=batch)`
+        does; where it repeats each row (beams, several sequences a prompt), the source's rows are repeated with them.
+
+        Args:
+            method: name of the backbone's method.
+            *args: the method's own arguments, as are `**kwargs`.
+            source: as for `forward`.
+            source_mask: as for `forward`.
+
+        Raises:
+            InjectionError: the backbone has no such method, or has been ejected.
+            SourceError: as for `forward`.
+            SiteError: the method does not run a site, so the source would go unheard.
+        """
+        function = getattr(self.backbone, method, None)
+        if not callable(function):
+            close = difflib.get_close_matches(method, dir(self.backbone), n=3)
+            raise InjectionError(
+                f"the backbone has no method {method!r}",
+                expected=f"a method of {type(self.backbone).__name__}",
+                given=method,
+                fix=f"did you mean {' or '.join(close)}?" if close else "see dir(me.backbone)",
+            )
+        return self._run(function, args, kwargs, source, source_mask, once=False)
+
+    def _run(
+        self,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        source: Any,
+        source_mask: Tensor | None,
+        once: bool,
+    ) -> Any:
         self._check_live()
         if source is None:
             if source_mask is not None:
                 raise SourceError(
                     "source_mask without a source", expected="both or neither", given="source=None", fix="pass source="
                 )
-            return self.backbone(*args, **kwargs)
+            return function(*args, **kwargs)
         features = source if isinstance(source, SourceFeatures) else self.encode(source)
         if features.data.device != self._device():
             raise SourceError(
@@ -137,16 +180,19 @@ class ExpandedModel(nn.Module):
                 given=str(features.data.device),
                 fix="move them: source=features.to(device), or the batch before encoding",
             )
-        blueprint = self.blueprint
-        prepared = prepare(features, blueprint.source, self._dtype(), source_mask, blueprint.strict)
-        call = Call(prepared, image_of(args, kwargs))
+        call = Call(self._prepare(features, source_mask), image_of(args, kwargs))
+        if not once:
+            call.repeat = lambda rows: self._prepare(features[rows], None if source_mask is None else source_mask[rows])
         self.calls.call = call
         try:
-            output = self.backbone(*args, **kwargs)
+            output = function(*args, **kwargs)
         finally:
             self.calls.call = None
         self._check_fired(call)
         return output
+
+    def _prepare(self, features: SourceFeatures, source_mask: Tensor | None) -> PreparedSource:
+        return prepare(features, self.blueprint.source, self._dtype(), source_mask, self.blueprint.strict)
 
     def encode(self, batch: Any) -> SourceFeatures:
         """Source features of a batch, reusable: `me(x, source=me.encode(batch))` encodes no second time.

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mi2p_inject.errors import LayoutError, RecomputeError, SiteError, SourceError
 from mi2p_inject.features import PreparedSource
@@ -24,6 +25,20 @@ class Call:
     image: tuple[int, int] | None = None
     """Size of the image that went into the backbone, if one did."""
     fired: list[str] = field(default_factory=list)
+    repeat: Callable[[Tensor], PreparedSource] | None = None
+    """Set where a method of the backbone runs it as often as it likes (generation): the source with some of its rows
+    repeated, given their indices. None: one forward, in which each site fires once."""
+    _repeated: dict[int, PreparedSource] = field(default_factory=dict)
+
+    def source_for(self, batch: int) -> PreparedSource:
+        """The source for a batch at a site: the batch of the call, or each of its rows repeated alike."""
+        rows = self.source.batch
+        if self.repeat is None or batch == rows or batch % rows:
+            return self.source
+        if batch not in self._repeated:
+            indices = torch.arange(rows, device=self.source.tokens.device).repeat_interleave(batch // rows)
+            self._repeated[batch] = self.repeat(indices)
+        return self._repeated[batch]
 
 
 class Calls(threading.local):
@@ -84,7 +99,7 @@ class SiteHook:
                     fix="disable gradient checkpointing, or choose sites outside the checkpointed regions",
                 )
             return None
-        if self.path in call.fired:
+        if self.path in call.fired and call.repeat is None:
             raise SiteError(
                 "fired twice in one forward",
                 path=self.path,
@@ -92,9 +107,10 @@ class SiteHook:
                 given="a second one",
                 fix="choose a module that runs once: a shared layer, or a loop over it, cannot be a site",
             )
-        call.fired.append(self.path)
+        if self.path not in call.fired:
+            call.fired.append(self.path)
         view = self.layout.view(output, self.path, call.image)
-        source = call.source
+        source = call.source_for(view.shape[0])
         if view.shape[0] != source.batch:
             raise SourceError(
                 "source and backbone have different batches",
