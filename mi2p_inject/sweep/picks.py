@@ -17,7 +17,7 @@ from torch import nn
 from mi2p_inject.sweep import tiny_clip, tiny_hf
 
 Family = Literal["timm", "transformers", "open_clip"]
-LARGE = 60_000_000
+LARGE = 20_000_000
 FAMILIES: tuple[Family, ...] = get_args(Family)
 
 
