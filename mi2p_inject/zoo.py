@@ -19,7 +19,7 @@ import difflib
 import importlib
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -58,11 +58,13 @@ def build(name: str, meta: bool = True) -> nn.Module:
             raise
         except Exception as error:
             first_line = (str(error).strip() or "no message").splitlines()[0]
+            close = _closest(identifier, 0.8) if "/" in identifier else []
+            meant = f"did you mean {' or '.join(close)}? Else " if close else ""
             raise ZooError(
                 f"{library} does not build {identifier!r}: {type(error).__name__}: {first_line}",
                 expected="a model that its library builds from a configuration alone",
                 given=name,
-                fix="build it in Python as you are used to, and call inject() on it; offline, give a local folder",
+                fix=f"{meant}build it in Python as you are used to, and inject() it; offline, give a local folder",
             ) from error
     return model.eval()
 
@@ -142,6 +144,8 @@ def resolve(name: str) -> tuple[str, str]:
     if colon and library in _BUILDERS:
         return library, identifier
     folder, tower = _tower(name)
+    if not name:
+        raise _unknown(name, *_BUILDERS)
     if Path(name).is_dir() or (tower and Path(folder).is_dir()):
         return _library_of_folder(Path(name) if Path(name).is_dir() else Path(folder)), name
     if _installed("transformers") and (name in names("transformers") or _model_class(name) is not None):
@@ -206,16 +210,18 @@ def _library(library: str) -> Any:
 
 
 def _unknown(name: str, *libraries: str) -> ZooError:
-    wanted = name.partition(":")[2] or name
-    known = [one for library in libraries if _installed(library) for one in names(library)]
-    by_case = {one.lower(): one for one in known}
-    close = [by_case[one] for one in difflib.get_close_matches(wanted.lower(), by_case, n=4, cutoff=0.5)]
+    close = _closest(name.partition(":")[2] or name, 0.5, libraries)
     return ZooError(
         f"no model is called {name!r}",
         expected="a timm name, a transformers model type or class, an open_clip name with tower, a folder or a hub id",
-        given=name,
+        given=name or "nothing",
         fix=f"closest are {', '.join(close)}" if close else "name it as its library does; LIBRARY:NAME where unclear",
     )
+
+
+def _closest(name: str, cutoff: float, libraries: Iterable[str] = tuple(_BUILDERS)) -> list[str]:
+    by_case = {one.lower(): one for library in libraries if _installed(library) for one in names(library)}
+    return [by_case[one] for one in difflib.get_close_matches(name.lower(), by_case, n=4, cutoff=cutoff)]
 
 
 @contextmanager

@@ -78,7 +78,7 @@ def read_source(text: str) -> ViewSpec:
         raise UnitError(
             "--source says no view",
             expected="tokens:WIDTH or map:CHANNELSxHEIGHTxWIDTH",
-            given=text,
+            given=repr(text),
             fix="for instance --source tokens:768, or --source map:1024x7x7",
         )
     return ViewSpec.tokens(numbers[0]) if kind == "tokens" else ViewSpec.map(*numbers)
