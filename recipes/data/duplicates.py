@@ -23,6 +23,7 @@ _NOISE = re.compile(r"https?://\S+|www\.\S+|@\w+|\brt\b|&\w+;")
 _NO_WORD = re.compile(r"[\W_]+")
 _END = 4096  # bytes at the middle and at the end of a file; equal ones are compared in full
 _THREADS = 8
+_BATCH = 256  # files
 _ALIKE_BITS = 3
 
 
@@ -45,9 +46,11 @@ def file_keys(paths: Iterable[str]) -> dict[str, str | None]:
     Reads a few kilobytes of each file, and the whole only of those that agree in them.
     """
     unique = list(dict.fromkeys(paths))
+    batches = [unique[start : start + _BATCH] for start in range(0, len(unique), _BATCH)]
     with ThreadPoolExecutor(_THREADS) as pool:
-        found = pool.map(_glance, unique, chunksize=256)
-        keys = dict(zip(unique, tqdm(found, "looking for images", len(unique), delay=2), strict=True))
+        found = pool.map(lambda batch: [_glance(path) for path in batch], batches)
+        found = tqdm(found, "looking for images", len(batches), unit_scale=_BATCH, delay=2)
+        keys = dict(zip(unique, (key for batch in found for key in batch), strict=True))
         shared = Counter(keys.values())
         same = [path for path, key in keys.items() if key is not None and shared[key] > 1]
         keys.update(zip(same, pool.map(_whole, same), strict=True))
@@ -119,7 +122,7 @@ def _glance(path: str) -> str | None:
             return None
         size = status.st_size
         digest = hashlib.blake2b(str(size).encode(), digest_size=16)
-        with Path(path).open("rb") as file:
+        with open(path, "rb", buffering=0) as file:
             for start in (max(size // 2 - _END // 2, 0), max(size - _END, 0)):
                 file.seek(start)
                 digest.update(file.read(_END))

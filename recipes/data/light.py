@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mi2p_inject.recipes.data.duplicates import common_keys, text_key
+from mi2p_inject.recipes.data.duplicates import common_keys
 from mi2p_inject.recipes.data.raw import MAX_CHARACTERS, RawData
 from mi2p_inject.recipes.errors import RecipeError
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Light", "examples", "read_light"]
 
 _NAMED = 3  # examples in a note
-_BATCH = 1000
+_SMALL = ("id", "labels", "part", "group", "dropped", "text_hash", "text_key")
 
 
 @dataclass
@@ -74,7 +74,7 @@ def read_light(raw: RawData, stored: datasets.Dataset, notes: list[str]) -> Ligh
         RecipeError: there are no samples; two have the same id.
     """
     table = stored.data
-    small = {name: table.column(name).to_pylist() for name in ("id", "labels", "part", "group", "dropped")}
+    small = {name: table.column(name).to_pylist() for name in _SMALL}
     dropped = Counter(reason for reason in small["dropped"] if reason)
     notes += [f"left out: {count} rows: {reason}" for reason, count in dropped.most_common()]
     index = [row for row, reason in enumerate(small["dropped"]) if reason is None]
@@ -83,7 +83,6 @@ def read_light(raw: RawData, stored: datasets.Dataset, notes: list[str]) -> Ligh
     ids = [small["id"][row] for row in index]
     _check_ids(ids, raw.name)
 
-    hashes, keys = _text_columns(stored)
     images = _pictures(stored) if raw.drawn else table.column("image").to_pylist()
     light = Light(
         index=np.asarray(index, dtype=np.int64),
@@ -91,8 +90,8 @@ def read_light(raw: RawData, stored: datasets.Dataset, notes: list[str]) -> Ligh
         labels=[tuple(small["labels"][row] or ()) for row in index],
         parts=[small["part"][row] for row in index],
         images=["drawn" if raw.drawn and images[row] else images[row] for row in index],
-        text_hashes=[hashes[row] for row in index],
-        text_keys=[keys[row] for row in index],
+        text_hashes=[small["text_hash"][row] for row in index],
+        text_keys=[small["text_key"][row] for row in index],
         groups=[small["group"][row] for row in index],
     )
     if raw.drawn:
@@ -120,17 +119,6 @@ def _check_ids(ids: list[str], name: str) -> None:
             f"{name}: {len(twice)} ids are not unique, {examples(twice)}",
             fix="take out the doubled rows, or the id column: rows are then numbered",
         )
-
-
-def _text_columns(stored: datasets.Dataset) -> tuple[list[str | None], list[str | None]]:
-    hashes: list[str | None] = []
-    keys: list[str | None] = []
-    for batch in stored.data.column("text").chunks:
-        for start in range(0, len(batch), _BATCH):
-            for text in batch.slice(start, _BATCH).to_pylist():
-                keys.append(text_key(text))
-                hashes.append(text and hashlib.blake2b(text.encode(errors="replace"), digest_size=8).hexdigest())
-    return hashes, keys
 
 
 def _pictures(stored: datasets.Dataset) -> list[str | None]:

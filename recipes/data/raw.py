@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mi2p_inject.errors import Mi2pError
+from mi2p_inject.recipes.data.duplicates import text_key
 from mi2p_inject.recipes.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -99,8 +100,8 @@ def part_name(value: str, where: str) -> str:
 def store(raw: RawData, *, repair_text: bool = False, cache_dir: Path | None = None) -> datasets.Dataset:
     """The rows as a memory-mapped data set, read from the stored one if nothing has changed.
 
-    Columns: those of `Row`, and ``mojibake`` (the text was decoded with a wrong character set) and ``cut`` (it was
-    longer than `MAX_CHARACTERS`). Texts are stripped; empty ones are None.
+    Columns: those of `Row`, ``text_hash``, ``text_key`` (see `duplicates`), ``mojibake`` (the text was decoded with a
+    wrong character set) and ``cut`` (it was longer than `MAX_CHARACTERS`). Texts are stripped; empty ones are None.
 
     Args:
         raw: what a loader found.
@@ -108,13 +109,13 @@ def store(raw: RawData, *, repair_text: bool = False, cache_dir: Path | None = N
         cache_dir: where to store; default: the cache folder of `datasets`.
 
     Raises:
-        RecipeError: whatever the loader raises while it reads.
+        RecipeError: there are no rows; the disk is full; whatever the loader raises while it reads.
     """
     import datasets
 
     text = datasets.Value("string")
     columns = {
-        **dict.fromkeys(("id", "text", "part", "group", "dropped"), text),
+        **dict.fromkeys(("id", "text", "part", "group", "dropped", "text_hash", "text_key"), text),
         "image": datasets.Image() if raw.drawn else text,
         "labels": datasets.List(text),
         **dict.fromkeys(("mojibake", "cut"), datasets.Value("bool")),
@@ -150,6 +151,7 @@ def _columns(raw: RawData, repair_text: bool) -> Iterator[dict[str, Any]]:
     from ftfy import fix_encoding
     from ftfy.badness import is_bad
 
+    row = None
     for row in raw.rows():
         text = (row.text or "").replace("\0", " ").strip()
         mojibake = not text.isascii() and is_bad(text)
@@ -159,7 +161,11 @@ def _columns(raw: RawData, repair_text: bool) -> Iterator[dict[str, Any]]:
         yield {
             **row._asdict(),
             "text": cut or None,
+            "text_hash": hashlib.blake2b(cut.encode(errors="replace"), digest_size=8).hexdigest() if cut else None,
+            "text_key": text_key(cut),
             "labels": None if row.labels is None else list(row.labels),
             "mojibake": mojibake,
             "cut": len(cut) < len(text),
         }
+    if row is None:
+        raise RecipeError(f"{raw.name} has no samples")

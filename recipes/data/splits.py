@@ -12,6 +12,7 @@ from mi2p_inject.recipes.errors import RecipeError
 __all__ = ["Split", "split_rows", "take_validation"]
 
 _TENTHS_TEST, _TENTHS_VALIDATION, _TENTHS_TRAIN = 3, 1, 6
+_MANY = 20_000  # rows
 _LEAST = 3  # independent samples of a class
 
 
@@ -85,14 +86,27 @@ def take_validation(
 
 
 def _folds(labels: NDArray[np.int64], groups: NDArray[np.int64], seed: int) -> list[NDArray[np.int64]]:
+    """Ten stratified folds of whole groups."""
     import warnings
 
-    from sklearn.model_selection import StratifiedGroupKFold
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
     folds = _TENTHS_TEST + _TENTHS_VALIDATION + _TENTHS_TRAIN
     if (found := len(np.unique(groups))) < folds:
         raise RecipeError(f"{found} independent samples cannot be split; {folds} or more are needed")
-    splitter = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=seed)
+    made: list[list[NDArray[np.int64]]] = [[] for _ in range(folds)]
+    alone = np.zeros(len(labels), dtype=bool)
+    if len(labels) > _MANY:  # the grouped splitter takes milliseconds a group: spare it those of one sample
+        _, inverse, counts = np.unique(groups, return_inverse=True, return_counts=True)
+        alone = counts[inverse] == 1
     with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The groups parameter is ignored")
         warnings.filterwarnings("ignore", message="The least populated class")  # it stays in training, see above
-        return [rows for _, rows in splitter.split(np.zeros(len(labels)), labels, groups)]
+        for rows, kind in ((np.flatnonzero(alone), StratifiedKFold), (np.flatnonzero(~alone), StratifiedGroupKFold)):
+            if len(np.unique(groups[rows])) < folds:
+                made[0].append(rows)
+                continue
+            splitter = kind(n_splits=folds, shuffle=True, random_state=seed)
+            for fold, (_, chosen) in zip(made, splitter.split(rows, labels[rows], groups[rows]), strict=True):
+                fold.append(rows[chosen])
+    return [np.sort(np.concatenate(fold)) for fold in made]
