@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import ModuleType
+from types import CellType, FunctionType, ModuleType
 from typing import Any
 
 from torch import Tensor, nn
@@ -68,11 +68,17 @@ def _is_users(name: str) -> bool:
 
 
 def _functions(owner: Any) -> Iterator[Any]:
+    """Functions with an `lru_cache`, those in the closure of a decorator's wrapper too."""
     for value in list(vars(owner).values()):
         function = getattr(value, "__func__", value) if isinstance(value, (staticmethod, classmethod)) else value
-        kind = type(function)
-        if hasattr(kind, "cache_clear") and hasattr(kind, "cache_info"):
-            yield function
+        for one in (function, *_closure(function)):
+            if hasattr(type(one), "cache_clear") and hasattr(type(one), "cache_info"):
+                yield one
+
+
+def _closure(function: Any) -> list[Any]:
+    cells = getattr(function, "__closure__", None) if isinstance(function, FunctionType) else None
+    return [cell.cell_contents for cell in cells or () if cell != CellType()]
 
 
 def _count(cache: Any) -> tuple[int, int]:

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
+import timm
 import torch
+import transformers
+from models import BERT, HF_SWIN, PATCHES
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
 from mi2p_inject import inject
 from mi2p_inject.borrow import left_as_is
 from mi2p_inject.effect import unheard_patches
-from mi2p_inject.errors import InjectionError, LayoutError
+from mi2p_inject.errors import InjectionError, LayoutError, ProbeError
 from mi2p_inject.infer import infer_layouts
 from mi2p_inject.layout import Axes, Layout
-from mi2p_inject.probe import as_inputs, probe
+from mi2p_inject.probe import as_inputs, probe, tensors_in
 from mi2p_inject.views import ViewSpec
 
 ONES: dict[int, Tensor] = {}
@@ -238,3 +242,139 @@ def test_a_fixed_size_model_prints_no_traceback(capfd: pytest.CaptureFixture[str
     model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Flatten(), nn.Linear(4 * 64, 2))
     layout(model, "0", torch.randn(2, 3, 8, 8))
     assert "Traceback" not in capfd.readouterr().err
+
+
+class Lazy(dict[str, Any]):
+    """Imports the world when asked for its keys, as the automatic classes of transformers do."""
+
+    def __iter__(self) -> Any:
+        raise AssertionError("asked")
+
+    keys = values = items = __iter__
+
+
+LAZY = Lazy(one=1)
+
+
+def test_lazy_mappings_are_not_asked() -> None:
+    probe(Swallows(), ["first"], as_inputs(torch.randn(2, 3, 4)), stop=True)
+    assert dict.__len__(LAZY) == 1
+
+
+MINE = torch.empty(2, device="meta")
+
+
+def test_meta_tensors_that_were_there_stay() -> None:
+    mine = MINE
+    probe(Swallows().to("meta"), ["first"], as_inputs(torch.randn(2, 3, 4)), stop=True)
+    assert mine is MINE
+
+
+HUGGING = {
+    "BeitModel": {**PATCHES, "use_relative_position_bias": True},
+    "Data2VecVisionModel": {**PATCHES, "use_shared_relative_position_bias": True},
+    "DINOv3ViTModel": {**PATCHES, "hidden_size": 32},
+    "Dinov2Model": PATCHES,
+    "Swinv2Model": HF_SWIN,
+    "BigBirdModel": BERT,
+    "LongformerModel": {**BERT, "attention_window": 4},
+    "GPT2Model": {**BERT, "n_embd": 24, "n_layer": 2, "n_head": 4},
+}
+TIMM = {
+    "levit_128s": 224,
+    "convit_tiny": 64,
+    "efficientformer_l1": 224,
+    "tiny_vit_5m_224": 224,
+    "swinv2_tiny_window8_256": 64,
+    "beit_base_patch16_224": 32,
+}
+
+
+def hazard(name: str) -> tuple[nn.Module, Any]:
+    """A model that keeps tensors in buffers, attributes or caches while it runs, and its input."""
+    torch.manual_seed(0)
+    if name in TIMM:
+        size = TIMM[name]
+        options: dict[str, Any] = {} if size == 224 else {"img_size": size}
+        if name.startswith("beit"):
+            options |= {"depth": 2, "embed_dim": 24, "num_heads": 2}
+        return timm.create_model(name, **options).eval(), torch.randn(1, 3, size, size)
+    cls = getattr(transformers, name)
+    config = cls.config_class(**HUGGING[name])
+    ids = torch.randint(3, 50, (2, 8))
+    example = torch.randn(1, 3, config.image_size, config.image_size) if "image_size" in HUGGING[name] else ids
+    return cls(config).eval(), example
+
+
+@pytest.mark.parametrize("name", [*HUGGING, *TIMM])
+def test_a_probed_model_runs_for_real_as_if_nothing_had_been(name: str) -> None:
+    model, x = hazard(name)
+    twin = copy.deepcopy(model)
+    names = [sorted(vars(module)) for module in model.modules()]
+    paths = [path for path, _ in model.named_modules() if path]
+    for options in ({"effect": True}, {"stop": True}):
+        probe(model, paths[-2:], as_inputs(x), **options)
+    assert [sorted(vars(module)) for module in model.modules()] == names
+    with torch.no_grad():
+        out, expected = tensors_in(model(x)), tensors_in(twin(x))
+    assert out
+    for one, other in zip(out, expected, strict=True):
+        assert type(one) is type(other)
+        assert torch.equal(one, other)
+    for module in model.modules():
+        assert not any(isinstance(value, FakeTensor) for value in tensors_in(list(vars(module).values()), depth=0))
+
+
+class Looks(nn.Module):
+    """Looks at a value, which no fake tensor has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.runs = nn.Linear(4, 4), []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.runs.append(1)
+        return self.inner(x) if float(self.inner.weight.sum()) < 1e9 else x
+
+
+def test_what_looks_at_values_runs_for_real_or_is_refused_without_weights() -> None:
+    x = as_inputs(torch.randn(2, 3, 4))
+    model = Looks().train().requires_grad_(False)
+    seen, _ = probe(model, ["inner"], x, effect=True)
+    assert type(seen["inner"].output) is Tensor
+    assert seen["inner"].heard
+    assert model.training
+    assert not model.runs
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    with pytest.raises(ProbeError, match=r"item|meta|data"):
+        probe(Looks().to("meta"), ["inner"], x)
+
+
+class Swallows(nn.Module):
+    """Goes on after any error, and would run far beyond what is wanted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.third = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        try:
+            x = self.second(self.first(x))
+        except Exception:
+            x = x + 1
+        return self.third(x.reshape(7, 7))  # fails for all but one size
+
+
+def test_a_stopped_run_ends_at_the_last_wanted_module() -> None:
+    model, x = Swallows(), as_inputs(torch.randn(2, 3, 4))
+    seen, out = probe(model, ["first", "second"], x, stop=True)
+    assert out is None
+    assert seen["first"].times == seen["second"].times == 1
+    for paths, stop in ((["first"], False), (["first", "third"], True)):
+        with pytest.raises(ProbeError):
+            probe(model, paths, x, stop=stop)
+
+
+def test_a_head_of_fixed_size_does_not_hide_the_axes_before_it() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(512, 2))
+    assert layout(model, "1", torch.randn(2, 3, 8, 8)).axes is Axes.NCHW  # 8 channels of 8x8: only growth tells
