@@ -82,6 +82,7 @@ COAT = tokens("coat", "timm.models.coat.CoaT", last_serial_blocks, "norm4")
 # Two streams of patches; the second, of the larger patches and the wider, is the one that gets units.
 CROSSVIT = tokens("crossvit", "timm.models.crossvit.CrossVit", ("blocks.*.blocks.1",), "norm.1")
 
+
 def hiera_image(model: nn.Module) -> Inputs:
     """An image of the one size that a Hiera was built for."""
     shape: Any = zip(model.tokens_spatial_shape, model.patch_stride, strict=True)  # type: ignore[arg-type]
@@ -101,4 +102,17 @@ HIERA = Adapter(
     heads=8,
 )
 
-ROWS: tuple[Adapter, ...] = (VIT, EVA, SWIN, HIERA, COAT, CROSSVIT)
+# A stage gives (the map before its downsampling, the map that goes on, hidden states of its own head).
+EFFICIENTVIM = Adapter(
+    name="efficientvim",
+    library="timm",
+    modality="image",
+    classes=("timm.models.efficientvim.EfficientViM",),
+    sites=("stages.*",),
+    layout=Layout(Axes.NCHW, element=1),
+    readout=Readout(Layout(Axes.NCHW), path="norm.3", pooled="mean"),
+    inputs=inputs.timm_image,
+    heads=8,
+)
+
+ROWS: tuple[Adapter, ...] = (VIT, EVA, SWIN, HIERA, EFFICIENTVIM, COAT, CROSSVIT)

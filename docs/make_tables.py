@@ -1,6 +1,7 @@
 """Writes what the docs take from elsewhere: `python docs/make_tables.py`. A test compares.
 
-docs/adapters.md from the adapter table; the table in the README from docs/demo/, a folder that `mi2p demo` wrote.
+docs/adapters.md from the adapter table; docs/support.md from docs/support.json, which `mi2p sweep --json` wrote; the
+table in the README from docs/demo/, a folder that `mi2p demo` wrote.
 """
 
 from __future__ import annotations
@@ -8,9 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from mi2p_inject.adapters import Adapter, adapters
+from mi2p_inject.sweep.report import render as render_support
 
 DOCS = Path(__file__).parent
 ADAPTERS, README, DEMO = DOCS / "adapters.md", DOCS.parent / "README.md", DOCS / "demo" / "table.md"
+SUPPORT = DOCS / "support.json"
 BEGIN, END = "<!-- docs/demo/table.md -->", "<!-- end -->"
 
 
@@ -50,4 +53,5 @@ def _line(row: Adapter) -> str:
 
 if __name__ == "__main__":
     ADAPTERS.write_text(render_adapters(), encoding="utf-8")
+    SUPPORT.with_suffix(".md").write_text(render_support(SUPPORT), encoding="utf-8")
     README.write_text(render_readme(README.read_text(encoding="utf-8")), encoding="utf-8")

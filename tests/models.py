@@ -231,6 +231,9 @@ TIMM: dict[str, TinyModel] = {
     "eva": own("eva", tm.Eva, small_image, **EVA, num_classes=0),
     "swin": own("swin", tm.SwinTransformer, image, **SWIN, num_classes=0),
     "hiera": own("hiera", tm.Hiera, image, **WINDOWS, img_size=(PIXELS, PIXELS), num_classes=0),
+    "efficientvim": own(
+        "efficientvim", tm.EfficientViM, image, embed_dim=(16, 24, 32), depths=(1, 1, 1), num_classes=0
+    ),
     "coat": own("coat", tm.CoaT, image, **COAT, img_size=PIXELS, num_classes=0),
     "coat/parallel": own(
         "coat", tm.CoaT, image, **{**COAT, "embed_dims": (16,) * 4}, parallel_depth=1, img_size=PIXELS

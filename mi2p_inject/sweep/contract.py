@@ -68,8 +68,7 @@ def as_backbone(model: nn.Module) -> Kept:
         notes = _check_hears(me, bare, inputs)
         kept = Kept(tuple(f"{site.path} {site.layout}" for site in me.sites), len(me.blueprint.left_out), tuple(notes))
         me.eject()
-        with torch.no_grad():
-            promise(same(run(model, inputs), run(bare, inputs)), "eject: the model's output is not what it was")
+        promise(same(run(model, inputs), run(bare, inputs)), "eject: the model's output is not what it was")
         before.check(model, values_of=bare)  # some models keep tables for the size they saw last; so does the copy
     return kept
 
@@ -87,6 +86,7 @@ def as_source(model: nn.Module) -> Kept:
     match = find(model)
     if match is not None:
         match = Match(match.adapter, match.path(match.adapter.readout.root))
+    awaken(model.eval(), real_inputs(model, example_inputs_of(model, find(model), None)))
     bare, before = copy.deepcopy(model), State(model)
     inner = bare.get_submodule(match.root) if match else bare
     me = inject(net, layers="0", source_encoder=model, example_inputs=pictures)
@@ -110,21 +110,25 @@ def _taken() -> Iterator[None]:
 
 
 def _check_hears(me: ExpandedModel, bare: nn.Module, inputs: Inputs) -> list[str]:
-    """Promises 1 to 3; gives what could not be asked."""
+    """Promises 1 to 3; gives what could not be asked.
+
+    Model and copy do the same things in the same order: some models keep tables from one forward to the next, and some
+    kernels are others where gradients are wanted.
+    """
     source, buffers = _words(inputs), Buffers(bare)
-    first = run(me, inputs, source=source)
-    promise(same(first, run(bare, inputs)), "identity: the output differs from the model's own before training")
-    steps = _reaches(me, first, parts=False)
     with torch.no_grad():
-        plain = run(bare, inputs)  # again: some kernels are others where gradients are wanted
-        promise(same(run(me, inputs), plain), "identity: without a source the output is not the model's own")
-        notes = _check_train_mode(me, bare, inputs, source, buffers)
+        promise(same(run(me, inputs, source=source), run(bare, inputs)), "identity: the output differs before training")
+    first, plain = run(me, inputs, source=source), run(bare, inputs)
+    promise(same(first, plain), "identity: the output differs before training, where gradients are wanted")
+    promise(same(run(me, inputs), plain), "identity: without a source the output is not the model's own")
+    steps = _reaches(me, first, parts=False)
+    notes = _check_train_mode(me, bare, inputs, source, buffers)
     _step(steps)
     _reaches(me, run(me, inputs, source=source), parts=True)
-    with torch.no_grad():
-        return notes + _check_rows(me, bare, inputs, source, plain)
+    return notes + _check_rows(me, bare, inputs, source)
 
 
+@torch.no_grad()
 def _check_train_mode(
     me: ExpandedModel, bare: nn.Module, inputs: Inputs, source: SourceFeatures, buffers: Buffers
 ) -> list[str]:
@@ -140,11 +144,11 @@ def _check_train_mode(
     return notes
 
 
-def _check_rows(me: ExpandedModel, bare: nn.Module, inputs: Inputs, source: SourceFeatures, plain: Any) -> list[str]:
+def _check_rows(me: ExpandedModel, bare: nn.Module, inputs: Inputs, source: SourceFeatures) -> list[str]:
     """Row 0 hears its source, row 1 has none: nothing may leak through a mixed-up batch axis."""
     mask = torch.zeros(len(source), dtype=torch.bool)
     mask[0] = True
-    heard = run(me, inputs, source=source, source_mask=mask)
+    plain, heard = run(bare, inputs), run(me, inputs, source=source, source_mask=mask)
     promise(not same(heard, plain), "effect: after a step the source changes nothing")
     leaks = second_rows_differ(heard, plain, len(source))
     if leaks is None:

@@ -74,4 +74,4 @@ def _cell(answer: Answer) -> str:
 
 
 def _escaped(text: str) -> str:
-    return text.replace("|", "\\|").replace("*", "\\*").replace("\\*\\*", "**")
+    return text.replace("|", "\\|")

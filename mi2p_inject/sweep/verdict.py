@@ -88,10 +88,9 @@ def judge(name: str, family: str, build: Callable[[], nn.Module]) -> Result:
         return Result(name, family, "", answer, answer)
     cls = f"{type(model).__module__}.{type(model).__qualname__}"
     backbone = _answer(as_backbone, model)
-    if backbone.verdict not in ("ok", "refused"):  # whatever it left behind: the second role gets a fresh model
-        torch.manual_seed(0)
-        model = build().eval()
-    return Result(name, family, cls, backbone, _answer(as_source, model))
+    del model
+    torch.manual_seed(0)
+    return Result(name, family, cls, backbone, _answer(as_source, build()))
 
 
 def _answer(check: Callable[[nn.Module], Kept], model: nn.Module) -> Answer:
