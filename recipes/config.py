@@ -167,7 +167,8 @@ class Config:
 
     def data_options(self) -> dict[str, Any]:
         """What `load_data` is told besides the specification."""
-        return {name: getattr(self, name) for name in _DATA_OPTIONS}
+        root = None if self.image_root is None else Path(self.image_root)
+        return {**{name: getattr(self, name) for name in _DATA_OPTIONS}, "image_root": root}
 
     def to_json(self) -> dict[str, Any]:
         """All settings, as JSON values."""

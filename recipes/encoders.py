@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mi2p_inject.adapters.find import find
+from mi2p_inject.adapters.find import Match, find
 from mi2p_inject.adapters.pool import pool
 from mi2p_inject.adapters.row import Modality, Pooling
 from mi2p_inject.errors import AdapterError, ZooError
@@ -213,7 +213,8 @@ def _timm(identifier: str, modality: Modality, pretrained: bool, image_size: int
     name = identifier
     if Path(identifier).is_dir():
         told = json.loads((Path(identifier) / "config.json").read_text(encoding="utf-8"))
-        kwargs, name, identifier = told.get("model_args") or {}, told["architecture"], f"local-dir:{identifier}"
+        kwargs = {key: value for key, value in (told.get("model_args") or {}).items() if key != "num_classes"}
+        name, identifier = told["architecture"], f"local-dir:{identifier}"
     elif "/" in identifier:
         identifier = f"hf-hub:{identifier}"
     if image_size and "img_size" in _settable(name if timm.is_model(name) else identifier):
@@ -253,6 +254,7 @@ def _transformers(identifier: str, modality: Modality, pretrained: bool, image_s
         model = cls.from_config(config, trust_remote_code=False)
     else:
         model = cls(config)
+    _row_of(model, modality, identifier)
     origin = {
         "library": "transformers",
         "name": identifier.rstrip("/").rpartition("/")[2],
@@ -447,15 +449,7 @@ def _check_vocabulary(encoder: Encoder) -> None:
 
 def _finished(encoder: Encoder, name: str) -> Encoder:
     """Checked on a blank sample, with its pooling and width."""
-    try:
-        match = find(encoder.model)
-    except AdapterError:
-        match = None
-    if match is not None and match.adapter.modality != encoder.modality:
-        raise RecipeError(
-            f"{name!r} reads {match.adapter.modality}, not {encoder.modality}",
-            fix="exchange --vision and --text" if match.adapter.modality != "audio" else "name another encoder",
-        )
+    match = _row_of(encoder.model, encoder.modality, name)
     if match is not None and encoder.pooling is None:
         encoder.pooling = match.adapter.readout.pooled
     model = encoder.model.eval()
@@ -472,3 +466,17 @@ def _finished(encoder: Encoder, name: str) -> Encoder:
         ) from error
     encoder.width = int(encoder.vector(output, batch).shape[1])
     return encoder
+
+
+def _row_of(model: nn.Module, modality: Modality, name: str) -> Match | None:
+    """The adapter row, if there is one; refuses a model of another modality."""
+    try:
+        match = find(model)
+    except AdapterError:
+        return None
+    if match is not None and match.adapter.modality != modality:
+        raise RecipeError(
+            f"{name!r} reads {match.adapter.modality}, not {modality}",
+            fix="exchange --vision and --text" if match.adapter.modality != "audio" else "name another encoder",
+        )
+    return match

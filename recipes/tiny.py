@@ -39,10 +39,11 @@ def tiny_encoder(kind: str, modality: Modality, image_size: int | None = None) -
     return TINY[kind, modality](image_size or _SIDE)
 
 
-def _timm(architecture: str, **kwargs: Any) -> Callable[[int], Encoder]:
+def _timm(architecture: str, *, sized: bool = False, **options: Any) -> Callable[[int], Encoder]:
     def build(side: int) -> Encoder:
         import timm
 
+        kwargs = {**options, "img_size": side} if sized else options
         model = timm.create_model(architecture, pretrained=False, num_classes=0, **kwargs)
         origin = {"library": "timm", "name": architecture, "kwargs": kwargs}
         return Encoder(model, "image", ImageSpec((side, side), _MEAN, _STD), origin, random=True)
@@ -92,7 +93,7 @@ _NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 TINY: dict[tuple[str, Modality], Callable[[int], Encoder]] = {
     ("densenet", "image"): _timm("densenet121", growth_rate=8, block_config=(2, 2, 2, 2)),
     ("resnet", "image"): _timm("test_resnet"),
-    ("vit", "image"): _timm("test_vit", img_size=_SIDE),
+    ("vit", "image"): _timm("test_vit", sized=True),
     ("clip", "image"): _open_clip("visual"),
     ("bert", "text"): _transformers(
         "BertModel",
