@@ -6,7 +6,10 @@ The dual model has no row: hand over its tower (`clip.visual`; `clip.text` of a 
 
 from __future__ import annotations
 
+from torch import nn
+
 from mi2p_inject.adapters import inputs
+from mi2p_inject.adapters.derive import layers_of
 from mi2p_inject.adapters.row import Adapter, Readout
 from mi2p_inject.layout import Axes, Layout
 
@@ -41,6 +44,12 @@ VIT = Adapter(
     heads=12,
 )
 
+
+def text_features(model: nn.Module) -> str:
+    """The normalised tokens; CoCa's tower normalises its class token alone, and its tokens come before."""
+    return "ln_final" if getattr(model, "cls_emb", None) is None else "transformer"
+
+
 # 8 heads: the tower is 512 wide.
 TEXT = Adapter(
     name="clip_text",
@@ -49,9 +58,28 @@ TEXT = Adapter(
     classes=("open_clip.transformer.TextTransformer",),
     sites=("transformer.resblocks.*",),
     layout=TOKENS,
-    readout=Readout(TOKENS, path="ln_final", mask=inputs.until_end_of_text, pooled="eot"),
+    readout=Readout(TOKENS, path=text_features, mask=inputs.until_end_of_text, pooled="eot"),
     inputs=inputs.clip_text,
     heads=8,
+)
+
+
+def layers_inside(model: nn.Module) -> list[str]:
+    """The layers of the transformers model inside open_clip's wrapper."""
+    return [f"transformer.{path}" for path in layers_of(model.get_submodule("transformer"))]
+
+
+# open_clip around a text model of transformers: roberta, xlm-roberta, mt5, nllb.
+HF_TOWER = Adapter(
+    name="clip_hf_text",
+    library="open_clip",
+    modality="text",
+    classes=("open_clip.hf_model.HFTextEncoder",),
+    sites=layers_inside,
+    layout=None,
+    readout=Readout(LAST_HIDDEN, path="transformer", mask=inputs.not_padding, pooled="mean"),
+    inputs=inputs.clip_hf_text,
+    heads=12,
 )
 
 HF_IMAGE = Adapter(
@@ -79,4 +107,4 @@ HF_TEXT = Adapter(
     heads=8,
 )
 
-ROWS: tuple[Adapter, ...] = (RESNET, VIT, TEXT, HF_IMAGE, HF_TEXT)
+ROWS: tuple[Adapter, ...] = (RESNET, VIT, TEXT, HF_TOWER, HF_IMAGE, HF_TEXT)

@@ -39,6 +39,12 @@ def clip_text(model: nn.Module) -> Inputs:
     return (ids,), {}
 
 
+def clip_hf_text(model: nn.Module) -> Inputs:
+    """Token ids for a text tower of open_clip that is a transformers model: none of them padding."""
+    padding: Any = model.config.pad_token_id  # type: ignore[union-attr]
+    return (torch.full((2, TEXT_LENGTH), 3 if padding == 2 else 2),), {}
+
+
 def hf_text(model: nn.Module) -> Inputs:
     """Token ids and their mask for a transformers text model; the last one ends the text, if the model knows an end."""
     ids = torch.ones(2, TEXT_LENGTH, dtype=torch.long)
@@ -157,9 +163,20 @@ def until_end_of_text(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str,
     """The ids of an open_clip tower are padded after the end-of-text token, by default the one of the largest id."""
     ids: Tensor = argument(model, args, kwargs, "text")
     pooling = getattr(model, "pool_type", "argmax")
+    if (
+        getattr(model, "cls_emb", None) is not None
+    ):  # CoCa: a class token joins at the end, and reads what is no padding
+        real = ids.ne(int(model.pad_id))  # type: ignore[arg-type]
+        return torch.cat([real, torch.ones_like(real[:, :1])], 1)
     if pooling not in ("argmax", "eos"):  # a bidirectional tower, SigLIP for one: nothing marks the end but the padding
         return ids.ne(int(model.pad_id))  # type: ignore[arg-type]
     return _up_to_first(ids, ids.amax(1, keepdim=True) if pooling == "argmax" else model.eos_id)
+
+
+def not_padding(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], features: Tensor) -> Tensor:
+    """open_clip's wrapper around a transformers model makes its mask from the ids itself."""
+    ids: Tensor = argument(model, args, kwargs, "x")
+    return ids.ne(model.config.pad_token_id)  # type: ignore[union-attr, arg-type]
 
 
 def hf_clip_mask(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], features: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ class Readout:
     Args:
         layout: how they are stored; None: inferred from dry runs, as everywhere without a row.
         call: the method to call: "forward" (as the module itself is called, hooks included) or another.
-        path: a submodule whose output to take, or "" for what the call returns.
+        path: a submodule whose output to take, or "" for what the call returns; or a function of the model.
         root: the submodule to call, such as the encoder of an encoder-decoder; "" the model itself.
         mask: a function (encoder, args, kwargs, features) -> (B, L) mask, None where every token is real.
         pooled: how the features become one vector a sample, the input of a classification head: "mean" over space or
@@ -36,10 +36,14 @@ class Readout:
 
     layout: Layout | None
     call: str = "forward"
-    path: str = ""
+    path: str | Callable[[nn.Module], str] = ""
     root: str = ""
     mask: MaskReader | None = None
     pooled: Pooling = "mean"
+
+    def path_in(self, model: nn.Module) -> str:
+        """The path in one model."""
+        return self.path(model) if callable(self.path) else self.path
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,8 @@ def _line(row: Adapter) -> str:
     sites = "its layers" if callable(row.sites) else ", ".join(f"`{site}`" for site in row.sites)
     layout = f"{row.layout or 'inferred'}{' patches' if row.patches is not None else ''}"
     readout = row.readout
-    features = " of ".join(part for part in (f"`{readout.path}`" if readout.path else "", f"`{readout.call}`") if part)
+    path = "depends" if callable(readout.path) else f"`{readout.path}`" if readout.path else ""
+    features = " of ".join(part for part in (path, f"`{readout.call}`") if part)
     return (
         f"| {row.name} | {row.library} | {row.modality} | {classes} | {sites} | {layout} | {features} "
         f"| {readout.pooled} | {row.heads} |"

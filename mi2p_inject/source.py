@@ -51,6 +51,7 @@ class Source:
         self.inner = encoder.get_submodule(match.root) if match else encoder
         inputs = example_inputs_of(encoder, match, example_inputs, name="source_example_inputs")
         self.readout, self.layout, features = _resolved(self.inner, match, inputs)
+        self.path = self.readout.path_in(self.inner)
         self.spec, self.tokens = ViewSpec.of(features), int(features.shape[1])
         self._take = _Take()
         self._handle: torch.utils.hooks.RemovableHandle | None = None
@@ -60,8 +61,8 @@ class Source:
         """Put the encoder in eval mode and start listening at the readout; `thaw` undoes both."""
         self._record = SOURCES.borrow(self.encoder, self._record)
         self.encoder.eval()
-        if self.readout.path and self._handle is None:  # a copy brings its own
-            self._handle = self.inner.get_submodule(self.readout.path).register_forward_hook(self._take, prepend=True)
+        if self.path and self._handle is None:  # a copy brings its own
+            self._handle = self.inner.get_submodule(self.path).register_forward_hook(self._take, prepend=True)
 
     def thaw(self) -> None:
         """Give the encoder back as it came."""
@@ -84,7 +85,7 @@ class Source:
             take.listening = True
             try:
                 output = _call(self.inner, readout.call, args, kwargs)
-                if readout.path:
+                if self.path:
                     output = take.output
             except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
                 raise SourceError(
@@ -95,9 +96,9 @@ class Source:
                 ) from error
             finally:
                 take.listening, take.output = False, None
-            data = self.layout.view(output, readout.path, image_of(args, kwargs))
+            data = self.layout.view(output, self.path, image_of(args, kwargs))
             mask = readout.mask(self.inner, args, kwargs, data) if readout.mask and data.dim() == 3 else None
-            if readout.path:
+            if self.path:
                 data = data.clone()  # a later in-place operation of the encoder must not reach it
         return SourceFeatures(data, mask)
 
@@ -160,7 +161,7 @@ def _call(encoder: nn.Module, method: str, args: tuple[Any, ...], kwargs: dict[s
 def _resolved(encoder: nn.Module, match: Match | None, inputs: Inputs) -> tuple[Readout, Layout, Tensor]:
     """The readout, its exact layout, and the fake features of the dry run."""
     readout = match.adapter.readout if match else Readout(None)
-    path, call = readout.path, readout.call
+    path, call = readout.path_in(encoder), readout.call
     seen = observe(encoder, [path], inputs, call)
     found = seen[path].output
     layout = readout.layout

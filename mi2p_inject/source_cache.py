@@ -302,8 +302,7 @@ def _key(source: Source, preprocessing: str, dtype: torch.dtype | None) -> str:
 
 def _readout(source: Source) -> tuple[Any, ...]:
     readout = source.readout
-    layout = readout.layout.to_json() if readout.layout else None
-    return layout, readout.call, readout.path, getattr(readout.mask, "__qualname__", None)
+    return source.layout.to_json(), readout.call, source.path, getattr(readout.mask, "__qualname__", None)
 
 
 def _hash(samples: list[str]) -> str:

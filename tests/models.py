@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import open_clip.modified_resnet as clip_resnet
@@ -19,6 +20,8 @@ import transformers as hf
 from timm.models._efficientnet_builder import decode_arch_def
 from timm.models.resnet import BasicBlock, Bottleneck
 from torch import Tensor, nn
+
+from mi2p_inject.sweep import tiny_clip
 
 # On models this small a second thread only costs, eight times the time where the cores are shared.
 torch.set_num_threads(1)
@@ -244,6 +247,8 @@ TIMM: dict[str, TinyModel] = {
 OPEN_CLIP: dict[str, TinyModel] = {
     "clip_resnet": own("clip_resnet", clip_resnet.ModifiedResNet, image, (1, 1, 1, 1), 16, 4, PIXELS, 4),
     "clip_vit": own("clip_vit", clip_towers.VisionTransformer, small_image, **CLIP_IMAGE),
+    "clip_hf_text": own("clip_hf_text", partial(tiny_clip.build, "roberta-ViT-B-32/text"), clip_text),
+    "clip_text/coca": own("clip_text", clip_towers.TextTransformer, clip_text, **CLIP_WORDS, embed_cls=True),
     "clip_text": own("clip_text", clip_towers.TextTransformer, clip_text, **CLIP_WORDS),
 }
 HF: dict[str, tuple[str, dict[str, Any], InputMaker]] = {

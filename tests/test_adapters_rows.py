@@ -75,12 +75,13 @@ def read(
 ) -> Tensor:
     """The features of a model, read as its row says, with its sites' outputs edited."""
     call = encoder if row.readout.call == "forward" else getattr(encoder, row.readout.call)
-    paths = [*sites_of(encoder, row), *([row.readout.path] if row.readout.path else [])]
+    path = row.readout.path_in(encoder)
+    paths = [*sites_of(encoder, row), *([path] if path else [])]
     paths = list(dict.fromkeys(paths))
     seen, output = watched(encoder, paths, lambda: call(*args, **kwargs), edit)
-    if row.readout.path:
-        output = edited if (edited := edit(row.readout.path, seen[-1][1])) is not None else seen[-1][1]
-    return row.readout.layout.view(output, row.readout.path)
+    if path:
+        output = edited if (edited := edit(path, seen[-1][1])) is not None else seen[-1][1]
+    return row.readout.layout.view(output, path)
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -189,11 +189,12 @@ def test_pooled_vector(name: str) -> None:
     args, kwargs = TINY[name].inputs(3, seed=0)
     readout = match.adapter.readout
     taken: list[Any] = []
-    if readout.path:
-        model.get_submodule(match.path(readout.path)).register_forward_hook(lambda _, __, out: taken.append(out))
+    path = readout.path_in(inner)
+    if path:
+        model.get_submodule(match.path(path)).register_forward_hook(lambda _, __, out: taken.append(out))
     inner = model.get_submodule(match.root)
     output = inner(*args, **kwargs) if readout.call == "forward" else getattr(inner, readout.call)(*args, **kwargs)
-    hidden = readout.layout.as_tokens().view(taken[0] if readout.path else output)
+    hidden = readout.layout.as_tokens().view(taken[0] if path else output)
     mask = readout.mask(inner, args, kwargs, hidden) if readout.mask else None
     vectors = pool(hidden, readout.pooled, mask, inner)
     assert vectors.shape == (3, hidden.shape[1] if hidden.dim() == 4 else hidden.shape[2])

@@ -80,9 +80,9 @@ class ResultFile:
             return []
         data = self.path.read_bytes()
         whole = data[: data.rfind(b"\n") + 1]
-        if len(whole) < len(data):
+        if 0 < len(whole) < len(data):
             os.truncate(self.path, len(whole))
-        return whole.decode("utf-8").splitlines()
+        return (whole or data).decode("utf-8", "replace").splitlines()
 
     def _append(self, data: object) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -96,7 +96,8 @@ def sweep(picks: Sequence[Pick], limits: Limits, jobs: int = 1) -> Iterator[Resu
     """Judge models, each in a process of its own forked from this one, and give their results as they come.
 
     What a model leaves behind (caches, memory, a crash of the interpreter) ends with its process. Fork instead of
-    spawn: the libraries are imported once, in the parent, so that a model costs seconds and not an import.
+    spawn: the libraries are imported once, in the parent, so that a model costs seconds and not an import. The parent
+    must not have run a backward pass: autograd's threads do not survive a fork.
 
     Args:
         picks: the models.
