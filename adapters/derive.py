@@ -6,6 +6,7 @@ are left out of the defaults. So a derived row may name too much, but nothing wr
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from typing import Any
 
@@ -62,6 +63,8 @@ def _encoder_of(model: nn.Module) -> str:
 def base_of(model: nn.Module) -> tuple[nn.Module, str]:
     """The model that a transformers head stands on and its path in the headed one; any other module itself, ""."""
     base = getattr(model, "base_model", model) if _library(model, "transformers") else model
+    if getattr(base, "main_input_name", "") not in inspect.signature(base.forward).parameters:
+        base = model  # an inner part that does not read the input
     at = next((path for path, module in model.named_modules() if module is base), None)
     return (model, "") if at is None else (base, at)
 

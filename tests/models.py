@@ -103,6 +103,11 @@ def text(batch: int, seed: int) -> Inputs:
     return (), {"input_ids": token_ids(batch, seed, real), "attention_mask": real.long()}
 
 
+def ids(batch: int, seed: int) -> Inputs:
+    """Ids padded on the right, positional, without a mask."""
+    return (text(batch, seed)[1]["input_ids"],), {}
+
+
 def text_left(batch: int, seed: int) -> Inputs:
     """Ids padded on the left, as XLNet's tokenizer does."""
     real = real_tokens(batch, TEXT).flip(1)
@@ -247,7 +252,7 @@ TIMM: dict[str, TinyModel] = {
 OPEN_CLIP: dict[str, TinyModel] = {
     "clip_resnet": own("clip_resnet", clip_resnet.ModifiedResNet, image, (1, 1, 1, 1), 16, 4, PIXELS, 4),
     "clip_vit": own("clip_vit", clip_towers.VisionTransformer, small_image, **CLIP_IMAGE),
-    "clip_hf_text": own("clip_hf_text", partial(tiny_clip.build, "roberta-ViT-B-32/text"), clip_text),
+    "clip_hf_text": own("clip_hf_text", partial(tiny_clip.build, "roberta-ViT-B-32/text"), ids),
     "clip_text/coca": own("clip_text", clip_towers.TextTransformer, clip_text, **CLIP_WORDS, embed_cls=True),
     "clip_text": own("clip_text", clip_towers.TextTransformer, clip_text, **CLIP_WORDS),
 }

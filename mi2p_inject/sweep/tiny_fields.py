@@ -59,6 +59,6 @@ EXCEPTIONS: dict[str, dict[str, Any]] = {
     "speech_to_text": {"conv_channels": 32},
     "timm_wrapper": {"architecture": "resnet10t"},
     "bit": {"embedding_size": 32, "num_groups": 4},
-    "efficientnet": {"image_size": 64, "width_coefficient": 0.5, "depth_coefficient": 0.5, "hidden_dim": 64},
+    "efficientnet": {"image_size": 64, "width_coefficient": 0.5, "depth_coefficient": 0.5, "hidden_dim": 640},
     "mimi": {"hidden_size": 64, "num_filters": 8, "upsample_groups": 64, "codebook_size": 32},
 }
