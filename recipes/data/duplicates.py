@@ -21,6 +21,7 @@ __all__ = ["common_keys", "file_keys", "likeness_keys", "merge_groups", "text_ke
 
 _NOISE = re.compile(r"https?://\S+|www\.\S+|@\w+|\brt\b|&\w+;")
 _NO_WORD = re.compile(r"[\W_]+")
+_POST = 1000  # characters
 _END = 4096  # bytes at the middle and at the end of a file; equal ones are compared in full
 _THREADS = 8
 _BATCH = 256  # files
@@ -30,13 +31,16 @@ _ALIKE_BITS = 3
 def text_key(text: str | None) -> str | None:
     """What near-duplicate texts share: words in small letters, without addresses, @names and marks; None for none.
 
+    Of texts above 1,000 characters, web pages rather than posts, only case and white space are ignored.
+
     Example:
         >>> text_key("RT @bbc: Flood in Kerala!! https://t.co/x") == text_key("flood in Kerala")
         True
     """
-    if not text:
-        return None
-    words = _NO_WORD.sub(" ", _NOISE.sub(" ", text.casefold())).strip()
+    words = (text or "").casefold()
+    if len(words) <= _POST:
+        words = _NO_WORD.sub(" ", _NOISE.sub(" ", words))
+    words = " ".join(words.split())
     return hashlib.blake2b(words.encode(errors="replace"), digest_size=8).hexdigest() if words else None
 
 

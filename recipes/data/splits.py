@@ -12,7 +12,7 @@ from mi2p_inject.recipes.errors import RecipeError
 __all__ = ["Split", "split_rows", "take_validation"]
 
 _TENTHS_TEST, _TENTHS_VALIDATION, _TENTHS_TRAIN = 3, 1, 6
-_MANY = 20_000  # rows
+_MANY = 2_000  # rows
 _LEAST = 3  # independent samples of a class
 
 
@@ -94,19 +94,15 @@ def _folds(labels: NDArray[np.int64], groups: NDArray[np.int64], seed: int) -> l
     folds = _TENTHS_TEST + _TENTHS_VALIDATION + _TENTHS_TRAIN
     if (found := len(np.unique(groups))) < folds:
         raise RecipeError(f"{found} independent samples cannot be split; {folds} or more are needed")
-    made: list[list[NDArray[np.int64]]] = [[] for _ in range(folds)]
-    alone = np.zeros(len(labels), dtype=bool)
-    if len(labels) > _MANY:  # the grouped splitter takes milliseconds a group: spare it those of one sample
-        _, inverse, counts = np.unique(groups, return_inverse=True, return_counts=True)
-        alone = counts[inverse] == 1
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The groups parameter is ignored")
         warnings.filterwarnings("ignore", message="The least populated class")  # it stays in training, see above
-        for rows, kind in ((np.flatnonzero(alone), StratifiedKFold), (np.flatnonzero(~alone), StratifiedGroupKFold)):
-            if len(np.unique(groups[rows])) < folds:
-                made[0].append(rows)
-                continue
-            splitter = kind(n_splits=folds, shuffle=True, random_state=seed)
-            for fold, (_, chosen) in zip(made, splitter.split(rows, labels[rows], groups[rows]), strict=True):
-                fold.append(rows[chosen])
-    return [np.sort(np.concatenate(fold)) for fold in made]
+        if len(labels) <= _MANY:
+            splitter = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=seed)
+            return [rows for _, rows in splitter.split(labels, labels, groups)]
+        # That takes milliseconds a group; where there are many, each can count as one sample of its first class.
+        _, first, inverse = np.unique(groups, return_index=True, return_inverse=True)
+        splitter = StratifiedKFold(n_splits=folds, shuffle=True, random_state=seed)
+        fold = np.empty(len(first), dtype=np.int64)
+        for number, (_, chosen) in enumerate(splitter.split(first, labels[first])):
+            fold[chosen] = number
+        return [np.flatnonzero(fold[inverse] == number) for number in range(folds)]
