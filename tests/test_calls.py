@@ -158,6 +158,22 @@ def test_beams_repeat_the_source() -> None:
         assert torch.equal(both[2 * row : 2 * row + 2], alone)
 
 
+@pytest.mark.parametrize("sites", ["encoder.block.*", "decoder.block.*"])
+def test_generation_of_an_encoder_decoder(sites: str) -> None:
+    """The encoder runs once on each prompt, the decoder once a token on each beam: both hear their row."""
+    fields = {"d_model": 24, "d_kv": 6, "d_ff": 32, "num_layers": 2, "num_heads": 4, "vocab_size": 60}
+    torch.manual_seed(0)
+    model = hf.T5ForConditionalGeneration(hf.T5Config(**fields, decoder_start_token_id=0)).eval()
+    for parameter in model.parameters():
+        parameter.data.normal_(0, 0.3)
+    me, words, beams = loud(model, layers=sites), token_features(2), {**GREEDY, "num_beams": 3}
+    both = me.call("generate", **prompts(), source=words, **beams)
+    assert not torch.equal(both, model.generate(**prompts(), **beams))
+    for row in (0, 1):
+        one = {key: value[row : row + 1] for key, value in prompts().items()}
+        assert torch.equal(both[row : row + 1], me.call("generate", **one, source=words[[row]], **beams))
+
+
 def test_generation_encodes_once() -> None:
     text, runs = TINY["bert"].build(), []
     text.register_forward_hook(lambda *_: runs.append(1))
