@@ -1,4 +1,4 @@
-"""`train_run`: a run folder that is whole, comes back as it was, goes on after a kill, and is the same on two processes."""
+"""`train_run`: a run folder that is whole and comes back as it was; kills, two processes, mistakes and full disks."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from recipes_data import CLASSES, write_table
 from rich.console import Console
 
 from mi2p_inject.recipes.config import make_config
@@ -26,7 +27,6 @@ from mi2p_inject.recipes.run_report import run_markdown
 from mi2p_inject.recipes.saved import load_run
 from mi2p_inject.recipes.train import load_samples, train_run
 from mi2p_inject.recipes.trainer import last_checkpoint
-from recipes_data import CLASSES, write_table
 
 SMALL = {"vision": "tiny:vit", "text": "tiny:xlnet", "image_size": 32, "batch_size": 8, "rate": 3e-3, "rate_new": 3e-3}
 
