@@ -46,7 +46,8 @@ def evaluate_run(run: SavedRun, data: str | None, columns: dict[str, Any], part:
             )
     else:
         config = replace(config, data=data)
-        samples = load_data(data, **config.data_options(), classes=run.classes, seed=config.split_seed)
+        options = {**config.data_options(), "multi_label": run.multi_label}  # a small file need not show it
+        samples = load_data(data, **options, classes=run.classes, seed=config.split_seed)
     if part not in samples.parts:
         raise RecipeError(f"there is no part {part!r}", expected=", ".join(samples.parts), fix="--part")
     _check_modalities(config, samples)

@@ -302,17 +302,3 @@ class TestOpenClipart:
     def test_not_installed(self, tmp_path: Path, load: Load) -> None:
         with pytest.raises(RecipeError, match="apt-get install openclipart-png openclipart-svg"):
             load(f"openclipart:{tmp_path}")
-
-
-def test_openmoji(load: Load) -> None:
-    samples = load("openmoji")
-    assert sum(len(part) for part in samples.parts.values()) == 1898
-    assert len(samples.classes) == 9
-    row = samples.parts["test"][0]
-    assert row["image"].size == (96, 96)
-    assert row["text"]
-    assert "CC BY-SA 4.0" in samples.notes[0]
-    groups = [set(part["group"]) for part in samples.parts.values()]
-    assert len(set.union(*groups)) == sum(map(len, groups))
-    with pytest.raises(RecipeError, match="takes no folder"):
-        load("openmoji:/somewhere")

@@ -8,14 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from data_files import Load, load
 
 from mi2p_inject.recipes import weights
 from mi2p_inject.recipes.batches import FeatureCache, augment, picture_inputs, text_inputs
+from mi2p_inject.recipes.data import open_image, openmoji
 from mi2p_inject.recipes.data.emoji_font import EmojiFont, is_blank
 from mi2p_inject.recipes.data.openmoji import OpenMoji, group_of, load_openmoji, text_of
 from mi2p_inject.recipes.data.splits import split_rows
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.weights import efficientnet_lite0, minilm, wheel_folder
+
+__all__ = ["load"]
 
 
 @pytest.fixture(scope="module")
@@ -180,6 +184,21 @@ class TestSplit:
         groups = np.array([*range(50), *([99] * 30)])
         with pytest.raises(RecipeError, match="class 1 has 1 independent"):
             split_rows(labels, groups, 0)
+
+
+def test_as_samples(moji: OpenMoji, load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openmoji, "load_openmoji", lambda: moji)  # drawn once for all tests
+    samples = load("openmoji")
+    assert samples.classes == moji.topics
+    rows = {int(row["id"]): row for part in samples.parts.values() for row in part}
+    assert [rows[i]["label"] for i in range(1898)] == moji.labels.tolist()
+    assert rows[7]["text"] == moji.data[7]["text"]
+    assert open_image(rows[7]["image"]).tobytes() == moji.data[7]["image"].tobytes()
+    groups = [set(part["group"]) for part in samples.parts.values()]
+    assert len(set.union(*groups)) == sum(map(len, groups))
+    assert "CC BY-SA 4.0" in samples.notes[0]
+    with pytest.raises(RecipeError, match="takes no folder"):
+        load("openmoji:/somewhere")
 
 
 def test_the_feature_cache_cuts_padding() -> None:

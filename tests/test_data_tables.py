@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import resource
 import subprocess
 import sys
 import textwrap
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 from data_files import Load, draw, load, note, write
 
-from mi2p_inject.recipes.data import ImageError, open_image
+from mi2p_inject.recipes.data import ImageError, load_data, open_image
 from mi2p_inject.recipes.errors import RecipeError
 
 __all__ = ["load"]
@@ -348,17 +349,34 @@ class TestStored:
                 return int(Path("/proc/self/status").read_text().split("RssAnon:")[1].split()[0]) / 1024
             with open("a.csv", "w") as file:
                 print("text,label", file=file)
-                for i in range(10_000):
-                    print(f"{{i:010}}" * 1000, "abcd"[i % 4], sep=",", file=file)
+                for i in range(20_000):
+                    print(f"{{i:010}}" * 500, "abcd"[i % 4], sep=",", file=file)
             before = held()
             samples = load_data("a.csv", cache_dir=Path({str(tmp_path)!r}))
-            assert sum(len(row["text"]) for part in samples.parts.values() for row in part) == 10_000 * 10_000
+            assert sum(len(row["text"]) for part in samples.parts.values() for row in part) == 20_000 * 5_000
             print(held() - before)
         """
         done = subprocess.run(
             [sys.executable, "-c", textwrap.dedent(code)], cwd=tmp_path, capture_output=True, text=True, check=True
         )
-        assert float(done.stdout) < 50
+        assert float(done.stdout) < 60
+
+    def test_a_full_disk(self, tmp_path: Path, load: Load) -> None:
+        rows = [{**row, "text": row["text"] + " x" * 9000} for row in pets(tmp_path)]
+        path = save(tmp_path / "a.jsonl", rows)
+        old = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, old[1]))
+        try:
+            with pytest.raises(RecipeError, match=r"cannot store the rows[\s\S]*free some space"):
+                load(path)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, old)
+        assert sum(map(len, ids(load(path)).values())) == 40
+
+    def test_a_cache_that_is_a_file(self, tmp_path: Path) -> None:
+        path = save(tmp_path / "a.csv", pets(tmp_path))
+        with pytest.raises(RecipeError, match=r"cannot store the rows[\s\S]*HF_DATASETS_CACHE"):
+            load_data(path, cache_dir=path)
 
 
 class TestEvaluation:

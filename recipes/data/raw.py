@@ -128,15 +128,16 @@ def store(raw: RawData, *, repair_text: bool = False, cache_dir: Path | None = N
             fingerprint=_fingerprint(raw, repair_text),
             cache_dir=cache_dir and str(cache_dir),
         )
-    except datasets.exceptions.DatasetGenerationError as error:
-        if isinstance(error.__cause__, Mi2pError):
-            raise error.__cause__ from None
-        raise
-    except OSError as error:
+    except (datasets.exceptions.DatasetGenerationError, OSError) as error:
+        cause = error if isinstance(error, OSError) else error.__cause__
+        if isinstance(cause, Mi2pError):
+            raise cause from None
+        if not isinstance(cause, OSError):
+            raise
         raise RecipeError(
-            f"cannot store the rows of {raw.name}: {error}",
+            f"cannot store the rows of {raw.name}: {cause}",
             fix="free some space, or set HF_DATASETS_CACHE to a folder that can be written",
-        ) from error
+        ) from cause
 
 
 def _fingerprint(raw: RawData, repair_text: bool) -> str:
