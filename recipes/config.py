@@ -222,7 +222,7 @@ def make_config(*layers: Mapping[str, Any], preset: str = "practical") -> Config
         RecipeError: an unknown preset or setting (the closest is named), or a value of the wrong type or range.
 
     Example:
-        >>> make_config({"epochs": 3}, {"rate": "1e-4"}, preset="paper").rate
+        >>> make_config({"data": "my.csv"}, {"rate": "1e-4"}, preset="paper").rate
         0.0001
     """
     if preset not in PRESETS:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -35,6 +37,21 @@ def run(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for words in ("note:", "me-vision", "validation", "test", "accuracy", str(out)):
         assert words in result.output
     return out
+
+
+def test_the_readmes_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    section = readme.split("## Train on your own data")[1].split("\n## ")[0]
+    first, second = re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
+    table = write_table(tmp_path)
+    (tmp_path / "cat.jpg").write_bytes((table.parent / "img" / "test0.png").read_bytes())
+    monkeypatch.chdir(tmp_path)
+    for line in first.splitlines():
+        result = mi2p(*shlex.split(line)[1:])
+        assert result.exit_code == 0, (line, result.output)
+    for line in second.splitlines():  # these take hours; their options exist
+        result = mi2p(*shlex.split(line)[1:], "--seeds", "x")
+        assert "whole numbers" in result.output, (line, result.output)
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -28,8 +28,8 @@ class ScoreFusion(Fusion):
     Example:
         >>> import torch
         >>> fusion = ScoreFusion([4, 6], 3)
-        >>> fusion([torch.randn(2, 4), torch.randn(2, 6)]).softmax(-1).sum(-1)
-        tensor([1.0000, 1.0000], grad_fn=<SumBackward1>)
+        >>> fusion([torch.randn(2, 4), torch.randn(2, 6)], [torch.tensor([True, True]), torch.tensor([True, False])]).shape
+        torch.Size([2, 3])
     """
 
     def __init__(self, widths: Sequence[int], classes: int, *, multi_label: bool = False) -> None:
