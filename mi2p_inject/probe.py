@@ -97,11 +97,14 @@ def probe(
             continue
         return seen, output
     last = failures[-1]
+    how = "pass example_inputs= (source_example_inputs= for the source) as this model is called in your code"
+    if any(parameter.is_meta for parameter in model.parameters()):
+        how += "; if its code looks at values, build it with weights (random ones do)"
     raise ProbeError(
         f"the dry run of {type(model).__name__} failed: {type(last).__name__}: {last}",
         expected="a forward pass on the example inputs",
         given=_describe_inputs(inputs),
-        fix="pass example_inputs= (source_example_inputs= for the source) as this model is called in your code",
+        fix=how,
     ) from failures[0]
 
 

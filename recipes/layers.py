@@ -9,10 +9,11 @@ import typer
 from rich.console import Console
 from rich.text import Text
 from rich.tree import Tree
+from torch import nn
 
 from mi2p_inject.adapters.find import find
-from mi2p_inject.cost import DEFAULT_TOKENS, human
-from mi2p_inject.errors import UnitError
+from mi2p_inject.cost import DEFAULT_TOKENS, count, human
+from mi2p_inject.errors import ProbeError, UnitError
 from mi2p_inject.recipes.shell import reported
 from mi2p_inject.survey import Candidate, Survey, survey
 from mi2p_inject.views import ViewSpec
@@ -57,13 +58,25 @@ def layers(
         with console.status("building and looking"):
             built = build(model)
             spec = read_source(source) if source else _default_source(built)
-            found = survey(built, spec, every)
-            if not (found.patches_checked or meta) and found.parameters <= MOST_RANDOM_PARAMETERS:
-                found = survey(build(model, meta=False), spec, every)
+            found = _survey(model, built, spec, every, meta)
         if as_json:
             typer.echo(json.dumps(found.to_json(), indent=1))
         else:
             console.print(tree(found))
+
+
+def _survey(name: str, built: nn.Module, spec: ViewSpec, every: bool, meta: bool) -> Survey:
+    """The survey of a model without weights; of one with random ones, where that tells more and is affordable."""
+    enough = meta or count(built) > MOST_RANDOM_PARAMETERS
+    try:
+        found = survey(built, spec, every)
+    except ProbeError:  # its code looks at values
+        if enough:
+            raise
+    else:
+        if found.patches_checked or enough:
+            return found
+    return survey(build(name, meta=False), spec, every)
 
 
 def read_source(text: str) -> ViewSpec:
@@ -122,7 +135,7 @@ def _label(one: Candidate, name: str, whole: int) -> Text:
     return label
 
 
-def _default_source(model: object) -> ViewSpec:
-    match = find(model)  # type: ignore[arg-type]
+def _default_source(model: nn.Module) -> ViewSpec:
+    match = find(model)
     image = match is None or match.adapter.modality in ("image", "video")
     return ViewSpec.tokens(768) if image else ViewSpec.map(1024, 7, 7)

@@ -11,7 +11,7 @@ import timm
 import torch
 import transformers as hf
 from helpers import complains
-from models import BERT, PATCHES, TINY
+from models import BERT, PATCHES, SPEECH, TINY
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
@@ -211,6 +211,17 @@ def test_command_checks_the_head_unless_told_not_to(folders: Path) -> None:
     quick = run(name, "--meta").stdout
     assert "patch tokens" not in quick
     assert "not checked without weights" in quick
+
+
+def test_command_on_a_model_that_looks_at_values(tmp_path: Path) -> None:
+    fields = {**SPEECH, "vocab_size": 30, "hidden_size": 24, "flow_size": 24, "spectrogram_bins": 9}
+    fields |= {"num_hidden_layers": 2, "num_attention_heads": 2, "ffn_dim": 32, "upsample_initial_channel": 32}
+    config = hf.VitsConfig(**{k: v for k, v in fields.items() if k in vars(hf.VitsConfig())})
+    config.save_pretrained(tmp_path)
+    assert "VitsModel: 335,800 parameters" in run(str(tmp_path)).stdout
+    quick = run(str(tmp_path), "--meta")
+    assert quick.exit_code == 1
+    assert "random ones do" in quick.output
 
 
 @pytest.mark.parametrize("arguments", [("desnenet121",), ("resnet18", "--source", "words"), ("clip",)])
