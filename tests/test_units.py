@@ -14,7 +14,7 @@ from torch import Tensor
 from mi2p_inject import MI2P, SourceFeatures, ViewSpec
 from mi2p_inject.errors import UnitError
 from mi2p_inject.features import prepare
-from mi2p_inject.units import UNITS, unit_config
+from mi2p_inject.units import UNITS, blockwise, unit_config
 from mi2p_inject.units.attention import Order, ScoreOrder, ValueOrder
 from mi2p_inject.units.base import largest_divisor
 from mi2p_inject.units.mi2p import MI2PUnit
@@ -60,6 +60,8 @@ def run(unit: MI2PUnit, view: Tensor, source: Tensor, mask: Tensor | None) -> Te
         fused=st.booleans(),
         operations=st.just(0),
     ),
+    block=st.sampled_from([0, 7, 2**20]),
+    trained=st.booleans(),
     seed=st.integers(0, 2**16),
 )
 def test_equals_the_literal_form(
@@ -71,10 +73,12 @@ def test_equals_the_literal_form(
     stride: int,
     masked: bool,
     order: Order,
+    block: int,
+    trained: bool,
     seed: int,
 ) -> None:
     torch.manual_seed(seed)
-    for dtype, tolerance in ((torch.float64, 1e-10), (torch.float32, 2e-5)):
+    for dtype, tolerance in ((torch.float64, 1e-10), (torch.float32, 1e-5)):
         unit = config.build(site, source).to(dtype)
         for parameter in unit.parameters():
             parameter.data.normal_()
@@ -82,18 +86,27 @@ def test_equals_the_literal_form(
         view = example(site, batch, lengths[0], dtype, stride).requires_grad_()
         features = example(source, batch, lengths[1], dtype, stride)
         mask = torch.rand(batch, lengths[1]) < 0.6 if masked and source.kind == "tokens" else None
-        fast, slow = run(unit, view, features, mask), literal(unit, view, features, mask)
+        wanted = [view, *unit.parameters()]
+        if trained:
+            wanted.append(features.requires_grad_())
+        weight = torch.randn_like(view)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(blockwise, "BLOCK", block)
+            fast = run(unit, view, features, mask)
+            ours = gradients(fast, weight, wanted)
+        slow = literal(unit, view, features, mask)
         assert fast.shape == view.shape
         torch.testing.assert_close(fast, slow, atol=tolerance * (1 + float(slow.detach().abs().max())), rtol=tolerance)
-        if not slow.requires_grad:  # every row is padding: both are exactly zero
-            continue
-        weight = torch.randn_like(slow)
-        wanted = [view, *unit.parameters()]
-        ours = torch.autograd.grad((fast * weight).sum(), wanted, allow_unused=True, materialize_grads=True)
-        theirs = torch.autograd.grad((slow * weight).sum(), wanted, allow_unused=True, materialize_grads=True)
-        for one, other in zip(ours, theirs, strict=True):
+        for one, other in zip(ours, gradients(slow, weight, wanted), strict=True):
             scale = 1 + float(other.abs().max())
             torch.testing.assert_close(one, other, atol=10 * tolerance * scale, rtol=10 * tolerance)
+
+
+def gradients(output: Tensor, weight: Tensor, wanted: list[Tensor]) -> list[Tensor]:
+    """Of the weighted sum; zeros where the output depends on nothing, as with every row padding."""
+    if not output.requires_grad:
+        return [torch.zeros_like(one) for one in wanted]
+    return list(torch.autograd.grad((output * weight).sum(), wanted, allow_unused=True, materialize_grads=True))
 
 
 @pytest.mark.parametrize("site", [ViewSpec.map(3, 2, 3), ViewSpec.tokens(4)], ids=str)

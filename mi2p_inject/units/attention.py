@@ -23,13 +23,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mi2p_inject.units.embed import SiteEmbedder, SourceEmbedder
+from mi2p_inject.units.blockwise import BlockwiseAttention, pays
+from mi2p_inject.units.embed import MULTIPLE, SiteEmbedder, SourceEmbedder
 
 ScoreOrder = Literal["projected", "keys", "queries"]
 ValueOrder = Literal["projected", "basis"]
-
-MULTIPLE = 16
-"""A basis is filled up with zeros to a multiple of this: a product 49 wide takes several times as long as 64 wide."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +85,7 @@ def cheapest(sizes: Sizes) -> Order:
 
 def attend(
     order: Order, query: SiteEmbedder, key: SourceEmbedder, value: SourceEmbedder, bases: tuple[Tensor, Tensor, Tensor],
-    mask: Tensor | None, scale: float,
+    mask: Tensor | None, scale: float, frozen: bool,
 ) -> Tensor:  # fmt: skip
     """softmax(scale · QKᵀ)V of all heads side by side.
 
@@ -97,6 +95,7 @@ def attend(
         bases: what their `basis` gave: (B, N, ·), (B, M, ·), (B, M, ·).
         mask: (B, M) True for tokens to attend to; every row has one.
         scale: 1/√d_k.
+        frozen: the source features need no gradient.
 
     Returns:
         (B, N, heads·d_v).
@@ -110,7 +109,13 @@ def attend(
         queries, keys, values = (one.expand(-1, heads, -1, -1) for one in (queries, keys, values))
     if mask is not None:
         mask = mask[:, None, None, :]
-    read = _fused(queries, keys, values, mask) if order.fused else _plain(queries, keys, values, mask)
+    if order.fused:
+        read = _fused(queries, keys, values, mask)
+    elif pays(queries, keys):
+        given = (key.given, value.given) if frozen and order.values == "basis" and order.scores == "keys" else (0, 0)
+        read = _blockwise(queries, keys, values, mask, given)
+    else:
+        read = _plain(queries, keys, values, mask)
     read = read.reshape(batch, heads, tokens, -1)
     if order.values == "projected":
         return read.transpose(1, 2).flatten(2)
@@ -126,16 +131,17 @@ def _pair(
     if order == "projected":
         return _split(query(left) * scale, query.heads), _split(key(right), key.heads)
     bias = query.bias_by_head()
-    weight = query.by_head() if bias is None else torch.cat([query.by_head(), bias], -1)
-    joint = scale * (weight.mT @ key.by_head())  # (heads, query width + 1, key width)
+    rows = scale * key.by_head()  # (heads, d_k, key width)
+    joint = query.by_head().mT @ rows  # (heads, query width, key width)
     if order == "keys":
-        joint = _filled(joint)
-        rows = F.linear(left, joint[:, : query.width].transpose(1, 2).flatten(0, 1))
+        wide = _filled(joint)
+        packed = F.linear(left, wide.transpose(1, 2).flatten(0, 1))
         if bias is not None:
-            rows = rows + joint[:, query.width].flatten().to(rows.dtype)
-        return _split(rows, query.heads), _filled(right).unsqueeze(1)
-    joint = _filled(joint.mT)  # (heads, key width, query width + 1 filled up)
-    keys = F.linear(right, joint.transpose(1, 2).flatten(0, 1))
+            packed = packed + _filled(bias @ rows).flatten().to(packed.dtype)
+        return _split(packed, query.heads), _filled(right).unsqueeze(1)
+    if bias is not None:
+        joint = torch.cat([joint, bias @ rows], 1)
+    keys = F.linear(right, _filled(joint.mT).transpose(1, 2).flatten(0, 1))
     return _filled(left, ones=bias is not None).unsqueeze(1), _split(keys, key.heads)
 
 
@@ -144,6 +150,16 @@ def _plain(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -
     if mask is not None:
         scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
     return scores.softmax(-1).to(values.dtype) @ values
+
+
+def _blockwise(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, given: tuple[int, int]) -> Tensor:
+    batch, heads = queries.shape[:2]
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else queries.dtype
+    if mask is not None:
+        mask = mask.expand(-1, heads, -1, -1).flatten(0, 2)
+    flat = (one.to(dtype).flatten(0, 1) for one in (queries, keys, values))
+    read: Tensor = BlockwiseAttention.apply(*flat, mask, *given)  # type: ignore[no-untyped-call]
+    return read.unflatten(0, (batch, heads))
 
 
 def _fused(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
@@ -197,11 +213,12 @@ def _value_count(sizes: Sizes, order: ValueOrder) -> int:
 
 
 def _fuses(sizes: Sizes, scores: ScoreOrder, values: ValueOrder) -> bool:
-    """Whether the scores are larger than queries, keys and values in the one width that fused kernels want."""
+    """Where it fits: queries, keys and values are nearly of one width, as fused kernels want, and the scores larger."""
     s = sizes
-    width = max(
-        {"projected": s.d_k, "keys": s.key_width, "queries": s.query_width}[scores],
-        s.d_v if values == "projected" else s.value_width,
-    )
+    narrow, wide = sorted(
+        ({"projected": s.d_k, "keys": s.key_width, "queries": s.query_width}[scores],
+         s.d_v if values == "projected" else s.value_width)
+    )  # fmt: skip
     shared = scores == "keys" and values == "basis"
-    return s.heads * s.queries * s.keys > 2 * width * (s.heads * s.queries + (1 if shared else s.heads) * s.keys)
+    operands = 2 * wide * (s.heads * s.queries + (1 if shared else s.heads) * s.keys)
+    return wide <= 1.25 * narrow and s.heads * s.queries * s.keys > operands

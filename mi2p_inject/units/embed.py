@@ -21,6 +21,9 @@ from mi2p_inject.features import PreparedSource
 from mi2p_inject.views import ViewSpec
 from mi2p_inject.windows import window_means
 
+MULTIPLE = 16
+"""Bases are this wide or a multiple: a product 49 wide takes several times as long as one 64 wide."""
+
 IDENTITY_STD = 0.02
 """Of the identity part of a query, key or value before training: small and different from channel to channel."""
 
@@ -34,18 +37,20 @@ class Embedder(nn.Module):
         out: width of all heads together.
         bias: whether there is one.
         channels: of a map with an identity; 0 for tokens and for maps without.
-        identity: width of the learned embedding of a channel; 0: none.
+        identity: least width of the learned embedding of a channel; 0: none.
 
     Attributes:
         width: of the basis, identity included.
+        given: how many of its columns come from view or source and are not learned; they stand first.
         project: the linear layers of all heads: rows are heads, columns the basis.
-        identity: (channels, identity) the learned embeddings, or None.
+        identity: (channels, r) the learned embeddings, or None; r is the asked width and what fills the basis up to a
+            multiple of `MULTIPLE`.
     """
 
     def __init__(self, width: int, heads: int, out: int, bias: bool, channels: int = 0, identity: int = 0) -> None:
         super().__init__()
-        identity = identity if channels else 0
-        self.width, self.heads = width + identity, heads
+        identity = filled(width + identity) - width if channels and identity else 0
+        self.given, self.width, self.heads = width, width + identity, heads
         self.project = nn.Linear(self.width, out, bias)
         self.identity = nn.Parameter(torch.randn(channels, identity)) if identity else None
         if identity:
@@ -67,8 +72,8 @@ class Embedder(nn.Module):
         return heads
 
     def bias_by_head(self) -> Tensor | None:
-        """The biases (heads, d, 1); None without."""
-        return None if self.project.bias is None else self.project.bias.view(self.heads, -1, 1)
+        """The biases (heads, 1, d); None without."""
+        return None if self.project.bias is None else self.project.bias.view(self.heads, 1, -1)
 
 
 class SiteEmbedder(Embedder, ABC):
@@ -98,7 +103,7 @@ class MapQuery(SiteEmbedder):
     """Q = mean over space of d_k kernels on each channel (equation 1, figure 2a), plus the channel's identity."""
 
     def basis(self, view: Tensor) -> Tensor:
-        k = round((self.width - _width(self.identity)) ** 0.5)
+        k = round(self.given**0.5)
         return _beside(window_means(view, k), self.identity)
 
 
@@ -113,7 +118,7 @@ class MapKey(SourceEmbedder):
     """K = mean over space of d_k kernels on each channel (equation 2, figure 2b), plus the channel's identity."""
 
     def basis(self, source: PreparedSource) -> Tensor:
-        k = round((self.width - _width(self.identity)) ** 0.5)
+        k = round(self.given**0.5)
         return _beside(source.windows(k), self.identity)
 
 
@@ -141,12 +146,13 @@ class MapValue(SourceEmbedder):
     def weight(self) -> Tensor:
         if self.identity is None:
             return self.project.weight
-        plain, loud = self.project.weight.split([self.width - _width(self.identity), _width(self.identity)], -1)
+        plain, loud = self.project.weight.split([self.given, self.width - self.given], -1)
         return torch.cat([plain, loud * len(self.identity) ** 0.5], -1)
 
 
-def _width(identity: Tensor | None) -> int:
-    return 0 if identity is None else int(identity.shape[1])
+def filled(width: int) -> int:
+    """A width, rounded up to a multiple of `MULTIPLE`."""
+    return width + -width % MULTIPLE
 
 
 def _beside(means: Tensor, identity: Tensor | None) -> Tensor:

@@ -34,8 +34,8 @@ class MI2P(UnitConfig):
         gate: how the unit starts at zero, so that the expanded model is the backbone bit for bit. "value": its last
             linear layer (the value embedder, or the output projection) starts at zero. "scalar", "channel": a learned
             weight for the site, or for each channel, starts at zero. None: the paper's plain addition from the start.
-        identity: width of the learned embedding of each channel of a map, in query, key and value. 0: the paper's
-            literal form, which cannot tell channels apart.
+        identity: least width of the learned embedding of each channel of a map, in query, key and value (filled up to
+            where products are fast). 0: the paper's literal form, which cannot tell channels apart.
         output_projection: value width rounded up to a multiple of the heads, then a linear layer to the site's vector:
             exactly the asked number of heads.
 
@@ -55,7 +55,7 @@ class MI2P(UnitConfig):
     d_k: int = 64
     kernel_size: int = 3
     gate: GateKind | None = "value"
-    identity: int = 31  # with the 49 numbers of a 7x7 map: 80, a multiple of 16
+    identity: int = 16
     output_projection: bool = False
 
     def __post_init__(self) -> None:
@@ -130,8 +130,9 @@ class MI2PUnit(Unit):
                 given=str(tuple(view.shape)),
                 fix="inject again into the model as it is now",
             )
+        frozen = not source.tokens.requires_grad
         bases = self.query.basis(view), self.key.basis(source), self.value.basis(source)
-        residual = attend(self.order, self.query, self.key, self.value, bases, source.mask, self.d_k**-0.5)
+        residual = attend(self.order, self.query, self.key, self.value, bases, source.mask, self.d_k**-0.5, frozen)
         if self.project is not None:
             residual = self.project(residual)
         if self.site.grid is not None:

@@ -1,0 +1,124 @@
+"""`python -m benchmarks`: run the rows, write docs/performance.json, render docs/performance.md and its plot."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+
+from benchmarks.measure import Comparison, in_process
+from benchmarks.render import render
+from benchmarks.rows import ROWS, Row, peer_cost
+
+PACKAGES = ("torch", "timm", "transformers", "peft", "numpy")
+
+
+def main(
+    only: Annotated[
+        str, typer.Option(help="Names of rows, or 'peers' or 'scaling', with commas; the rest is kept.")
+    ] = "",
+    out: Annotated[Path, typer.Option(help="The JSON; page and plot are written beside it.")] = Path(
+        "docs/performance.json"
+    ),
+) -> None:
+    """Measure what injection costs, and write the page about it.
+
+    Examples:
+
+    - `python -m benchmarks` (all, about a quarter of an hour on two cores)
+
+    - `python -m benchmarks --only c,d --out runs/bench.json`
+    """
+    console = Console()
+    wanted = set(only.split(",")) if only else {*(row.name for row in ROWS), "peers", "scaling"}
+    if unknown := wanted - {*(row.name for row in ROWS), "peers", "scaling"}:
+        raise typer.BadParameter(f"no rows {', '.join(sorted(unknown))}; there are {', '.join(r.name for r in ROWS)}")
+    data = json.loads(out.read_text()) if only and out.exists() else {"rows": [], "peers": [], "scaling": []}
+    data |= {"machine": _machine(), "date": datetime.date.today().isoformat()}
+    for row in ROWS:
+        if row.name in wanted:
+            result = in_process(_measured, row.name)
+            console.print(f"{row.name:<12} {result['ratio']:.3f} ({result['spread'][0]:.3f}-{result['spread'][1]:.3f})")
+            data["rows"] = [one for one in data["rows"] if one["name"] != row.name] + [result]
+            _save(data, out)
+    if "peers" in wanted:
+        data["peers"] = []
+        for name in in_process(_peer_names):
+            seconds, megabytes = in_process(peer_cost, name)
+            data["peers"].append({"name": name, "seconds": seconds, "megabytes": megabytes})
+            console.print(f"{name}: {min(seconds):.2f} s, {megabytes:.0f} MB")
+        _save(data, out)
+    if "scaling" in wanted:
+        data["scaling"] = in_process(_scaling)
+        _save(data, out)
+    order = [row.name for row in ROWS]
+    data["rows"].sort(key=lambda one: order.index(one["name"]))
+    _save(data, out)
+    if data["scaling"]:
+        render(out)
+        console.print(f"written: {out.with_suffix('.md')}")
+
+
+def _measured(name: str) -> dict[str, Any]:
+    from benchmarks.models import quiet
+
+    quiet()
+    row: Row = next(row for row in ROWS if row.name == name)
+    found: Comparison = row.measure()
+    seconds_only = not found.base
+    return {
+        "name": row.name,
+        "ours": row.ours,
+        "base": row.base,
+        "limit": row.limit,
+        "at_least": row.at_least,
+        "unit": found.unit,
+        "ratio": sorted(found.ours)[len(found.ours) // 2] if seconds_only else found.ratio,
+        "spread": (min(found.ours), max(found.ours)) if seconds_only else found.spread,
+        "samples": {"base": found.base, "ours": found.ours},
+    }
+
+
+def _peer_names() -> list[str]:
+    from benchmarks.models import peers
+
+    return list(peers())
+
+
+def _scaling() -> list[dict[str, Any]]:
+    from benchmarks.scaling import curves
+
+    return [{"name": one.name, "sizes": one.sizes, "seconds": one.seconds, "slope": one.slope} for one in curves()]
+
+
+def _machine() -> dict[str, Any]:
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "device": gpu or f"{_processor()}, {os.cpu_count()} cores",
+        "threads": torch.get_num_threads(),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+    }
+
+
+def _processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _save(data: dict[str, Any], out: Path) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_suffix(".part")
+    partial.write_text(json.dumps(data) + "\n")
+    os.replace(partial, out)
+
+
+if __name__ == "__main__":
+    typer.run(main)

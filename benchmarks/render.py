@@ -1,0 +1,106 @@
+"""docs/performance.md and its plot, from the JSON that the benchmarks wrote; nothing in them is typed by hand."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+
+def render(results: Path) -> None:
+    """Write performance.md and performance.png beside a performance.json."""
+    data = json.loads(results.read_text())
+    _plot(data["scaling"], results.with_suffix(".png"))
+    results.with_suffix(".md").write_text(page(data, results.with_suffix(".png").name))
+
+
+def page(data: dict[str, Any], plot: str) -> str:
+    """The Markdown page of one run."""
+    machine = data["machine"]
+    lines = [
+        "# Performance",
+        "",
+        "Written by `make bench`; every sample is in [performance.json](performance.json). Time is forward and backward, as",
+        "ratios of steps run in turn in one process: the median of the pairs, and in brackets their quartiles. Memory is the",
+        "peak of a training step in a process of its own, beyond what the libraries take. Weights are random, sizes are real.",
+        "",
+        f"{machine['device']}, {machine['threads']} threads; "
+        + ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+        + f"; {data['date']}.",
+        "",
+        "## Limits",
+        "",
+        "| | measured | compared with | result | limit | |",
+        "|---|---|---|---|---|---|",
+        *(_row(row) for row in data["rows"]),
+        "",
+        "`d`, `c` and `e` leave the source encoder out: its features are given, as they are with the source cache.",
+        "",
+        "## Whole models side by side",
+        "",
+        "One training step (AdamW) of 8 samples, 224 px and 64 tokens each.",
+        "",
+        "| model | step | peak memory |",
+        "|---|---|---|",
+        *(
+            f"| {peer['name']} | {1000 * statistics.median(peer['seconds']):.0f} ms | {peer['megabytes']:.0f} MB |"
+            for peer in data["peers"]
+        ),
+        "",
+        "## Growth",
+        "",
+        "Forward and backward of the units alone. The slope is that of the logarithms over the larger sizes: 1 is linear.",
+        "",
+        "| against | from | to | slope |",
+        "|---|---|---|---|",
+        *(
+            f"| {one['name']} | {one['sizes'][0]} | {one['sizes'][-1]} | {one['slope']:.2f} |"
+            for one in data["scaling"]
+        ),
+        "",
+        f"![Cost of units against sizes]({plot})",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _row(row: dict[str, Any]) -> str:
+    base = row["base"] or "–"
+    if not row["base"]:
+        middle = statistics.median(row["samples"]["ours"])
+        result, limit, value = f"{middle:.2g} s", f"≤ {row['limit']} s", middle
+    else:
+        low, high = row["spread"]
+        value = 1 / row["ratio"] if row["at_least"] else row["ratio"]
+        low, high = (1 / high, 1 / low) if row["at_least"] else (low, high)
+        digits = 0 if row["at_least"] else 3
+        result = f"{value:.{digits}f}× ({low:.{digits}f}–{high:.{digits}f})" + (" less" if row["at_least"] else "")
+        limit = "–" if row["limit"] is None else f"{'≥' if row['at_least'] else '≤'} {row['limit']}×"
+    if row["limit"] is None:
+        verdict = ""
+    else:
+        verdict = "met" if (value >= row["limit"] if row["at_least"] else value <= row["limit"]) else "**missed**"
+    return f"| {row['name']} | {row['ours']} | {base} | {result} | {limit} | {verdict} |"
+
+
+def _plot(curves: list[dict[str, Any]], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, panels = plt.subplots(1, len(curves), figsize=(4 * len(curves), 3.4), sharey=True)
+    for panel, curve in zip(panels, curves, strict=True):
+        milliseconds = [1000 * statistics.median(samples) for samples in curve["seconds"]]
+        panel.loglog(curve["sizes"], milliseconds, "o-", label=f"measured, slope {curve['slope']:.2f}")
+        linear = [milliseconds[-1] * size / curve["sizes"][-1] for size in curve["sizes"]]
+        panel.loglog(curve["sizes"], linear, ":", color="grey", label="linear")
+        panel.set_xticks(curve["sizes"], [str(size) for size in curve["sizes"]])
+        panel.minorticks_off()
+        panel.set_xlabel(curve["name"], fontsize=8)
+        panel.legend(fontsize=8)
+    panels[0].set_ylabel("ms, forward + backward, batch 8")
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
