@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
 from mi2p_inject.adapters.find import find
 from mi2p_inject.adapters.row import Modality
 from mi2p_inject.expanded import ExpandedModel
+from mi2p_inject.features import SourceFeatures
 from mi2p_inject.fusion import FUSIONS
 from mi2p_inject.injection import inject
 from mi2p_inject.recipes.config import Config
@@ -19,6 +21,7 @@ from mi2p_inject.sites import default_paths
 
 __all__ = ["Branch", "Classifier", "build_classifier"]
 
+_RAW = {"image": "pixel_values", "text": "input_ids"}
 _OTHER: dict[str, Modality] = {"image": "text", "text": "image"}
 
 
@@ -46,9 +49,19 @@ class Branch(nn.Module):
         present = batch[f"{self.encoder.modality}_present"]
         if self.source is not None:
             heard = batch[f"{self.source.modality}_present"]
-            kwargs = {**kwargs, "source": self.source.inputs(batch), "source_mask": heard}
             present = present | heard
+            if (source := self._source(batch)) is not None:
+                kwargs = {**kwargs, "source": source, "source_mask": heard}
         return self.encoder.vector(self.network(*args, **kwargs), batch), present
+
+    def _source(self, batch: Mapping[str, Tensor]) -> Any:
+        """What the frozen encoder gave or is given; None where its features are cached and no sample has any."""
+        if self.source is None:
+            return None
+        modality = self.source.modality
+        if f"{modality}_source" in batch:
+            return SourceFeatures(batch[f"{modality}_source"], batch.get(f"{modality}_source_mask"))
+        return self.source.inputs(batch) if _RAW[modality] in batch else None
 
 
 class Classifier(nn.Module):
@@ -77,6 +90,9 @@ class Classifier(nn.Module):
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         text_present: Tensor | None = None,
+        image_source: Tensor | None = None,
+        text_source: Tensor | None = None,
+        text_source_mask: Tensor | None = None,
         labels: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """``logits`` (B, K), and ``loss`` where there are labels; arguments as `inputs.Collator` makes them."""
@@ -86,6 +102,9 @@ class Classifier(nn.Module):
             "input_ids": input_ids,
             "attention_mask": attention_mask,
             "text_present": text_present,
+            "image_source": image_source,
+            "text_source": text_source,
+            "text_source_mask": text_source_mask,
         }
         batch = {name: value for name, value in given.items() if value is not None}
         read = [branch(batch) for branch in self.branches.values()]

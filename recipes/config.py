@@ -63,6 +63,8 @@ class Config:
         unit, gate: of the expanded models, see `mi2p_inject.inject`; gate ``none`` is the paper's plain addition.
         vision_layers, text_layers: sites, as names, globs or indices into the default ones; None: the default ones.
         train_backbone: train it with the units; else only units and classifier train.
+        source_cache: folder where the frozen encoders' features are kept, shared by runs: each sample is encoded once,
+            without augmentation. None: in every step anew.
         image_size: side in pixels; None: the encoder's own.
         max_length: most tokens of a text.
         augment: random crops and mirrored pictures in training.
@@ -118,6 +120,7 @@ class Config:
     vision_layers: tuple[Layer, ...] | None = None
     text_layers: tuple[Layer, ...] | None = None
     train_backbone: bool = True
+    source_cache: str | None = None
     image_size: int | None = None
     max_length: int = 128
     augment: bool = True

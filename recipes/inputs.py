@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from mi2p_inject.recipes.data.images import open_image
 from mi2p_inject.recipes.preprocess import ImageSpec, TextSpec
+from mi2p_inject.source_cache import SourceCache
 
 if TYPE_CHECKING:
     import datasets
@@ -39,9 +40,14 @@ class Pictures(Dataset[Item]):
         return len(self.rows)
 
     def __getitem__(self, index: int) -> Item:
-        """``pixels`` (3, H, W) or None, ``text`` or None, ``label`` or None."""
+        """``id``, ``pixels`` (3, H, W) or None, ``text`` or None, ``label`` or None."""
         row = self.rows[index]
-        return {"pixels": self._pixels(row["image"], index), "text": row["text"], "label": row.get("label")}
+        return {
+            "id": row.get("id"),
+            "pixels": self._pixels(row["image"], index) if self.spec else None,
+            "text": row["text"],
+            "label": row.get("label"),
+        }
 
     def _pixels(self, image: Any, index: int) -> Tensor | None:
         if self.spec is None or self._transform is None:
@@ -66,17 +72,22 @@ class Collator:
         text: makes token ids; None: no ``input_ids``.
         classes: number of classes.
         multi_label: labels become rows of zeros and ones.
+        cached: modality -> its features as a source, by sample id; a sample that is not there lacks the modality.
     """
 
     image: ImageSpec | None
     text: TextSpec | None
     classes: int
     multi_label: bool
+    cached: Mapping[str, SourceCache] = field(default_factory=dict)
 
     def __call__(self, items: Sequence[Item]) -> dict[str, Tensor]:
         """``pixel_values`` (B, 3, H, W), ``input_ids`` and ``attention_mask`` (B, L), ``image_present`` and
-        ``text_present`` (B,) bool, ``labels`` (B,) or (B, K) where there are any."""
+        ``text_present`` (B,) bool, ``labels`` (B,) or (B, K) where there are any. Of cached sources, where a sample of
+        the batch has one: ``image_source`` (B, C, H, W), ``text_source`` (B, L, D), ``text_source_mask`` (B, L)."""
         batch: dict[str, Tensor] = {}
+        for modality, cache in self.cached.items():
+            batch.update(_cached(modality, cache, [item["id"] for item in items]))
         if self.image is not None:
             blank = self.image.blank()
             pixels = [item["pixels"] for item in items]
@@ -98,3 +109,19 @@ class Collator:
         for row, numbers in zip(rows, labels, strict=True):
             row[list(numbers)] = 1
         return rows
+
+
+def _cached(modality: str, cache: SourceCache, samples: list[str]) -> dict[str, Tensor]:
+    """The features of those samples that have any, zeros for the others."""
+    present = torch.tensor([sample in cache for sample in samples])
+    batch = {f"{modality}_present": present}
+    if not present.any():
+        return batch
+    found = cache[[sample for sample in samples if sample in cache]]
+    features = {f"{modality}_source": found.data}
+    if found.mask is not None:
+        features[f"{modality}_source_mask"] = found.mask
+    for name, values in features.items():
+        batch[name] = values.new_zeros(len(samples), *values.shape[1:])
+        batch[name][present] = values
+    return batch

@@ -28,6 +28,7 @@ from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.inputs import Collator
 from mi2p_inject.recipes.preprocess import ImageSpec, TextSpec
 from mi2p_inject.recipes.runs import FINISHED, read_identity
+from mi2p_inject.source_cache import SourceCache
 
 __all__ = ["FORMAT", "SavedRun", "collator_of", "load_run", "save_classifier"]
 
@@ -130,12 +131,20 @@ def save_classifier(classifier: Classifier, encoders: Mapping[str, Encoder], fol
         save_encoder(encoder, folder / "encoders" / modality)
 
 
-def collator_of(config: Config, encoders: Mapping[str, Encoder], classes: int, multi_label: bool) -> Collator:
-    """The collator that makes what these encoders read."""
-    specs = [encoders[modality].spec for modality in config.modalities]
+def collator_of(
+    config: Config,
+    encoders: Mapping[str, Encoder],
+    classes: int,
+    multi_label: bool,
+    cached: Mapping[str, SourceCache] | None = None,
+) -> Collator:
+    """The collator that makes what these encoders read; cached sources are not read again."""
+    cached = cached or {}
+    read = [modality for modality in config.modalities if modality in config.backbones or modality not in cached]
+    specs = [encoders[modality].spec for modality in read]
     image = next((spec for spec in specs if isinstance(spec, ImageSpec)), None)
     text = next((spec for spec in specs if isinstance(spec, TextSpec)), None)
-    return Collator(image, text, classes, multi_label)
+    return Collator(image, text, classes, multi_label, cached)
 
 
 def _sources(classifier: Classifier) -> nn.Module:

@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from mi2p_inject.errors import CheckpointError
+from mi2p_inject.recipes.caching import cache_sources
 from mi2p_inject.recipes.classifier import Classifier, build_classifier
 from mi2p_inject.recipes.config import Config
 from mi2p_inject.recipes.data import Samples, class_weights, load_data
@@ -96,9 +97,12 @@ def train_run(
     targets = samples.targets("train")
     weights = torch.from_numpy(class_weights(targets, len(samples.classes))).float() if config.class_weights else None
     classifier = build_classifier(config, encoders, len(samples.classes), samples.multi_label, weights)
-    collator = collator_of(config, encoders, len(samples.classes), samples.multi_label)
     console.print(_described(config, encoders, classifier, samples), highlight=False)
 
+    cached = {}
+    if config.source_cache is not None:
+        cached = cache_sources(classifier.to(processes.device), config, samples, console)
+    collator = collator_of(config, encoders, len(samples.classes), samples.multi_label, cached)
     parts = {
         name: Pictures(rows, collator.image, augment=config.augment and name == "train", seed=config.seed)
         for name, rows in samples.parts.items()

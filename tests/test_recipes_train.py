@@ -183,6 +183,21 @@ def test_two_processes_and_accumulation_are_one_large_batch(table: Path, tmp_pat
     assert np.allclose(*logits, atol=1e-3)
 
 
+@pytest.mark.parametrize("model", ["me-vision", "me-text", "me-fusion"])
+def test_cached_sources_change_nothing(model: str, table: Path, tmp_path: Path) -> None:
+    (table.parent / "img" / "train3.png").rename(table.parent / "img" / "kept")
+    try:
+        (table.parent / "img" / "train3.png").write_bytes(b"no picture")
+        still = {"model": model, "augment": False, "epochs": 1, "keep_weights": False}
+        train(table, tmp_path / "each", **still)
+        for name in ("filled", "read"):
+            train(table, tmp_path / name, source_cache=str(tmp_path / "cache"), **still)
+            assert losses(tmp_path / name) == pytest.approx(losses(tmp_path / "each"), abs=1e-5)
+    finally:
+        (table.parent / "img" / "kept").replace(table.parent / "img" / "train3.png")
+    assert list((tmp_path / "cache").rglob("*.safetensors"))
+
+
 def test_several_labels(tmp_path: Path) -> None:
     table = write_table(tmp_path, several=True)
     numbers = train(table, tmp_path / "run", model="me-text", class_weights=True, loss="focal", epochs=1)

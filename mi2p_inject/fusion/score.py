@@ -27,8 +27,8 @@ class ScoreFusion(Fusion):
 
     Example:
         >>> import torch
-        >>> fusion = ScoreFusion([4, 6], 3)
-        >>> fusion([torch.randn(2, 4), torch.randn(2, 6)], [torch.tensor([True, True]), torch.tensor([True, False])]).shape
+        >>> present = [torch.tensor([True, True]), torch.tensor([True, False])]
+        >>> ScoreFusion([4, 6], 3)([torch.randn(2, 4), torch.randn(2, 6)], present).shape
         torch.Size([2, 3])
     """
 
