@@ -51,7 +51,8 @@ def _totals(model: ExpandedModel, flops: int) -> list[str]:
         f"train={model.blueprint.train!r}: {trains:,} trainable",
     ]
     if model.blueprint.left_out:
-        lines.append(f"left out, as the model ignores their patch tokens: {', '.join(model.blueprint.left_out)}")
+        left_out = ", ".join(model.blueprint.left_out)
+        lines.append(f"left out, as they are not heard, do not run once or cannot be read: {left_out}")
     whole = backbone_flops(model.backbone, model.example)
     cost = f"cost of a forward of one sample, {_tokens(model)} source tokens: units {human(flops)}"
     if whole:
