@@ -274,7 +274,7 @@ def test_the_smallest_of_each_kind() -> None:
         "vit_c": ("vit", "Deit", 9),
         "deit": ("vit", "ViT", 5),
     }
-    assert smallest(sizes) == ["deit", "vit_b", "vit_c"]
+    assert smallest(sizes) == ["vit_b", "vit_c", "deit"]
 
 
 def test_dual_models_are_no_picks() -> None:

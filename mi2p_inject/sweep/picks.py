@@ -66,6 +66,8 @@ def timm_pick(name: str) -> Pick:
 def smallest(sizes: dict[str, tuple[str, str, int]]) -> list[str]:
     """Of each module file, class and family of names (`regnet`, `gernet`) the smallest architecture.
 
+    Those that are the smallest of their class, whatever their name, come first: an unfinished sweep has seen them all.
+
     Args:
         sizes: by name: module file, class, parameters.
 
@@ -74,12 +76,15 @@ def smallest(sizes: dict[str, tuple[str, str, int]]) -> list[str]:
         >>> smallest({"vgg11": ("vgg", "VGG", 13), "vgg13": ("vgg", "VGG", 14), "repvgg_a0": ("byobnet", "ByobNet", 9)})
         ['repvgg_a0', 'vgg11']
     """
-    best: dict[tuple[str, str, str], str] = {}
+    by_class: dict[tuple[str, str], str] = {}
+    by_name: dict[tuple[str, str, str], str] = {}
     for name in sorted(sizes, key=lambda name: (sizes[name][2], name)):
         file, cls, _ = sizes[name]
         letters = re.match("[a-z]*", name)
-        best.setdefault((file, cls, letters.group() if letters else ""), name)
-    return sorted(best.values())
+        by_class.setdefault((file, cls), name)
+        by_name.setdefault((file, cls, letters.group() if letters else ""), name)
+    first = sorted(by_class.values())
+    return first + sorted(set(by_name.values()) - set(first))
 
 
 def timm_sizes(cache: Path) -> dict[str, tuple[str, str, int]]:
