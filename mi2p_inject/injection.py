@@ -119,7 +119,7 @@ def inject(
             else f"no adapter row knows {type(model).__name__}, so it has no default sites",
             expected=" or ".join(match.site_patterns(model)) or "a list of layers" if match else "layers=[...]",
             given="layers=None",
-            fix="name the modules to inject at; me.summary() shows what was built",
+            fix="name the modules to inject at: layers=[...]; `mi2p layers MODEL --all` lists them",
         )
     paths = defaults if layers is None else select(model, layers, defaults, lambda some: _shapes(model, some, inputs))
     check_injectable(model, source_encoder, paths)
