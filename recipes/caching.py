@@ -39,7 +39,7 @@ def cache_sources(classifier: Classifier, config: Config, samples: Samples, cons
     Raises:
         SourceError: the folder cannot be written, or has too little room.
     """
-    cached = {}
+    cached: dict[str, SourceCache] = {}
     for modality, source in classifier.sources().items():
         network = classifier.get_submodule(f"branches.{modality}.network")
         if isinstance(network, ExpandedModel):

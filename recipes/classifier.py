@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from typing import Any
 
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from mi2p_inject.adapters.find import find
 from mi2p_inject.adapters.row import Modality
 from mi2p_inject.expanded import ExpandedModel
 from mi2p_inject.features import SourceFeatures
-from mi2p_inject.fusion import FUSIONS
+from mi2p_inject.fusion import FUSIONS, Fusion
 from mi2p_inject.injection import inject
 from mi2p_inject.recipes.config import Config
 from mi2p_inject.recipes.encoders import Encoder
@@ -69,18 +70,16 @@ class Classifier(nn.Module):
 
     Args:
         branches: modality -> branch.
-        config: says which fusion and how much dropout.
-        classes: K.
+        fusion: of their vectors.
         loss: of logits and labels.
+        dropout: of the vectors.
     """
 
-    def __init__(self, branches: Mapping[str, Branch], config: Config, classes: int, loss: ClassLoss) -> None:
+    def __init__(self, branches: Mapping[str, Branch], fusion: Fusion, loss: ClassLoss, dropout: float) -> None:
         super().__init__()
         self.branches = nn.ModuleDict(branches)
-        self.dropout = nn.Dropout(config.dropout)
-        widths = [branch.encoder.width for branch in branches.values()]
-        name = config.fusion if len(widths) > 1 else "score"
-        self.fusion = FUSIONS[name](widths, classes, multi_label=loss.multi_label)
+        self.dropout = nn.Dropout(dropout)
+        self.fusion = fusion
         self.loss = loss
 
     def forward(
@@ -147,16 +146,23 @@ def build_classifier(
         multi_label: a sample has any number of labels.
         weights: (K,) of the classes in the loss; None: all alike.
     """
+    name = config.fusion if len(config.backbones) > 1 else "score"
+    widths = [encoders[modality].width for modality in config.backbones]
+    fusion = FUSIONS[name](widths, classes, multi_label=multi_label)  # first: the same values with and without units
     copies = {modality: encoders[modality].frozen_copy() for modality in encoders} if config.expanded else {}
     branches = {
         modality: Branch(encoders[modality], copies.get(_OTHER[modality]), config) for modality in config.backbones
     }
+    for modality, patterns in (("image", config.vision_freeze), ("text", config.text_freeze)):
+        if patterns and modality in branches:
+            _freeze(encoders[modality], patterns)
     if not config.train_backbone:
         for branch in branches.values():
             if branch.source is None:
                 branch.network.requires_grad_(False)
     gamma = config.focal_gamma if config.loss == "focal" else 0.0
-    return Classifier(branches, config, classes, ClassLoss(multi_label=multi_label, gamma=gamma, weights=weights))
+    loss = ClassLoss(multi_label=multi_label, gamma=gamma, weights=weights)
+    return Classifier(branches, fusion, loss, config.dropout)
 
 
 def _expand(encoder: Encoder, source: Encoder, config: Config) -> nn.Module:
@@ -171,6 +177,18 @@ def _expand(encoder: Encoder, source: Encoder, config: Config) -> nn.Module:
         example_inputs=encoder.inputs(encoder.example()),
         source_example_inputs=source.inputs(source.example()),
     )
+
+
+def _freeze(encoder: Encoder, patterns: tuple[str | int, ...]) -> None:
+    for pattern in patterns:
+        named = [p for name, p in encoder.model.named_parameters() if fnmatchcase(name, str(pattern))]
+        if not named:
+            raise RecipeError(
+                f"{encoder.name} has no parameter {pattern!r} to freeze",
+                expected="globs such as " + ", ".join(name for name, _ in list(encoder.model.named_parameters())[:3]),
+            )
+        for parameter in named:
+            parameter.requires_grad_(False)
 
 
 def _sites(model: nn.Module, layers: tuple[str | int, ...] | None) -> list[str | int] | None:

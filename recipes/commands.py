@@ -69,7 +69,7 @@ def demo(
 
     def kept() -> str:
         rows = folder.finished_rows() if folder else []
-        trained = sum(row.view is not None for row in ROWS)
+        trained = sum(bool(row.settings) for row in ROWS)
         named = f" ({', '.join(rows)})" if rows else ""
         done = f"{len(rows)} of {trained} trained rows kept in {out}{named}"
         return f"Interrupted: {done}; the same command goes on from there."

@@ -12,35 +12,10 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from mi2p_inject.recipes.errors import RecipeError
 
-__all__ = ["PRESETS", "Config", "TrainConfig", "View", "make_config", "parse_assignments", "read_yaml"]
-
-View = Literal["picture", "text"]
+__all__ = ["PRESETS", "Config", "make_config", "parse_assignments", "read_yaml"]
 
 Model = Literal["vision", "text", "late-fusion", "me-vision", "me-text", "me-fusion"]
 Layer = str | int
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """How a row of the demo is trained.
-
-    Attributes:
-        epochs: passes over the training part.
-        batch_size: samples a step.
-        rate_pretrained: learning rate of pre-trained parameters.
-        rate_new: learning rate of units and classifier.
-        weight_decay: AdamW's, on matrices and kernels only.
-        warm_up: part of the steps with a rising rate; a cosine to zero follows.
-        seed: of initial values, shuffling, dropout and augmentation.
-    """
-
-    epochs: int
-    batch_size: int = 32
-    rate_pretrained: float = 1e-3
-    rate_new: float = 1e-3
-    weight_decay: float = 0.01
-    warm_up: float = 0.1
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -63,6 +38,7 @@ class Config:
         unit, gate: of the expanded models, see `mi2p_inject.inject`; gate ``none`` is the paper's plain addition.
         vision_layers, text_layers: sites, as names, globs or indices into the default ones; None: the default ones.
         train_backbone: train it with the units; else only units and classifier train.
+        vision_freeze, text_freeze: parameters of a trained backbone that stay as they are, as globs of their names.
         source_cache: folder where the frozen encoders' features are kept, shared by runs: each sample is encoded once,
             without augmentation. None: in every step anew.
         image_size: side in pixels; None: the encoder's own.
@@ -120,6 +96,8 @@ class Config:
     vision_layers: tuple[Layer, ...] | None = None
     text_layers: tuple[Layer, ...] | None = None
     train_backbone: bool = True
+    vision_freeze: tuple[Layer, ...] | None = None
+    text_freeze: tuple[Layer, ...] | None = None
     source_cache: str | None = None
     image_size: int | None = None
     max_length: int = 128

@@ -356,7 +356,7 @@ def _demo(identifier: str, modality: Modality, pretrained: bool, image_size: int
         network: Any = weights.efficientnet_lite0()
         network.reset_classifier(0)
         size = (image_size or 224,) * 2
-        spec = ImageSpec(size, (weights.MEAN / 255,) * 3, (weights.STD / 255,) * 3, "bicubic", 0.875)
+        spec = ImageSpec(size, (weights.MEAN / 255,) * 3, (weights.STD / 255,) * 3, "bicubic")
         origin = {"library": "timm", "name": "tf_efficientnet_lite0", "kwargs": {}}
         encoder = Encoder(network, modality, spec, origin)
     return encoder

@@ -94,9 +94,9 @@ def _examples(figure: Any, cell: Any, report: Report) -> None:
         axes.set_axis_off()
         if slot >= len(chosen):
             continue
-        row = report.moji.data[int(report.split.test[chosen[slot]])]
+        row = report.samples.parts["test"][int(chosen[slot])]
         axes.imshow(row["image"])
-        wrong, right = (report.moji.topics[int(labels[chosen[slot]])] for labels in (alone, report.true))
+        wrong, right = (report.samples.classes[int(labels[chosen[slot]])] for labels in (alone, report.true))
         name = textwrap.shorten(row["text"], 22, placeholder="…")
         axes.text(0.5, -0.04, f"“{name}”", transform=axes.transAxes, ha="center", va="top", fontsize=8, color=_INK)
         axes.text(0.5, -0.19, wrong, transform=axes.transAxes, ha="center", va="top", fontsize=7, color="#b03030")

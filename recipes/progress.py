@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mi2p_inject.recipes.training import OnStep
+__all__ = ["OnStep", "row_progress"]
 
-__all__ = ["row_progress"]
+OnStep = Callable[[int, int], None]
+"""(steps done, steps in all)"""
 
 
 @contextmanager

@@ -12,15 +12,17 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from mi2p_inject.recipes.data.openmoji import ATTRIBUTION, LICENCE, OpenMoji
-from mi2p_inject.recipes.data.splits import Split
+from mi2p_inject.recipes.data import Samples
+from mi2p_inject.recipes.data.openmoji import ATTRIBUTION, LICENCE
 from mi2p_inject.recipes.figure import draw_figure
 from mi2p_inject.recipes.metrics import METRICS, Interval, bootstrap_difference, bootstrap_metrics
 from mi2p_inject.recipes.rows import PAIRS, ROWS
 from mi2p_inject.recipes.runs import FINISHED, RunFolder
 
-__all__ = ["Report", "write_report"]
+__all__ = ["PARTS", "Report", "write_report"]
 
+#: not trained on
+PARTS = ("validation", "test")
 _TITLES = {"accuracy": "accuracy", "macro_f1": "macro-F1", "weighted_f1": "weighted-F1"}
 _TITLE_OF_ROW = {row.name: row.title for row in ROWS}
 
@@ -30,7 +32,7 @@ class Report:
     """Everything measured.
 
     Attributes:
-        moji, split: the data.
+        samples: the data.
         seed, smoke: the run's options.
         predictions: row -> part -> (n,) predicted class.
         trained: row -> what its training noted (seconds, parameters, schedule).
@@ -38,8 +40,7 @@ class Report:
         seconds: this run took; a run that went on with an earlier one counts its own part only.
     """
 
-    moji: OpenMoji
-    split: Split
+    samples: Samples
     seed: int
     smoke: bool
     predictions: dict[str, dict[str, NDArray[np.int64]]]
@@ -50,22 +51,22 @@ class Report:
     @property
     def true(self) -> NDArray[np.int64]:
         """(n,) the test part's labels."""
-        return self.moji.labels[self.split.test]
+        return self.samples.targets("test")
 
     @property
     def groups(self) -> NDArray[np.int64]:
         """(n,) the test part's groups."""
-        return self.moji.group_ids[self.split.test]
+        return np.unique(np.asarray(self.samples.parts["test"]["group"][:], dtype=str), return_inverse=True)[1]
 
     def tested(self, row: str) -> dict[str, Interval]:
         """A row's test metrics."""
         predicted = self.predictions[row]["test"]
-        return bootstrap_metrics(self.true, predicted, self.groups, len(self.moji.topics), seed=self.seed)
+        return bootstrap_metrics(self.true, predicted, self.groups, len(self.samples.classes), seed=self.seed)
 
     def gained(self, row: str) -> dict[str, Interval]:
         """An expanded row's test metrics minus those of its unimodal row, paired."""
         first, second = (self.predictions[name]["test"] for name in (row, PAIRS[row]))
-        return bootstrap_difference(self.true, first, second, self.groups, len(self.moji.topics), seed=self.seed)
+        return bootstrap_difference(self.true, first, second, self.groups, len(self.samples.classes), seed=self.seed)
 
 
 def write_report(report: Report, folder: RunFolder, console: Console) -> None:
@@ -80,13 +81,12 @@ def write_report(report: Report, folder: RunFolder, console: Console) -> None:
 
 
 def _notes(report: Report) -> list[str]:
-    counts = " / ".join(str(len(rows)) for rows in report.split.parts().values())
-    dropped = ", ".join(f"{count} {reason}" for reason, count in report.moji.dropped.items()) or "none"
+    counts = " / ".join(str(len(rows)) for rows in report.samples.parts.values())
     notes = [
-        f"{counts} train / validation / test, {len(report.moji.topics)} topics, seed {report.seed}; "
-        f"left out: {dropped}, all skin-tone variants.",
-        f"Variants of one picture (gender, hair, direction, families, clock times, identical flags) stay in one part: "
-        f"{report.moji.groups} groups. [low, high]: 95 % bootstrap over groups.",
+        f"{counts} train / validation / test, {len(report.samples.classes)} topics, seed {report.seed}; left out: bare "
+        "skin tones and all skin-tone variants.",
+        "Variants of one picture (gender, hair, direction, families, clock times, identical flags) stay in one part: "
+        f"{_groups(report)} groups. [low, high]: 95 % bootstrap over groups.",
         ATTRIBUTION,
     ]
     return ["SMOKE RUN: a few samples, one epoch; the numbers mean nothing.", *notes] if report.smoke else notes
@@ -130,7 +130,7 @@ def _table(
 def _numbers(
     report: Report, tested: dict[str, dict[str, Interval]], gained: dict[str, dict[str, Interval]]
 ) -> dict[str, Any]:
-    labels = report.moji.labels[report.split.validation]
+    labels = report.samples.targets("validation")
     rows: dict[str, Any] = {}
     for name, metrics in tested.items():
         right = report.predictions[name]["validation"] == labels
@@ -138,11 +138,7 @@ def _numbers(
             "title": _TITLE_OF_ROW[name],
             "test": {metric: asdict(interval) for metric, interval in metrics.items()},
             "validation_accuracy": float(right.mean()),
-            **{
-                key: value
-                for key, value in report.trained.get(name, {}).items()
-                if key not in ("row", "validation_accuracy")
-            },
+            **report.trained.get(name, {}),
         }
     return {
         "recipe": "openmoji",
@@ -152,11 +148,10 @@ def _numbers(
         "attribution": ATTRIBUTION,
         "versions": report.versions,
         "data": {
-            "topics": list(report.moji.topics),
-            "samples": len(report.moji.data),
-            "groups": report.moji.groups,
-            "dropped": report.moji.dropped,
-            "split": {name: len(part) for name, part in report.split.parts().items()},
+            "topics": list(report.samples.classes),
+            "samples": sum(len(rows) for rows in report.samples.parts.values()),
+            "groups": _groups(report),
+            "split": {name: len(rows) for name, rows in report.samples.parts.items()},
         },
         "rows": rows,
         "gains": {
@@ -165,6 +160,10 @@ def _numbers(
         },
         "seconds": round(report.seconds, 1),
     }
+
+
+def _groups(report: Report) -> int:
+    return len({group for rows in report.samples.parts.values() for group in rows["group"][:]})
 
 
 def _percent(interval: Interval) -> str:

@@ -3,7 +3,7 @@
 ::
 
     run.json            what the run is (recipe, format, seed, settings): written first
-    rows/<row>/         a demo's or table's finished row; appears at once and complete
+    rows/<row>/         a run folder for each row of a demo (and each seed of a table)
     model/              a trained model: see `mi2p_inject.recipes.saved`; appears at once and complete
     checkpoints/        to resume from; gone when the run is finished
     table.md figure.png the report
@@ -27,7 +27,7 @@ FINISHED = "metrics.json"
 IDENTITY = "run.json"
 _ROWS = "rows"
 _FILES = (FINISHED, "table.md", "figure.png", "history.json", "predictions.safetensors")
-_FOLDERS = (_ROWS, "model", "checkpoints", "tensorboard")
+_FOLDERS = (_ROWS, "model", "checkpoints", "tensorboard", "source-cache")
 _TEMPORARY = ".unfinished-"
 
 
@@ -60,19 +60,12 @@ class RunFolder:
             raise RecipeError(f"cannot write to {path}: {error.strerror}", fix="choose another --out") from error
 
     def finished_rows(self) -> list[str]:
-        """Names of the rows that are complete."""
-        rows = self.path / _ROWS
-        return (
-            sorted(row.name for row in rows.iterdir() if not row.name.startswith(_TEMPORARY)) if rows.is_dir() else []
-        )
+        """Names of the rows that are complete: each is the run folder of its own."""
+        return sorted(mark.parent.name for mark in (self.path / _ROWS).glob(f"*/{FINISHED}"))
 
     def row(self, name: str) -> Path:
         """The folder of a row, finished or not."""
         return self.path / _ROWS / name
-
-    def save_row(self, name: str, fill: Callable[[Path], None]) -> None:
-        """`save_folder` of ``rows/<name>``."""
-        self.save_folder(f"{_ROWS}/{name}", fill)
 
     def save_folder(self, name: str, fill: Callable[[Path], None]) -> None:
         """Let ``fill`` write into a temporary folder, which becomes ``name`` in one step; an older one is replaced."""
@@ -119,7 +112,7 @@ class RunFolder:
 
     def _sweep(self) -> None:
         """Remove what a killed run left half-written."""
-        for leftover in (*self.path.glob(f"{_TEMPORARY}*"), *(self.path / _ROWS).glob(f"{_TEMPORARY}*")):
+        for leftover in self.path.glob(f"{_TEMPORARY}*"):
             if leftover.is_dir():
                 shutil.rmtree(leftover)
             else:

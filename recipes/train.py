@@ -172,7 +172,7 @@ def _identity(config: Config, samples: Samples) -> dict[str, Any]:
         "format": FORMAT,
         "mi2p-inject": version("mi2p-inject"),
         "data": samples.fingerprint,
-        "config": config.to_json(),
+        "config": {**config.to_json(), "source_cache": "" if config.source_cache else None},  # wherever it is
     }
 
 

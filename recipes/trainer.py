@@ -25,11 +25,10 @@ from mi2p_inject.recipes.classifier import Classifier
 from mi2p_inject.recipes.config import Config
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.inputs import Collator, Pictures
+from mi2p_inject.recipes.progress import OnStep
 
-__all__ = ["Fitted", "Measure", "OnStep", "fit", "last_checkpoint", "predict"]
+__all__ = ["Fitted", "Measure", "fit", "last_checkpoint", "predict"]
 
-OnStep = Callable[[int, int], None]
-"""(steps done, steps in all)"""
 Measure = Callable[[NDArray[np.float32], NDArray[np.int64]], dict[str, float]]
 """(logits, labels) -> metrics"""
 

@@ -101,7 +101,7 @@ def test_an_interrupted_run_goes_on(finished: tuple[Path, subprocess.CompletedPr
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        wait_for(out / "rows" / "vision", process)
+        wait_for(out / "rows" / "vision" / "metrics.json", process)
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=120)
     assert process.returncode == 130, errors
@@ -109,12 +109,12 @@ def test_an_interrupted_run_goes_on(finished: tuple[Path, subprocess.CompletedPr
     assert "vision" in errors
     assert "goes on from there" in errors
     no_half_files(out)
-    kept = (out / "rows" / "vision" / "row.json").stat().st_mtime_ns
+    kept = (out / "rows" / "vision" / "metrics.json").stat().st_mtime_ns
 
     result = mi2p("demo", "--smoke", "--out", str(out))
     assert result.returncode == 0, result.stderr
     assert "read back" in result.stdout
-    assert (out / "rows" / "vision" / "row.json").stat().st_mtime_ns == kept
+    assert (out / "rows" / "vision" / "metrics.json").stat().st_mtime_ns == kept
     whole, resumed = (json.loads((folder / "metrics.json").read_text())["rows"] for folder in (done, out))
     assert [row["test"] for row in resumed.values()] == [row["test"] for row in whole.values()]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-from typing import Any
 
 import numpy as np
 import pytest
@@ -11,13 +10,13 @@ import torch
 from data_files import Load, load
 
 from mi2p_inject.recipes import weights
-from mi2p_inject.recipes.batches import FeatureCache, augment, picture_inputs, text_inputs
 from mi2p_inject.recipes.data import open_image, openmoji
 from mi2p_inject.recipes.data.emoji_font import EmojiFont, is_blank
 from mi2p_inject.recipes.data.openmoji import OpenMoji, group_of, load_openmoji, text_of
 from mi2p_inject.recipes.data.splits import split_rows
+from mi2p_inject.recipes.encoders import load_encoder
 from mi2p_inject.recipes.errors import RecipeError
-from mi2p_inject.recipes.weights import efficientnet_lite0, minilm, wheel_folder
+from mi2p_inject.recipes.weights import efficientnet_lite0, minilm, normalise, wheel_folder
 
 __all__ = ["load"]
 
@@ -43,7 +42,8 @@ class TestWeights:
         texts = list(moji.data["text"])
         known = {name: number for name, number in imagenet.items() if name in texts}
         assert len(known) == 11
-        pixels = picture_inputs([moji.data[texts.index(name)]["image"] for name in known])
+        transform = load_encoder("demo", "image", image_size=96).spec.transform()
+        pixels = torch.stack([transform(moji.data[texts.index(name)]["image"]) for name in known])
         with torch.no_grad():
             best = efficientnet_lite0().eval()(pixels).topk(5).indices
         hits = (best == torch.tensor(list(known.values())).unsqueeze(1)).any(dim=1)
@@ -51,7 +51,7 @@ class TestWeights:
 
     def test_the_text_model_knows_english(self) -> None:
         bert, tokenizer = minilm()
-        inputs = text_inputs(tokenizer, ["a red apple", "a piece of fruit", "a police car"])
+        inputs = tokenizer(["a red apple", "a piece of fruit", "a police car"], padding=True, return_tensors="pt")
         with torch.no_grad():
             hidden = bert(**inputs).last_hidden_state
         mask = inputs["attention_mask"].unsqueeze(-1)
@@ -110,20 +110,10 @@ class TestPictures:
     def test_normalised_as_the_weights_expect(self) -> None:
         from PIL import Image
 
-        pixels = picture_inputs([Image.new("RGB", (8, 8), (0, 127, 255))])
-        assert pixels[0, :, 0, 0].tolist() == [-127 / 128, 0.0, 1.0]
-
-    def test_augmentation_is_seeded_and_mild(self, moji: OpenMoji) -> None:
-        pixels = picture_inputs(moji.data.select(range(16))["image"])
-        first, again = (augment(pixels, torch.Generator().manual_seed(3)) for _ in range(2))
-        assert torch.equal(first, again)
-        assert not torch.equal(first, pixels)
-        still = augment(pixels, torch.Generator().manual_seed(3), shift=0.0, scale=0.0)
-        flipped = pixels.flip(-1)
-        assert all(
-            torch.allclose(a, b, atol=1e-3) or torch.allclose(a, c, atol=1e-3)
-            for a, b, c in zip(still, pixels, flipped, strict=True)
-        )
+        transform = load_encoder("demo", "image", image_size=96).spec.transform()
+        pixels = transform(Image.new("RGB", (96, 96), (0, 127, 255)))
+        assert pixels[:, 0, 0].tolist() == pytest.approx([-127 / 128, 0.0, 1.0])
+        assert torch.allclose(pixels, normalise(torch.tensor([0, 127, 255])).view(3, 1, 1).expand(3, 96, 96))
 
 
 class TestGroups:
@@ -199,12 +189,3 @@ def test_as_samples(moji: OpenMoji, load: Load, monkeypatch: pytest.MonkeyPatch)
     assert "CC BY-SA 4.0" in samples.notes[0]
     with pytest.raises(RecipeError, match="takes no folder"):
         load("openmoji:/somewhere")
-
-
-def test_the_feature_cache_cuts_padding() -> None:
-    mask = torch.tensor([[1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1]], dtype=torch.bool)
-    cache = FeatureCache(torch.arange(3.0).view(3, 1, 1).expand(3, 4, 2), mask)
-    batch: dict[str, Any] = cache.rows(torch.tensor([1, 0]))
-    assert batch["source_data"].shape == (2, 3, 2)
-    assert batch["source_data"][:, 0, 0].tolist() == [1.0, 0.0]
-    assert batch["source_mask"].tolist() == [[True, True, True], [True, True, False]]

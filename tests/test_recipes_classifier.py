@@ -16,6 +16,9 @@ from mi2p_inject.recipes.config import Config, make_config
 from mi2p_inject.recipes.encoders import Encoder, load_encoder
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.losses import ClassLoss
+from mi2p_inject.recipes.rows import PAIRS, config_of, identity_of
+from mi2p_inject.recipes.rows import ROWS as DEMO
+from mi2p_inject.recipes.train import load_encoders
 from mi2p_inject.recipes.trainer import parameter_groups
 
 MODELS = get_args(get_type_hints(Config)["model"])
@@ -67,7 +70,7 @@ class TestEveryModel:
         assert output["logits"].shape == (4, 3)
         output["loss"].backward()
         silent = {name for name, p in classifier.named_parameters() if p.requires_grad and p.grad is None}
-        assert not silent
+        assert not [name for name in silent if not name.endswith(("seg_embed", "r_s_bias"))]  # XLNet's, of two segments
         optimizer.step()
         for name, source in sources.items():
             assert not source.training
@@ -200,3 +203,46 @@ class TestLosses:
                 expected.append(-weight * (1 - p) ** gamma * math.log(p))
         loss = ClassLoss(multi_label=True, gamma=gamma, weights=weights)(logits, labels)
         assert loss.item() == pytest.approx(sum(expected) / 15, rel=1e-5)
+
+
+def test_frozen_parameters() -> None:
+    classifier = built("me-fusion", vision_freeze=["features.conv0.*", "features.norm0.*"], text_freeze=["*embedding*"])
+    still = {name for name, p in classifier.named_parameters() if not p.requires_grad}
+    assert any("conv0" in name for name in still)
+    assert any("embedding" in name for name in still)
+    assert all("conv0" in name or "norm0" in name or "embedding" in name for name in still)
+    with pytest.raises(RecipeError, match="no parameter 'nothing'"):
+        built("vision", vision_freeze=["nothing"])
+
+
+def test_rows_of_the_demo() -> None:
+    names = [row.name for row in DEMO]
+    assert len(names) == len(set(names)) == 6
+    for place, row in enumerate(DEMO):
+        assert bool(row.settings) != bool(row.fuses)
+        assert set(row.fuses) <= set(names[:place])  # a fusion comes after what it fuses
+    settings = {row.name: config_of(row, seed=3, smoke=False).to_json() for row in DEMO if row.settings}
+    for expanded, alone in PAIRS.items():
+        if expanded in settings:  # only the units differ
+            differ = {name for name, value in settings[expanded].items() if value != settings[alone][name]}
+            assert differ == {"model"}
+    assert identity_of(seed=0, smoke=False) == identity_of(seed=0, smoke=False)
+    assert identity_of(seed=0, smoke=False) != identity_of(seed=1, smoke=False)
+    assert identity_of(seed=0, smoke=False) != identity_of(seed=0, smoke=True)
+
+
+@pytest.mark.parametrize("kind", ["picture", "text"])
+def test_a_row_of_the_demo_and_its_expanded_row_start_from_the_same_values(kind: str) -> None:
+    states = []
+    rows = {row.name: row for row in DEMO}
+    for name in {"picture": ("vision", "me-vision"), "text": ("text", "me-text")}[kind]:
+        config = config_of(rows[name], seed=0, smoke=False)
+        torch.manual_seed(0)
+        encoders = load_encoders(config)
+        torch.manual_seed(0)
+        model = build_classifier(config, encoders, 9, multi_label=False)
+        states.append(
+            {key.replace("network.backbone.", "network."): value for key, value in model.state_dict().items()}
+        )
+    plain, expanded = states
+    assert all(torch.equal(value, expanded[name]) for name, value in plain.items())

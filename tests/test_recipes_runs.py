@@ -14,7 +14,7 @@ SETTINGS = {"recipe": "test", "seed": 0}
 
 
 def fill(folder: Path) -> None:
-    (folder / "row.json").write_text("{}")
+    (folder / FINISHED).write_text("{}")
 
 
 def names(folder: Path) -> list[str]:
@@ -22,8 +22,8 @@ def names(folder: Path) -> list[str]:
 
 
 def test_a_new_folder(tmp_path: Path) -> None:
-    RunFolder(tmp_path / "a" / "b", SETTINGS).save_row("vision", fill)
-    assert names(tmp_path / "a" / "b") == ["rows", "rows/vision", "rows/vision/row.json", "run.json"]
+    RunFolder(tmp_path / "a" / "b", SETTINGS).save_folder("rows/vision", fill)
+    assert names(tmp_path / "a" / "b") == ["rows", "rows/vision", "rows/vision/metrics.json", "run.json"]
     assert json.loads((tmp_path / "a" / "b" / "run.json").read_text()) == SETTINGS
 
 
@@ -32,7 +32,7 @@ def test_an_empty_folder_is_fine(tmp_path: Path) -> None:
 
 
 def test_an_unfinished_run_goes_on(tmp_path: Path) -> None:
-    RunFolder(tmp_path, SETTINGS).save_row("vision", fill)
+    RunFolder(tmp_path, SETTINGS).save_folder("rows/vision", fill)
     assert RunFolder(tmp_path, SETTINGS).finished_rows() == ["vision"]
 
 
@@ -44,7 +44,7 @@ def test_an_unfinished_run_of_other_settings_is_refused(tmp_path: Path) -> None:
 
 def test_a_finished_run_is_refused_then_overwritten(tmp_path: Path) -> None:
     first = RunFolder(tmp_path, SETTINGS)
-    first.save_row("vision", fill)
+    first.save_folder("rows/vision", fill)
     first.write_json(FINISHED, {})
     with pytest.raises(RecipeError, match=r"finished run[\s\S]*--overwrite"):
         RunFolder(tmp_path, SETTINGS)
@@ -83,16 +83,17 @@ def test_nothing_half_written_stays(tmp_path: Path, stop: type[BaseException]) -
         raise stop
 
     with pytest.raises(stop):
-        folder.save_row("vision", interrupted)
+        folder.save_folder("rows/vision", interrupted)
     with pytest.raises(stop):
         folder.write("table.md", interrupted)
     assert names(tmp_path) == ["rows", "run.json"]
 
 
 def test_what_a_killed_run_left_is_swept(tmp_path: Path) -> None:
-    RunFolder(tmp_path, SETTINGS).save_row("vision", fill)
-    (tmp_path / "rows" / ".unfinished-text").mkdir()
-    (tmp_path / "rows" / ".unfinished-text" / "half").write_text("half")
+    RunFolder(tmp_path, SETTINGS).save_folder("rows/vision", fill)
+    (tmp_path / ".unfinished-model").mkdir()
+    (tmp_path / ".unfinished-model" / "half").write_text("half")
+    (tmp_path / "rows" / "text").mkdir()
     (tmp_path / ".unfinished-table.md").write_text("half")
     assert RunFolder(tmp_path, SETTINGS).finished_rows() == ["vision"]
-    assert names(tmp_path) == ["rows", "rows/vision", "rows/vision/row.json", "run.json"]
+    assert names(tmp_path) == ["rows", "rows/text", "rows/vision", "rows/vision/metrics.json", "run.json"]
