@@ -189,10 +189,10 @@ def test_pooled_vector(name: str) -> None:
     args, kwargs = TINY[name].inputs(3, seed=0)
     readout = match.adapter.readout
     taken: list[Any] = []
+    inner = model.get_submodule(match.root)
     path = readout.path_in(inner)
     if path:
         model.get_submodule(match.path(path)).register_forward_hook(lambda _, __, out: taken.append(out))
-    inner = model.get_submodule(match.root)
     output = inner(*args, **kwargs) if readout.call == "forward" else getattr(inner, readout.call)(*args, **kwargs)
     hidden = readout.layout.as_tokens().view(taken[0] if path else output)
     mask = readout.mask(inner, args, kwargs, hidden) if readout.mask else None
