@@ -75,7 +75,7 @@ def hf_spectrogram(model: nn.Module) -> Inputs:
 
 def hf_any(model: nn.Module) -> Inputs:
     """Example inputs for any transformers model, by its main input, and for its decoder where it has one."""
-    config: Any = model.config
+    config: Any = getattr(model, "config", None)
     name = str(getattr(model, "main_input_name", "input_ids"))
     makers = {"pixel_values": hf_image, "input_values": hf_sound, "input_features": hf_features}
     args, kwargs = makers.get(name, hf_text)(model)

@@ -128,10 +128,17 @@ def example_inputs_of(
         )
     floats = (parameter.dtype for parameter in model.parameters() if parameter.is_floating_point())
     dtype = next((found for found in floats if found.itemsize >= 2), torch.float32)
+    try:
+        example = match.adapter.inputs(model.get_submodule(match.root))
+    except Exception as error:  # what a row reads of the model is not there
+        raise ProbeError(
+            f"no example inputs can be made for {type(model).__name__}: {type(error).__name__}: {error}",
+            expected=f"{name}= as you would call the model",
+            given="none",
+            fix=f"pass {name}=",
+        ) from error
     made: Inputs = pytree.tree_map_only(
-        Tensor,
-        lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor,
-        match.adapter.inputs(model.get_submodule(match.root)),
+        Tensor, lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor, example
     )
     return made
 
