@@ -265,6 +265,8 @@ class TestBadInput:
             ("a.csv", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "is not UTF-8"),
             ("a.csv", b"name,age\nx,3\n", "neither an image nor a text column"),
             ("a.csv", b"image,text\na,b\n", "no column 'label'"),
+            ("a.csv", b"image;text;label\na;b;c\n", r"separated by ';'[\s\S]*',' in \.csv, '\\t' in \.tsv"),
+            ("a.tsv", b"image,text,label\na,b,c\n", "separated by ','"),
             ("a.jsonl", b'{"image": "a"\n', r"cannot read .*a\.jsonl, line 1"),
             ("a.jsonl", b"[1, 2]\n", "line 1: list, expected an object"),
             ("a.jsonl", b'{"text": {"a": 1}, "label": "x"}\n', "column 'text' holds a dict"),
@@ -388,6 +390,16 @@ class TestEvaluation:
         assert set(samples.targets("test").tolist()) == {2}
         with pytest.raises(RecipeError, match=r"none of the 2 classes: 'dog' \(20\)"):
             load(path, classes=("bird", "cat"))
+
+    def test_modalities_are_those_of_the_samples_that_stay(self, tmp_path: Path, load: Load) -> None:
+        rows = pets(tmp_path)
+        for row in rows[:39]:
+            row["text"] = ""
+        rows[39]["image"] = ""
+        path = save(tmp_path / "a.csv", rows)
+        assert load(path).modalities == {"image", "text"}
+        rows[39]["text"] = ""
+        assert load(save(path, rows), classes=("cat", "dog")).modalities == {"image"}
 
     def test_unlabelled_samples(self, tmp_path: Path, load: Load) -> None:
         rows = [{name: row[name] for name in ("image", "text")} for row in pets(tmp_path)]

@@ -98,7 +98,7 @@ def read_light(raw: RawData, stored: datasets.Dataset, notes: list[str]) -> Ligh
         light.image_keys = [images[row] for row in index]
         light.content = [images[row] for row in index]
     for column, what, fix in (
-        ("mojibake", "texts were decoded with a wrong character set", "; --repair-text undoes it"),
+        ("mojibake", "texts were decoded with a wrong character set", "; --set repair_text=true undoes it"),
         ("cut", f"texts were cut after {MAX_CHARACTERS} characters", ""),
     ):
         marks = table.column(column).to_pylist()

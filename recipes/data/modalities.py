@@ -110,7 +110,7 @@ def _report(problems: dict[str, str], total: int, tried: int, found: int, on_bad
         raise RecipeError(
             f"all images are bad: {kinds}",
             given=f"{first}: {problems[first]}",
-            fix="check the image column and the folder that its paths start from",
+            fix="check the image column and the folder that its paths start from (--set image_root=...)",
         )
     message = f"{len(problems)} bad images: {kinds} ({examples(list(problems))})"
     if tried < found:

@@ -22,7 +22,7 @@ __all__ = ["MAX_CHARACTERS", "RawData", "Row", "is_part", "part_name", "store"]
 
 #: longer texts are cut: 20,000 characters are some ten times what a text encoder reads
 MAX_CHARACTERS = 20_000
-_VERSION = 1  # of the stored columns
+_VERSION = 2  # of the stored columns and of how loaders fill them: count up when either changes
 _PART_NAMES = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("validation", "valid", "val", "dev", "development"), "validation"),

@@ -13,6 +13,7 @@ from mi2p_inject.recipes.errors import RecipeError
 __all__ = ["ENDINGS", "line_rows", "table_columns", "table_rows"]
 
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
+_OTHER_MARKS = (";", "\t", ",", "|")
 #: of the tables that are read
 ENDINGS = (*_DELIMITERS, ".jsonl", ".parquet")
 _MAX_FIELD = 2**30  # characters; the csv module's own limit of 131,072 is below some web pages
@@ -39,6 +40,12 @@ def table_columns(path: Path) -> list[str]:
     names = [name.strip() for name in names]
     if not any(names):
         raise RecipeError(f"{path} is empty", expected="a first line with the names of the columns")
+    if len(names) == 1 and (other := [mark for mark in _OTHER_MARKS if mark in names[0]]):
+        raise RecipeError(
+            f"{path}: fields seem to be separated by {other[0]!r}",
+            expected=", ".join(f"{mark!r} in {ending}" for ending, mark in _DELIMITERS.items()),
+            fix="save it with that separator, or as .jsonl or .parquet",
+        )
     if len(set(names)) < len(names):
         twice = sorted({name for name in names if names.count(name) > 1})
         raise RecipeError(f"{path} has two columns named {', '.join(map(repr, twice))}", fix="rename one")

@@ -45,7 +45,11 @@ class Samples:
         return frozenset(
             kind
             for kind in kinds
-            if any(part.data.column(kind).null_count < part.data.num_rows for part in self.parts.values())
+            if any(
+                batch.column(kind).null_count < batch.num_rows
+                for part in self.parts.values()
+                for batch in part.select_columns(kind).with_format("arrow").iter(1000)
+            )
         )
 
     def targets(self, part: str) -> NDArray[np.int64]:

@@ -55,7 +55,9 @@ def load_table(
     files = {path: None} if path.is_file() else _part_files(path)
     root = (image_root or (path.parent if path.is_file() else path)).absolute()
     if not root.is_dir():
-        raise RecipeError(f"the images folder {root} does not exist", fix="give the folder of the images")
+        raise RecipeError(
+            f"the images folder {root} does not exist", fix="give the folder of the images: --set image_root=..."
+        )
     found = {file: _find(columns, table_columns(file), file, labelled) for file in files}
 
     def rows() -> Iterator[Row]:
