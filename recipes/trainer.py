@@ -109,6 +109,11 @@ def fit(
         compute_metrics=lambda result: measure(result.predictions, result.label_ids),
         callbacks=callbacks,
     )
+    if trainer.is_fsdp_enabled:
+        raise RecipeError(
+            "this training does not write sharded checkpoints",
+            fix="launch it with torchrun (DDP); for FSDP take `recipes.classifier` and a loop of your own",
+        )
     resumed = last_checkpoint(folder / CHECKPOINTS)
     trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
     state = trainer.state

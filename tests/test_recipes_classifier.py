@@ -70,7 +70,8 @@ class TestEveryModel:
         assert output["logits"].shape == (4, 3)
         output["loss"].backward()
         silent = {name for name, p in classifier.named_parameters() if p.requires_grad and p.grad is None}
-        assert not [name for name in silent if not name.endswith(("seg_embed", "r_s_bias"))]  # XLNet's, of two segments
+        other_uses = ("seg_embed", "r_s_bias", "mask_emb")  # of XLNet
+        assert not [name for name in silent if not name.endswith(other_uses)]
         optimizer.step()
         for name, source in sources.items():
             assert not source.training

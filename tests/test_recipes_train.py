@@ -332,6 +332,24 @@ def edit(file: Path, **values: Any) -> None:
     file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
 
 
+def test_sharded_by_fsdp_the_losses_are_the_same(tmp_path: Path) -> None:
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    script = str(Path(__file__).parent / "fsdp_steps.py")
+    result = subprocess.run(
+        [sys.executable, *launch, script, str(tmp_path / "losses.json")],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    found = json.loads((tmp_path / "losses.json").read_text())
+    assert found["all_sharded"]
+    assert found["sharded"] == pytest.approx(found["whole"], abs=1e-5)
+    assert found["whole"][2] < found["whole"][0]
+
+
 def wait_for(happened: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 200) -> None:
     end = time.monotonic() + seconds
     while not happened():
