@@ -84,7 +84,7 @@ def predict(
 
 
 def report(run: RunArgument, as_json: JsonOption = False) -> None:
-    """What a finished run scored and how it was trained, as Markdown.
+    """What a finished run, table or demo scored and how it was trained, as Markdown.
 
     Examples:
 
@@ -94,8 +94,12 @@ def report(run: RunArgument, as_json: JsonOption = False) -> None:
     """
     with reported():
         from mi2p_inject.recipes.run_report import run_markdown
+        from mi2p_inject.recipes.runs import FINISHED
         from mi2p_inject.recipes.saved import load_run
 
+        if (run / "table.md").is_file() and (run / FINISHED).is_file():  # of `mi2p table` or `mi2p demo`
+            typer.echo((run / (FINISHED if as_json else "table.md")).read_text(encoding="utf-8"), nl=False)
+            return
         saved = load_run(run)
         typer.echo(
             json.dumps(saved.numbers, indent=2, ensure_ascii=False) if as_json else run_markdown(saved), nl=False

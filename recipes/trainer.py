@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,8 @@ def fit(
     if config.patience and validation is not None:
         callbacks.append(transformers.EarlyStoppingCallback(config.patience))
     evaluated = "no" if validation is None else "epoch"
+    if config.tensorboard and not any(map(find_spec, ("tensorboard", "tensorboardX"))):
+        raise RecipeError("tensorboard is not installed", fix="pip install 'mi2p-inject[logs]'")
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(folder / TENSORBOARD)
     arguments = _arguments(
         config,
@@ -160,7 +163,7 @@ def _arguments(config: Config, folder: Path, **more: Any) -> Any:
     if precision == "fp16" and not cuda:
         raise RecipeError("precision=fp16 needs a GPU", fix="--set precision=bf16, or fp32")
     given = {"save_strategy": "no", "report_to": "none", **more}
-    return transformers.TrainingArguments(
+    arguments = transformers.TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=config.epochs,
         max_steps=config.max_steps or -1,
@@ -184,6 +187,8 @@ def _arguments(config: Config, folder: Path, **more: Any) -> Any:
         ddp_find_unused_parameters=True,  # a batch may lack a modality
         **given,
     )
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # never nn.DataParallel: several GPUs are torchrun's business
+    return arguments
 
 
 class _Trainer(transformers.Trainer):  # type: ignore[misc]  # transformers is untyped here

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from recipes_data import write_table
 from rich.console import Console
+from typer.testing import CliRunner
 
+from mi2p_inject.recipes.commands import app
 from mi2p_inject.recipes.config import Config, make_config
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.metrics import decide
@@ -91,6 +93,11 @@ def test_the_table_is_what_its_runs_predict(finished: tuple[Path, Path]) -> None
     for words in ("ME CLIP-Img-Encoder", "random weights", "stand-ins", "Mean over seeds 0, 1", "my.csv"):
         assert words in text
     assert str(out.parent) not in text + (out / "metrics.json").read_text()  # no path of this machine
+
+
+def test_mi2p_report_shows_it(finished: tuple[Path, Path]) -> None:
+    result = CliRunner().invoke(app, ["report", str(finished[1])])
+    assert result.output == (finished[1] / "table.md").read_text()
 
 
 def test_more_seeds_and_lost_rows_are_added(finished: tuple[Path, Path], tmp_path: Path) -> None:

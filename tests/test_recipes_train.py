@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
@@ -181,6 +182,16 @@ def test_two_processes_and_accumulation_are_one_large_batch(table: Path, tmp_pat
     assert result.stdout.count("note: 48 train") == 1  # only the first process speaks
     logits = [load_run(tmp_path / name).predictions()["test_logits"] for name in ("one", "two")]
     assert np.allclose(*logits, atol=1e-3)
+
+
+def test_tensorboard(table: Path, tmp_path: Path) -> None:
+    more = {"model": "vision", "max_steps": 1, "tensorboard": True}
+    if importlib.util.find_spec("tensorboard") or importlib.util.find_spec("tensorboardX"):
+        train(table, tmp_path / "run", **more)
+        assert list((tmp_path / "run" / "tensorboard").rglob("events*"))
+    else:
+        with pytest.raises(RecipeError, match="mi2p-inject\\[logs\\]"):
+            train(table, tmp_path / "run", **more)
 
 
 @pytest.mark.parametrize("model", ["me-vision", "me-text", "me-fusion"])
