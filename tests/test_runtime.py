@@ -10,15 +10,17 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import differs, first_tensor, map_features, mixture, same, snapshot, token_features
+import torch._dynamo.testing
+from helpers import PICTURES, differs, expanded, first_tensor, map_features, mixture, same, snapshot, token_features
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from models import TINY
 from torch import Tensor, nn
 
-from mi2p_inject import ExpandedModel, ViewSpec, inject
+from mi2p_inject import MI2P, ExpandedModel, SourceFeatures, ViewSpec, inject
 from mi2p_inject.adapters import adapters, find, pool
 from mi2p_inject.errors import RecomputeError, SiteError
+from mi2p_inject.features import prepare
 
 PAPER = ["densenet", "resnet", "bert", "xlnet", "clip_resnet", "clip_vit", "clip_text"]
 TEXTS = ("bert", "xlnet", "clip_text")
@@ -75,6 +77,50 @@ def test_compiles_as_one_graph(name: str) -> None:
     alone = first_tensor(model(*args, **kwargs))
     torch.testing.assert_close(first_tensor(compiled(*args, **kwargs)), alone, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(first_tensor(compiled(*args, source=source, **kwargs)), want, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("features", [token_features, map_features])
+@pytest.mark.parametrize("name", ["densenet", "bert"])
+def test_one_compiled_graph_serves_all_batches(name: str, features: Any) -> None:
+    """Both directions and both kinds of source, forward and backward; a second graph, for any batch, and no third."""
+    model = TINY[name].build()
+    me = inject(model, source_spec=features(2).spec, gate=None)
+    torch._dynamo.reset()
+    graphs = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(me, fullgraph=True, backend=graphs)
+    for batch in (2, 3, 5):
+        args, kwargs = TINY[name].inputs(batch, seed=0)
+        wanted = gradients(me, features(batch), (args, kwargs))
+        for one, other in zip(gradients(compiled, features(batch), (args, kwargs)), wanted, strict=True):  # type: ignore[arg-type]
+            torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-3)
+    assert graphs.frame_count <= 2
+
+
+def test_compiled_to_machine_code() -> None:
+    """The default backend, forward and backward."""
+    torch._dynamo.reset()
+    me = expanded()
+    compiled = torch.compile(me, fullgraph=True)
+    inputs = ((PICTURES,), {})
+    wanted = gradients(me, token_features(2), inputs)
+    for one, other in zip(gradients(compiled, token_features(2), inputs), wanted, strict=True):  # type: ignore[arg-type]
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("site", [ViewSpec.tokens(96), ViewSpec.map(2048, 7, 7)], ids=str)
+def test_nothing_overflows_at_2048_channels_under_autocast(site: ViewSpec, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    source = map_features(2, 2048, 7, 7)
+    loud = SourceFeatures(source.data.relu() * torch.linspace(0, 30, 2048).view(1, -1, 1, 1))
+    unit = MI2P(gate=None).build(site, loud.spec)
+    view = 20 * (torch.randn(2, 2048, 7, 7) if site.kind == "map" else torch.randn(2, 64, 96))
+    exact = unit(view, prepare(loud, loud.spec, torch.float32))
+    with torch.autocast("cpu", dtype):
+        low = unit(view, prepare(loud, loud.spec, torch.float32))
+    assert bool(torch.isfinite(low).all())
+    error = (low.float() - exact).norm() / exact.norm()
+    assert error < (0.1 if dtype is torch.bfloat16 else 0.02)
 
 
 @pytest.mark.parametrize("reentrant", [False, True])

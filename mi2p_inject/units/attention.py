@@ -9,8 +9,8 @@ With X the basis of an embedder and W_h its weights for head h (see `mi2p_inject
              = (A_h X_v) W_h^V                "basis": values are the basis, one for all heads
 
 The basis of a map is narrow (9 window means, 49 numbers of a 7×7 map) where queries and keys are 64 numbers a head; of
-tokens it is wide. Which order is cheapest is counted once, when the unit is built. Where the scores would be larger
-than everything else, fused attention forms them block by block and keeps none.
+tokens it is wide. Which order is cheapest is counted once, when the unit is built. Large scores are never formed as a
+whole: torch's fused attention where its shape rules fit, blocks of our own on a CPU (`mi2p_inject.units.blockwise`).
 """
 
 from __future__ import annotations
@@ -67,14 +67,18 @@ def cheapest(sizes: Sizes) -> Order:
 
     Example:
         >>> from mi2p_inject.units.attention import Sizes, cheapest
-        >>> words_from_picture = Sizes(8, 64, 1024, 768, 40, 80, heads=12, d_k=64, d_v=64)
+        >>> words_from_picture = Sizes(8, 64, 1024, 769, 32, 80, heads=12, d_k=64, d_v=64)
         >>> order = cheapest(words_from_picture)
         >>> order.scores, order.values, order.fused
-        ('keys', 'basis', True)
-        >>> picture_from_words = Sizes(8, 256, 64, 41, 768, 768, heads=8, d_k=64, d_v=392)
+        ('keys', 'basis', False)
+        >>> picture_from_words = Sizes(8, 256, 64, 32, 768, 768, heads=8, d_k=64, d_v=392)
         >>> order = cheapest(picture_from_words)
         >>> order.scores, order.values, order.fused
         ('queries', 'projected', False)
+        >>> long_text_from_text = Sizes(8, 512, 512, 769, 768, 768, heads=12, d_k=64, d_v=64)
+        >>> order = cheapest(long_text_from_text)
+        >>> order.scores, order.values, order.fused
+        ('projected', 'projected', True)
     """
     orders = [
         Order(scores, values, _fuses(sizes, scores, values), _score_count(sizes, scores) + _value_count(sizes, values))
@@ -158,8 +162,8 @@ def _blockwise(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | Non
     if mask is not None:
         mask = mask.expand(-1, heads, -1, -1).flatten(0, 2)
     flat = (one.to(dtype).flatten(0, 1) for one in (queries, keys, values))
-    read: Tensor = BlockwiseAttention.apply(*flat, mask, *given)  # type: ignore[no-untyped-call]
-    return read.unflatten(0, (batch, heads))
+    read: Tensor = BlockwiseAttention.apply(*flat, mask, *given).unflatten(0, (batch, heads))
+    return read
 
 
 def _fused(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
