@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from mi2p_inject.recipes.commands import app
 from mi2p_inject.recipes.config import Config, make_config
+from mi2p_inject.recipes.data.crisismmd import TASKS
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.metrics import decide
 from mi2p_inject.recipes.saved import load_run
@@ -62,6 +63,7 @@ def test_every_row_has_the_papers_figures(number: int) -> None:
         assert all(len(figures) == len(metrics) for figures in rows.values())
         assert paper_figures(number, f"{data}:/somewhere", task or None).keys() == rows.keys()
     assert paper_figures(number, "my.csv", None) == {}
+    assert paper_figures(number, "crisismmd:/d", None) == paper_figures(number, "crisismmd:/d", next(iter(TASKS)))
 
 
 def test_what_table_3_says_in_the_papers_text() -> None:
