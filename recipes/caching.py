@@ -15,7 +15,7 @@ from mi2p_inject.recipes.classifier import Classifier
 from mi2p_inject.recipes.config import Config
 from mi2p_inject.recipes.data import Samples
 from mi2p_inject.recipes.data.images import image_problem
-from mi2p_inject.recipes.encoders import Encoder
+from mi2p_inject.recipes.encoder import Encoder
 from mi2p_inject.recipes.inputs import Collator, Pictures
 from mi2p_inject.recipes.preprocess import ImageSpec
 from mi2p_inject.recipes.progress import row_progress

@@ -15,7 +15,7 @@ from mi2p_inject.features import SourceFeatures
 from mi2p_inject.fusion import FUSIONS, Fusion
 from mi2p_inject.injection import inject
 from mi2p_inject.recipes.config import Config
-from mi2p_inject.recipes.encoders import Encoder
+from mi2p_inject.recipes.encoder import Encoder
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.losses import ClassLoss
 from mi2p_inject.sites import default_paths

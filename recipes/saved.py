@@ -23,7 +23,8 @@ from torch import nn
 
 from mi2p_inject.recipes.classifier import Classifier, build_classifier
 from mi2p_inject.recipes.config import Config, make_config
-from mi2p_inject.recipes.encoders import Encoder, rebuild_encoder, save_encoder
+from mi2p_inject.recipes.encoder import Encoder
+from mi2p_inject.recipes.encoders import rebuild_encoder, save_encoder
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.inputs import Collator
 from mi2p_inject.recipes.preprocess import ImageSpec, TextSpec

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mi2p_inject.adapters.row import Modality
-from mi2p_inject.recipes.encoders import Encoder
+from mi2p_inject.recipes.encoder import Encoder
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.preprocess import ImageSpec, TextSpec
 

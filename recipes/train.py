@@ -24,7 +24,8 @@ from mi2p_inject.recipes.caching import cache_sources
 from mi2p_inject.recipes.classifier import Classifier, build_classifier
 from mi2p_inject.recipes.config import Config
 from mi2p_inject.recipes.data import Samples, class_weights, load_data
-from mi2p_inject.recipes.encoders import Encoder, load_encoder
+from mi2p_inject.recipes.encoder import Encoder
+from mi2p_inject.recipes.encoders import load_encoder
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.inputs import Collator, Pictures
 from mi2p_inject.recipes.metrics import (

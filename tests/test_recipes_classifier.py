@@ -13,7 +13,8 @@ from mi2p_inject import ExpandedModel
 from mi2p_inject.fusion import FUSIONS
 from mi2p_inject.recipes.classifier import Classifier, build_classifier
 from mi2p_inject.recipes.config import Config, make_config
-from mi2p_inject.recipes.encoders import Encoder, load_encoder
+from mi2p_inject.recipes.encoder import Encoder
+from mi2p_inject.recipes.encoders import load_encoder
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.losses import ClassLoss
 from mi2p_inject.recipes.rows import PAIRS, config_of, identity_of

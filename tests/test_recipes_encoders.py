@@ -15,7 +15,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from mi2p_inject.errors import Mi2pError
-from mi2p_inject.recipes.encoders import Encoder, load_encoder, rebuild_encoder, save_encoder
+from mi2p_inject.recipes.encoder import Encoder
+from mi2p_inject.recipes.encoders import load_encoder, rebuild_encoder, save_encoder
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.preprocess import ImageSpec, TextSpec
 from mi2p_inject.recipes.tiny import TINY
@@ -124,7 +125,7 @@ def test_a_tower_of_a_transformers_clip(tower: Any, tmp_path: Path) -> None:
     ],
 )
 def test_pixels_are_those_of_transformers_own_processor(processor: Any) -> None:
-    from mi2p_inject.recipes.encoders import _processor_spec
+    from mi2p_inject.recipes.encoder_libraries import _processor_spec
 
     ours = _processor_spec(processor, None).transform()(PICTURE)
     theirs = torch.as_tensor(np.asarray(processor(PICTURE, return_tensors="np")["pixel_values"][0]))
