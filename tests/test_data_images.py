@@ -153,6 +153,11 @@ class TestLarge:
         assert found.size == (4000, 3000)
         assert found.getpixel((5, 5)) == (77, 77, 77)
 
+    def test_pillows_own_limit_does_not_warn(self, tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+        (tmp_path / "a.png").write_bytes(png_bomb(10_000))
+        assert image_problem(tmp_path / "a.png") == "too large"
+        assert not recwarn.list
+
     def test_smaller_on_request(self, tmp_path: Path) -> None:
         picture().resize((640, 400)).save(tmp_path / "a.jpg")
         sizes = {side: open_image(tmp_path / "a.jpg", "error", at_least=side) for side in (50, 51, 200, 500)}
@@ -161,13 +166,13 @@ class TestLarge:
         }  # fmt: skip
 
 
-def png_bomb() -> bytes:
-    """A valid header of 60,000 x 60,000 and a little data."""
+def png_bomb(side: int = 60_000) -> bytes:
+    """A valid header of side x side and a little data."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
     return (
         b"\x89PNG\r\n\x1a\n"
         + chunk(b"IHDR", header)

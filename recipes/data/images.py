@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import struct
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -19,7 +20,6 @@ __all__ = ["MAX_PIXELS", "ImageError", "image_problem", "open_image"]
 MAX_PIXELS = 2**25
 _MIN_SIDE, _MAX_ASPECT = 4, 100
 _FORMATS = ("PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")  # no EPS: it would start Ghostscript
-_JPEG = b"\xff\xd8\xff"
 
 
 class ImageError(RecipeError):
@@ -109,10 +109,7 @@ def _open(path: str) -> BinaryIO:
 
 
 def _decode(file: BinaryIO, path: str, at_least: int | None) -> Image.Image:
-    jpeg = file.read(3) == _JPEG
-    file.seek(0)
-    # `Image.open` refuses large JPEGs by their header, before they can be asked to shrink.
-    picture: Image.Image = JpegImagePlugin.JpegImageFile(file, path) if jpeg else Image.open(file, formats=_FORMATS)
+    picture = _identify(file, path)
     width, height = picture.size
     if min(width, height) < _MIN_SIDE or max(width, height) > _MAX_ASPECT * min(width, height):
         raise ImageError("too small", path, f"{width} x {height}")
@@ -128,6 +125,20 @@ def _decode(file: BinaryIO, path: str, at_least: int | None) -> Image.Image:
         raise ImageError("too large", path, f"{width} x {height}")
     picture.load()
     return picture
+
+
+def _identify(file: BinaryIO, path: str) -> Image.Image:
+    """The header, read. `Image.open` warns of and refuses large images before they can be asked to shrink."""
+    start = file.read(16)
+    Image.init()
+    for name in ("JPEG", *_FORMATS):
+        factory, accept = Image.OPEN[name]
+        if accept is not None and accept(start) is not True:
+            continue
+        file.seek(0)
+        with suppress(SyntaxError, IndexError, TypeError, struct.error):  # how a plug-in says: not mine
+            return JpegImagePlugin.JpegImageFile(file, path) if name == "JPEG" else factory(file, path)
+    raise UnidentifiedImageError
 
 
 def _upright_rgb(picture: Image.Image) -> Image.Image:
