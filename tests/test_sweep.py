@@ -308,9 +308,9 @@ def test_bad_options_are_refused_before_anything_is_written(tmp_path: Path, opti
 
 def test_the_page_escapes_what_a_table_takes_for_markup(tmp_path: Path) -> None:
     path = tmp_path / "support.json"
-    path.write_text(json.dumps({"versions": VERSIONS, "results": [RESULT.to_json()]}))
+    path.write_text(json.dumps({"versions": VERSIONS, "of": {"timm": 7}, "results": [RESULT.to_json()]}))
     page = render(path)
-    assert "| timm | backbone | 1 | 1 | 0 |" in page
+    assert "| timm | backbone | 1 of 7 | 1 | 0 |" in page
     assert "| `a` (A) | layer1 NCHW | **refused**: LayoutError: a \\| b |" in page
 
 

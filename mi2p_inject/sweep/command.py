@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from mi2p_inject.errors import Mi2pError
-from mi2p_inject.sweep.picks import FAMILIES, picks
+from mi2p_inject.sweep.picks import FAMILIES, Family, picks
 from mi2p_inject.sweep.report import totals
 from mi2p_inject.sweep.run import Limits, ResultFile, sweep
 from mi2p_inject.sweep.verdict import VERDICTS, Result
@@ -62,7 +62,7 @@ def sweep_command(
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None
     if to_json is not None:
-        write_json(to_json, results)
+        write_json(to_json, results, {name: len(picks([name], "*", out)) for name in FAMILIES})
     console.print(_table(list(results.results.values())))
     worrying = [one for one in results.results.values() if {one.backbone.verdict, one.source.verdict} & {*WORRYING}]
     for one in worrying:
@@ -78,12 +78,15 @@ def versions() -> dict[str, str]:
     return {name: version(package) for name, package in names.items()} | {"python": platform.python_version()}
 
 
-def write_json(path: Path, results: ResultFile) -> None:
-    """All results, a line each, in a stable order."""
+def write_json(path: Path, results: ResultFile, of: dict[Family, int]) -> None:
+    """All results, a line each, in a stable order, and how many models there are to sweep."""
     ordered = sorted(results.results.values(), key=lambda one: (FAMILIES.index(one.family), one.name))
     lines = ",\n".join(json.dumps(one.to_json(), ensure_ascii=False, separators=(",", ":")) for one in ordered)
     half = path.with_name(path.name + ".half")
-    half.write_text(f'{{"versions":{json.dumps(results.versions)},"results":[\n{lines}\n]}}\n', encoding="utf-8")
+    half.write_text(
+        f'{{"versions":{json.dumps(results.versions)},"of":{json.dumps(of)},"results":[\n{lines}\n]}}\n',
+        encoding="utf-8",
+    )
     half.replace(path)
 
 

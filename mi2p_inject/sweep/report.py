@@ -49,7 +49,7 @@ def render(path: Path) -> str:
     ]
     for family, role, counts in totals(results):
         numbers = " | ".join(str(counts[verdict]) for verdict in VERDICTS)
-        lines.append(f"| {family} | {role} | {sum(counts.values())} | {numbers} |")
+        lines.append(f"| {family} | {role} | {counts.total()} of {data['of'][family]} | {numbers} |")
     for family in dict.fromkeys(one.family for one in results):
         lines += ["", f"## {family}", ""]
         lines += ["| model | as backbone: sites and layouts | as source: features |", "|---|---|---|"]
