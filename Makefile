@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test check clean
+.PHONY: install demo test check bench clean
 
 install: $(VENV)/installed
 
@@ -18,6 +18,10 @@ demo: install
 
 test: install check
 	$(BIN)/python -m pytest -n 2
+
+bench: install
+	$(BIN)/python -m pip install --quiet -e ".[bench]" -c constraints.txt
+	$(BIN)/python -m benchmarks
 
 check: install
 	$(BIN)/ruff check .

@@ -14,9 +14,10 @@ import torch
 import typer
 from rich.console import Console
 
-from benchmarks.measure import Comparison, in_process
+from benchmarks.measure import in_process
 from benchmarks.render import render
-from benchmarks.rows import ROWS, Row, peer_cost
+from benchmarks.rows import ROWS, measured, peer_cost, peer_names
+from benchmarks.scaling import all_curves
 
 PACKAGES = ("torch", "timm", "transformers", "peft", "numpy")
 
@@ -45,19 +46,19 @@ def main(
     data |= {"machine": _machine(), "date": datetime.date.today().isoformat()}
     for row in ROWS:
         if row.name in wanted:
-            result = in_process(_measured, row.name)
+            result = in_process(measured, row.name)
             console.print(f"{row.name:<12} {result['ratio']:.3f} ({result['spread'][0]:.3f}-{result['spread'][1]:.3f})")
             data["rows"] = [one for one in data["rows"] if one["name"] != row.name] + [result]
             _save(data, out)
     if "peers" in wanted:
         data["peers"] = []
-        for name in in_process(_peer_names):
+        for name in in_process(peer_names):
             seconds, megabytes = in_process(peer_cost, name)
             data["peers"].append({"name": name, "seconds": seconds, "megabytes": megabytes})
             console.print(f"{name}: {min(seconds):.2f} s, {megabytes:.0f} MB")
         _save(data, out)
     if "scaling" in wanted:
-        data["scaling"] = in_process(_scaling)
+        data["scaling"] = in_process(all_curves)
         _save(data, out)
     order = [row.name for row in ROWS]
     data["rows"].sort(key=lambda one: order.index(one["name"]))
@@ -65,38 +66,6 @@ def main(
     if data["scaling"]:
         render(out)
         console.print(f"written: {out.with_suffix('.md')}")
-
-
-def _measured(name: str) -> dict[str, Any]:
-    from benchmarks.models import quiet
-
-    quiet()
-    row: Row = next(row for row in ROWS if row.name == name)
-    found: Comparison = row.measure()
-    seconds_only = not found.base
-    return {
-        "name": row.name,
-        "ours": row.ours,
-        "base": row.base,
-        "limit": row.limit,
-        "at_least": row.at_least,
-        "unit": found.unit,
-        "ratio": sorted(found.ours)[len(found.ours) // 2] if seconds_only else found.ratio,
-        "spread": (min(found.ours), max(found.ours)) if seconds_only else found.spread,
-        "samples": {"base": found.base, "ours": found.ours},
-    }
-
-
-def _peer_names() -> list[str]:
-    from benchmarks.models import peers
-
-    return list(peers())
-
-
-def _scaling() -> list[dict[str, Any]]:
-    from benchmarks.scaling import curves
-
-    return [{"name": one.name, "sizes": one.sizes, "seconds": one.seconds, "slope": one.slope} for one in curves()]
 
 
 def _machine() -> dict[str, Any]:

@@ -21,9 +21,10 @@ def page(data: dict[str, Any], plot: str) -> str:
     lines = [
         "# Performance",
         "",
-        "Written by `make bench`; every sample is in [performance.json](performance.json). Time is forward and backward, as",
-        "ratios of steps run in turn in one process: the median of the pairs, and in brackets their quartiles. Memory is the",
-        "peak of a training step in a process of its own, beyond what the libraries take. Weights are random, sizes are real.",
+        "Written by `make bench`; every sample is in [performance.json](performance.json). Time is forward and",
+        "backward, as ratios of steps run in turn in one process: the median of the pairs, and in brackets their",
+        "quartiles. Memory is the peak of a training step in a process of its own, beyond what the libraries take.",
+        "Weights are random, sizes are real.",
         "",
         f"{machine['device']}, {machine['threads']} threads; "
         + ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
@@ -50,7 +51,7 @@ def page(data: dict[str, Any], plot: str) -> str:
         "",
         "## Growth",
         "",
-        "Forward and backward of the units alone. The slope is that of the logarithms over the larger sizes: 1 is linear.",
+        "Forward and backward of the units alone. The slope is that of the logarithms over the larger sizes.",
         "",
         "| against | from | to | slope |",
         "|---|---|---|---|",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -232,8 +232,9 @@ def _import_seconds() -> float:
 
 def light_touch() -> Comparison:
     """What PEFT's LoRA (rank 8, query and value) adds to a BERT-base whose weights all train: the yardstick."""
-    from benchmarks import models as m
     from peft import LoraConfig, get_peft_model
+
+    from benchmarks import models as m
 
     lora = get_peft_model(m.bert(), LoraConfig(r=8, target_modules=["query", "value"]))  # type: ignore[arg-type]
     for parameter in lora.parameters():
@@ -297,10 +298,39 @@ ROWS = (
         cached_against_in_memory_densenet),
     Row("g-maps", "ME BERT-base, maps from the source cache", "the same features in memory", 1.03,
         cached_against_in_memory_bert),
-    Row("h-densenet", "`inject()` into DenseNet-121, first call of a process", "", 1, lambda: inject_seconds("densenet")),
+    Row("h-densenet", "`inject()` into DenseNet-121, first call of a process", "", 1,
+        lambda: inject_seconds("densenet")),
     Row("h-bert", "`inject()` into BERT-base, first call of a process", "", 1, lambda: inject_seconds("bert")),
     Row("h-7b", "`inject()` into a decoder of 7 billion weights on the meta device", "", 5,
         lambda: inject_seconds("llama-7b")),
     Row("i", "`import mi2p_inject` after `import torch`", "", 0.3, import_seconds),
     Row("lora", "yardstick: PEFT LoRA, rank 8, on BERT-base, all weights trained", "BERT-base", None, light_touch),
 )  # fmt: skip
+
+
+def measured(name: str) -> dict[str, Any]:
+    """The result of a row as JSON values; for a fresh process."""
+    from benchmarks.models import quiet
+
+    quiet()
+    row = next(row for row in ROWS if row.name == name)
+    found = row.measure()
+    in_seconds = not found.base
+    return {
+        "name": row.name,
+        "ours": row.ours,
+        "base": row.base,
+        "limit": row.limit,
+        "at_least": row.at_least,
+        "unit": found.unit,
+        "ratio": statistics.median(found.ours) if in_seconds else found.ratio,
+        "spread": (min(found.ours), max(found.ours)) if in_seconds else found.spread,
+        "samples": {"base": found.base, "ours": found.ours},
+    }
+
+
+def peer_names() -> list[str]:
+    """Names of the peers."""
+    from benchmarks.models import peers
+
+    return list(peers())

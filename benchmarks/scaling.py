@@ -6,6 +6,7 @@ import math
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -102,3 +103,8 @@ def _unit(
 def _sites(count: int) -> Callable[[], object]:
 
     return _unit(ViewSpec.tokens(768), ViewSpec.map(1024, 7, 7), 64, 64, count)
+
+
+def all_curves() -> list[dict[str, Any]]:
+    """The curves as JSON values; for a fresh process."""
+    return [{"name": one.name, "sizes": one.sizes, "seconds": one.seconds, "slope": one.slope} for one in curves()]

@@ -158,6 +158,7 @@ def fill(
     """
     from filelock import FileLock, Timeout
 
+    samples = list(samples)
     _check_samples(samples)
     if model.source is None:
         raise SourceError(
