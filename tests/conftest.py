@@ -1,10 +1,16 @@
-"""Offline, and one thread a test process: on models this small a second thread only costs."""
+"""Offline, one thread a test process (a second one only costs on models this small), no trace in the user's cache."""
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
 
 import torch
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+if "MI2P_TEST_CACHE" not in os.environ:  # pytest-xdist's processes and commands under test share the first one's
+    os.environ["MI2P_TEST_CACHE"] = os.environ["HF_DATASETS_CACHE"] = tempfile.mkdtemp(prefix="mi2p-tests-")
+    atexit.register(shutil.rmtree, os.environ["MI2P_TEST_CACHE"], ignore_errors=True)
 torch.set_num_threads(1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from recipes_data import write_table
 from rich.console import Console
+from test_data_benchmarks import crisis, imdb
 from typer.testing import CliRunner
 
 from mi2p_inject.recipes.commands import app
@@ -146,3 +148,28 @@ def test_a_table_needs_both_modalities(tmp_path: Path) -> None:
     (tmp_path / "words.csv").write_text("\n".join(lines) + "\n")
     with pytest.raises(RecipeError, match="images, texts and a test part"):
         run(tmp_path / "words.csv", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("number", "make", "figures"),
+    [
+        (3, lambda root: f"crisismmd:{crisis(root)}", ("83.4", "60.5", "87.0")),
+        (4, lambda root: f"mmimdb:{imdb(root)}", ("37.3", "46.7")),
+    ],
+    ids=["crisismmd", "mmimdb"],
+)
+def test_on_the_papers_data_the_papers_figures_stand_beside(
+    number: int, make: Callable[[Path], str], figures: tuple[str, ...], tmp_path: Path
+) -> None:
+    config = make_config(
+        {"data": make(tmp_path / "data"), "epochs": 1, "image_size": 32, "keep_weights": False}, preset="paper"
+    )
+    run_table(number, config, tmp_path / "out", Console(quiet=True), encoders="tiny", seeds=[0], only=["vision"])
+    line = (tmp_path / "out" / "table.md").read_text().splitlines()[2]
+    assert line.startswith("| Unimodal DenseNet | densenet121 (random weights) |")
+    for figure in figures:
+        assert f"| {figure} " in line
+    saved = load_run(tmp_path / "out" / "rows" / "vision" / "seed-0")
+    assert saved.config.batch_size == 128
+    assert saved.multi_label == (number == 4)
+    assert str(tmp_path) not in (tmp_path / "out" / "table.md").read_text()
