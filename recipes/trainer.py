@@ -86,9 +86,10 @@ def fit(
     if config.patience and validation is not None:
         callbacks.append(transformers.EarlyStoppingCallback(config.patience))
     evaluated = "no" if validation is None else "epoch"
-    if config.tensorboard and not any(map(find_spec, ("tensorboard", "tensorboardX"))):
-        raise RecipeError("tensorboard is not installed", fix="pip install 'mi2p-inject[logs]'")
-    os.environ["TENSORBOARD_LOGGING_DIR"] = str(folder / TENSORBOARD)
+    if config.tensorboard:
+        if not any(map(find_spec, ("tensorboard", "tensorboardX"))):
+            raise RecipeError("tensorboard is not installed", fix="pip install 'mi2p-inject[logs]'")
+        os.environ["TENSORBOARD_LOGGING_DIR"] = str(folder / TENSORBOARD)
     arguments = _arguments(
         config,
         folder / CHECKPOINTS,
