@@ -19,7 +19,7 @@ import torch
 import transformers
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.torch import save_model
+from safetensors.torch import load_model, save_model
 from torch import nn
 
 from mi2p_inject.recipes.classifier import Classifier
@@ -34,6 +34,7 @@ Measure = Callable[[NDArray[np.float32], NDArray[np.int64]], dict[str, float]]
 """(logits, labels) -> metrics"""
 
 _TIMES = ("eval_runtime", "eval_samples_per", "eval_steps_per")
+_STATE = "trainer_state.json"
 CHECKPOINTS, TENSORBOARD = "checkpoints", "tensorboard"
 
 
@@ -119,8 +120,13 @@ def fit(
             fix="launch it with torchrun (DDP); for FSDP take `recipes.classifier` and a loop of your own",
         )
     resumed = last_checkpoint(folder / CHECKPOINTS)
-    trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
-    state = trainer.state
+    if resumed is not None and _was_the_last(resumed):
+        state = _read_state(resumed)
+        best = resumed.with_name(f"checkpoint-{state.best_global_step or state.global_step}")
+        load_model(model, best / "model.safetensors")
+    else:
+        trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+        state = trainer.state
     history = [
         {name: value for name, value in sorted(entry.items()) if not name.startswith(_TIMES)}
         for entry in state.log_history
@@ -149,9 +155,19 @@ def last_checkpoint(folder: Path) -> Path | None:
     return whole[0] if whole else None
 
 
+def _was_the_last(checkpoint: Path) -> bool:
+    """Whether the training had ended there, and only its result was not written yet."""
+    control = _read_state(checkpoint).stateful_callbacks.get("TrainerControl", {})
+    return bool(control.get("args", {}).get("should_training_stop"))
+
+
+def _read_state(checkpoint: Path) -> Any:
+    return transformers.TrainerState.load_from_json(str(checkpoint / _STATE))
+
+
 def _is_whole(checkpoint: Path) -> bool:
     try:
-        return isinstance(json.loads((checkpoint / "trainer_state.json").read_text()), dict)
+        return isinstance(json.loads((checkpoint / _STATE).read_text()), dict)
     except (OSError, ValueError):
         return False
 
@@ -165,7 +181,7 @@ def _arguments(config: Config, folder: Path, **more: Any) -> Any:
         raise RecipeError("precision=fp16 needs a GPU", fix="--set precision=bf16, or fp32")
     given = {"save_strategy": "no", "report_to": "none", **more}
     arguments = transformers.TrainingArguments(
-        output_dir=str(folder),
+        output_dir=str(folder.absolute()),
         num_train_epochs=config.epochs,
         max_steps=config.max_steps or -1,
         per_device_train_batch_size=config.batch_size,
@@ -185,6 +201,7 @@ def _arguments(config: Config, folder: Path, **more: Any) -> Any:
         disable_tqdm=True,
         remove_unused_columns=False,
         label_names=["labels"],
+        restore_callback_states_from_checkpoint=True,  # the patience of early stopping
         ddp_find_unused_parameters=True,  # a batch may lack a modality
         **given,
     )

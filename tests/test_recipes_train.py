@@ -9,7 +9,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +160,38 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(trained: Path, table: Path,
     assert all(np.array_equal(first[name], second[name]) for name in first)
     with pytest.raises(RecipeError, match="kept no weights"):
         load_run(out).model()
+
+
+@pytest.mark.parametrize("when", ["while its patience runs out", "before the model is written"])
+def test_an_interrupted_run_stops_as_early(
+    when: str, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Nothing changes at such rates: the first of six steps an epoch is the best one, three epochs of patience follow.
+    still = {"model": "vision", "rate": 1e-20, "rate_new": 1e-20, "epochs": 30, "patience": 3, "weight_decay": 0.0}
+    train(table, tmp_path / "whole", **still)
+    assert len(losses(tmp_path / "whole")) == 24
+
+    @contextmanager
+    def interrupting(console: Console, title: str) -> Iterator[Callable[[int, int], None]]:
+        def on_step(done: int, steps: int) -> None:
+            if done == 15:
+                raise KeyboardInterrupt
+
+        yield on_step
+
+    def unwritten(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    place, stand_in = ("row_progress", interrupting) if "patience" in when else ("_write", unwritten)
+    with monkeypatch.context() as patched:
+        patched.setattr(f"mi2p_inject.recipes.train.{place}", stand_in)
+        with pytest.raises(KeyboardInterrupt):
+            train(table, tmp_path / "again", **still)
+    train(table, tmp_path / "again", **still)
+    assert losses(tmp_path / "again") == losses(tmp_path / "whole")
+    first, second = (load_run(tmp_path / name) for name in ("whole", "again"))
+    assert first.numbers["best_step"] == second.numbers["best_step"] == 6
+    assert np.array_equal(first.predictions()["test_logits"], second.predictions()["test_logits"])
 
 
 def test_two_processes_and_accumulation_are_one_large_batch(table: Path, tmp_path: Path) -> None:
