@@ -96,7 +96,7 @@ def fit(
         folder / CHECKPOINTS,
         eval_strategy=evaluated,
         save_strategy="epoch",
-        save_total_limit=1,
+        save_total_limit=2,  # the best and the last; with 1 the last would be gone when the training ends
         load_best_model_at_end=validation is not None,
         metric_for_best_model=metric if validation is not None else None,
         greater_is_better=True,
