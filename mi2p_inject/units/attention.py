@@ -120,7 +120,7 @@ def attend(
         read = _blockwise(queries, keys, values, mask, given)
     else:
         read = _plain(queries, keys, values, mask)
-    read = read.reshape(batch, heads, tokens, -1)
+    read = read.reshape(batch, heads, tokens, read.shape[-1])
     if order.values == "projected":
         return read.transpose(1, 2).flatten(2)
     read = _by_head(read[..., : value.width], value.by_head().mT)
@@ -136,16 +136,13 @@ def _pair(
         return _split(query(left) * scale, query.heads), _split(key(right), key.heads)
     bias = query.bias_by_head()
     rows = scale * key.by_head()  # (heads, d_k, key width)
-    joint = query.by_head().mT @ rows  # (heads, query width, key width)
     if order == "keys":
-        wide = _filled(joint)
-        packed = F.linear(left, wide.transpose(1, 2).flatten(0, 1))
-        if bias is not None:
-            packed = packed + _filled(bias @ rows).flatten().to(packed.dtype)
-        return _split(packed, query.heads), _filled(right).unsqueeze(1)
-    if bias is not None:
-        joint = torch.cat([joint, bias @ rows], 1)
-    keys = F.linear(right, _filled(joint.mT).transpose(1, 2).flatten(0, 1))
+        rows = _filled(rows)
+        weight = (rows.mT @ query.by_head()).flatten(0, 1)  # of all heads: (heads·key width, query width)
+        offset = None if bias is None else (bias @ rows).flatten()
+        return _split(F.linear(left, weight, offset), query.heads), _filled(right).unsqueeze(1)
+    columns = query.by_head() if bias is None else torch.cat([query.by_head(), bias.mT], -1)
+    keys = F.linear(right, (_filled(columns).mT @ rows).flatten(0, 1))
     return _filled(left, ones=bias is not None).unsqueeze(1), _split(keys, key.heads)
 
 
