@@ -177,6 +177,8 @@ def prepare(
                 )
             data = F.adaptive_avg_pool2d(data, built.grid)
         data = data.flatten(2)
+    elif mask is None and data.shape[1] == 0:  # no tokens: as if all were padding
+        mask = data.new_ones(data.shape[:2], dtype=torch.bool)
     if mask is not None:
         data, mask = _trimmed(data, mask)
         data = data.masked_fill(~mask.unsqueeze(-1), 0)

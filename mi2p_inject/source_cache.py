@@ -1,9 +1,9 @@
 """Source features of a whole data set on disk: encoded once, memory-mapped from then on.
 
 A folder of safetensors files, each with the features of some hundred samples and their ids, in a subfolder whose name
-is the key: a hash of the encoder's weights, how it is read, and the preprocessing. Change one of these and it is
-another cache. Files appear whole or not at all, so a killed run goes on where it was; processes that fill one cache at
-the same time share the work.
+is the key: a hash of the encoder (`mi2p_inject.fingerprint`), how it is read, and the preprocessing. Change one of
+these and it is another cache. Files appear whole or not at all, so a killed run goes on where it was; processes that
+fill one cache at the same time share the work.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from mi2p_inject.errors import SourceError
 from mi2p_inject.expanded import ExpandedModel
 from mi2p_inject.features import SourceFeatures
-from mi2p_inject.source import Source
+from mi2p_inject.fingerprint import fingerprint
 
 Read = Callable[[list[str]], Any]
 """Sample ids -> the batch for the source encoder, as `ExpandedModel.encode` takes it."""
@@ -87,10 +87,14 @@ class SourceCache:
         """The features of some samples, in order: tokens (B, L, D) with a mask, or a map (B, C, H, W).
 
         Raises:
-            SourceError: a sample is not in the cache.
+            SourceError: a sample is not in the cache, none is asked for, or a file is gone.
         """
         rows = [self._row(sample) for sample in samples]
-        if not rows or rows[0].dim() == 3:
+        if not rows:
+            raise SourceError(
+                "no samples are asked for", expected="one id or more", given="none", fix="skip this batch"
+            )
+        if rows[0].dim() == 3:
             return SourceFeatures(torch.stack(rows))
         lengths = torch.tensor([len(row) for row in rows])
         data = nn.utils.rnn.pad_sequence(rows, batch_first=True)
@@ -167,9 +171,8 @@ def fill(
             given="source_spec= only",
             fix="inject with the encoder whose features are to be kept",
         )
-    key = _key(model.source, preprocessing, dtype)
-    place = Path(folder) / key
-    place.mkdir(parents=True, exist_ok=True)
+    place = Path(folder) / fingerprint(model.source, str(FORMAT), preprocessing, str(dtype))
+    _make(place)
     cache = SourceCache(place)
     missing = [sample for sample in samples if sample not in cache]
     if not missing:
@@ -192,8 +195,8 @@ def fill(
                         cache.refresh()
             except Timeout:
                 continue
-    for lock in place.glob("*.lock"):
-        lock.unlink(missing_ok=True)
+    for chunk in chunks:  # those of other lists of samples may be held
+        (place / f"{_hash(chunk)}.lock").unlink(missing_ok=True)
     return cache
 
 
@@ -224,6 +227,18 @@ def _write(
             ) from error
 
 
+def _make(place: Path) -> None:
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SourceError(
+            f"cannot make the folder of the source cache: {error}",
+            expected="a writable folder",
+            given=str(place.parent),
+            fix="choose another folder",
+        ) from error
+
+
 def _encode(model: ExpandedModel, samples: list[str], read: Read) -> SourceFeatures:
     features: SourceFeatures = model.encode(read(samples))
     if len(features) != len(samples):
@@ -238,10 +253,19 @@ def _encode(model: ExpandedModel, samples: list[str], read: Read) -> SourceFeatu
 
 def _rows(features: SourceFeatures, dtype: torch.dtype | None) -> list[Tensor]:
     """The features of each sample without padding, on the CPU."""
-    data = features.data.detach().to(device="cpu", dtype=dtype)
-    if features.mask is None:
-        return list(data.unbind())
-    return [row[mask] for row, mask in zip(data, features.mask.cpu(), strict=True)]
+    data = features.data.detach().cpu()
+    rows = list(data) if features.mask is None else [r[m] for r, m in zip(data, features.mask.cpu(), strict=True)]
+    if dtype is None or dtype == data.dtype:
+        return rows
+    stored = [row.to(dtype) for row in rows]
+    if any(bool((row.isfinite() & ~one.float().isfinite()).any()) for row, one in zip(rows, stored, strict=True)):
+        raise SourceError(
+            f"the source features are too large for {dtype}",
+            expected=f"at most {torch.finfo(dtype).max:.3g}",
+            given=f"{max(float(row.abs().max()) for row in rows if row.numel()):.3g}",
+            fix="store them in torch.bfloat16, or as the encoder gives them: dtype=None",
+        )
+    return stored
 
 
 def _announce(
@@ -255,15 +279,14 @@ def _announce(
 ) -> None:
     """Say how large it will be; refuse a random `read` and a full disk before anything is written."""
     first = missing[: min(batch_size, len(missing))]
-    one, other = _encode(model, first, read), _encode(model, first, read)
-    if one.data.shape != other.data.shape or not torch.equal(one.data, other.data):
+    rows, again = (_rows(_encode(model, first, read), dtype) for _ in range(2))
+    if not all(torch.equal(one.nan_to_num(), other.nan_to_num()) for one, other in zip(rows, again, strict=True)):
         raise SourceError(
             "read() gives something else each time, so its features cannot be kept",
             expected="the same batch for the same ids",
             given="two answers that differ",
             fix="switch the augmentation off, or encode in every step instead of caching",
         )
-    rows = _rows(one, dtype)
     size = sum(row.nbytes for row in rows) / len(rows) * len(missing)
     free = shutil.disk_usage(place).free
     say(f"source cache: {len(missing)} samples, about {_human(size)} in {place} ({_human(free)} free)")
@@ -285,25 +308,6 @@ def _check_samples(samples: Sequence[str]) -> None:
     if len(set(samples)) != len(samples):
         twice = next(sample for sample in samples if samples.count(sample) > 1)
         raise SourceError("two samples have one id", expected="unique ids", given=twice, fix="make the ids unique")
-
-
-def _key(source: Source, preprocessing: str, dtype: torch.dtype | None) -> str:
-    """What the features depend on, besides the samples."""
-    digest = hashlib.sha256(repr((FORMAT, preprocessing, str(dtype), _readout(source))).encode())
-    encoder = source.encoder
-    digest.update(f"{type(encoder).__module__}.{type(encoder).__qualname__}".encode())
-    for name, tensor in encoder.state_dict().items():
-        if not isinstance(tensor, Tensor):  # a quantised module's own state
-            digest.update(f"{name} {tensor!r}".encode())
-            continue
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()[:16]
-
-
-def _readout(source: Source) -> tuple[Any, ...]:
-    readout = source.readout
-    return source.layout.to_json(), readout.call, source.path, getattr(readout.mask, "__qualname__", None)
 
 
 def _hash(samples: list[str]) -> str:
@@ -333,9 +337,18 @@ def _places_in(file: Path) -> dict[str, _Place]:
 
 def _mapped(file: Path) -> dict[str, Tensor]:
     """The tensors of a file, paged in from disk as they are read."""
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    tensors: dict[str, Tensor] = load_file(file)
+    try:
+        tensors: dict[str, Tensor] = load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise SourceError(
+            f"a file of the source cache is gone or damaged: {error}",
+            expected="the file that was there when the cache was opened",
+            given=str(file),
+            fix="fill the cache again",
+        ) from error
     return tensors
 
 

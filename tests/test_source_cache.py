@@ -218,3 +218,94 @@ def test_a_cache_travels_to_workers(tmp_path: Path) -> None:
     )
     assert torch.equal(torch.cat(list(loader)), cache[IDS].data)
     assert torch.equal(pickle.loads(pickle.dumps(cache))[IDS].data, cache[IDS].data)
+
+
+def read_by(encoder: nn.Module, example: Tensor) -> ExpandedModel:
+    net = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.ReLU())
+    return inject(net, layers="0", source_encoder=encoder, example_inputs=PICTURES, source_example_inputs=example)
+
+
+class Scaled(nn.Module):
+    """Settings of every kind that a state dict does not hold."""
+
+    def __init__(self, stride: int = 1, act: Any = torch.relu, mean: float = 0.0, power: float = 1.0) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.act, self.power = nn.Conv2d(3, 4, 3, stride=stride), act, power
+        self.register_buffer("mean", torch.tensor(mean), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.conv(x - self.mean)) * self.power  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    "changed", [{"stride": 2}, {"act": torch.tanh}, {"mean": 1.0}, {"power": 2.0}], ids=lambda given: next(iter(given))
+)
+def test_another_setting_of_the_same_weights_is_another_cache(changed: dict[str, Any], tmp_path: Path) -> None:
+    example = torch.randn(2, 3, 64, 64)
+    caches = [
+        fill(tmp_path, read_by(Scaled(**given), example), IDS, pictures_for, preprocessing="", say=lambda line: None)
+        for given in ({}, {}, changed)
+    ]
+    assert caches[0].folder == caches[1].folder != caches[2].folder
+
+
+@pytest.mark.parametrize("changed", [{"num_attention_heads": 2}, {"hidden_act": "relu"}, {"layer_norm_eps": 0.1}])
+def test_another_configuration_of_a_bert_is_another_cache(changed: dict[str, Any], tmp_path: Path) -> None:
+    from transformers import BertConfig, BertModel
+
+    def bert(**options: Any) -> nn.Module:
+        torch.manual_seed(0)
+        sizes = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "vocab_size": 60}
+        return BertModel(BertConfig(**{**sizes, "num_attention_heads": 4, **options}))
+
+    example = torch.ones(1, 8, dtype=torch.long)
+    folders = [
+        fill(tmp_path, read_by(bert(**given), example), IDS, words_for, preprocessing="", say=lambda line: None).folder
+        for given in ({}, {}, changed)
+    ]
+    assert folders[0] == folders[1] != folders[2]
+
+
+def table(value: float) -> ExpandedModel:
+    return read_by(nn.Embedding.from_pretrained(torch.full((9, 5), value)), torch.zeros(1, 3, dtype=torch.long))
+
+
+def test_features_too_large_for_the_asked_precision_are_refused(tmp_path: Path) -> None:
+    with complains(SourceError, "bfloat16"):
+        fill(
+            tmp_path, table(1e5), IDS, lambda ids: torch.ones(len(ids), 3, dtype=torch.long), preprocessing="",
+            dtype=torch.float16, say=lambda line: None,
+        )  # fmt: skip
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_nan_is_not_taken_for_a_random_read(tmp_path: Path) -> None:
+    cache = fill(
+        tmp_path, table(float("nan")), IDS, lambda ids: torch.ones(len(ids), 3, dtype=torch.long), preprocessing="",
+        say=lambda line: None,
+    )  # fmt: skip
+    assert bool(cache[IDS[:2]].data.isnan().all())  # the forward that hears it is loud
+
+
+def test_no_samples_and_a_file_that_is_gone_are_errors_of_ours(tmp_path: Path) -> None:
+    cache = filled(tmp_path, "resnet")
+    with complains(SourceError, "one id"):
+        cache[[]]
+    for file in cache.folder.glob("*.safetensors"):
+        file.unlink()
+    with complains(SourceError, "gone"):
+        cache[IDS[:2]]
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with complains(SourceError, "cannot make"):
+        filled(tmp_path / "file", "resnet")
+
+
+def test_locks_of_other_lists_stay(tmp_path: Path) -> None:
+    cache = filled(tmp_path, "resnet", IDS[:3])
+    (cache.folder / "other.lock").touch()
+    filled(tmp_path, "resnet", IDS[:5])
+    assert [file.name for file in cache.folder.glob("*.lock")] == ["other.lock"]

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 BLOCK = 2**20
 """Scores of a block, at most: 4 MB."""
@@ -55,9 +54,10 @@ class BlockwiseAttention(torch.autograd.Function):
         ctx.given_keys, ctx.given_values = inputs[4:]
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         queries, keys, values, mask = ctx.saved_tensors
+        if torch.is_grad_enabled():  # these gradients are to be differentiated themselves
+            return *_differentiable(queries, keys, values, mask, grad), None, None, None
         for_queries, for_keys, for_values, *_ = ctx.needs_input_grad
         grad_queries = torch.empty_like(queries) if for_queries else None
         grad_keys = torch.zeros_like(keys) if for_keys else None
@@ -79,6 +79,19 @@ class BlockwiseAttention(torch.autograd.Function):
                 learned = queries[group, rows, ctx.given_keys :]
                 grad_keys[group, :, ctx.given_keys :].addmm_(of_scores.T, learned)
         return grad_queries, grad_keys, grad_values, None, None, None
+
+
+def _differentiable(
+    queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, grad: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The three gradients with the scores formed as a whole, in operations that autograd can record."""
+    scores = queries @ keys.mT
+    if mask is not None:
+        scores = scores.masked_fill(~mask.unsqueeze(1), torch.finfo(scores.dtype).min)
+    attention = scores.softmax(-1)
+    of_attention = attention * (grad @ values.mT)
+    of_scores = of_attention - attention * of_attention.sum(-1, keepdim=True)
+    return of_scores @ keys, of_scores.mT @ queries, attention.mT @ grad
 
 
 def _blocks(queries: Tensor, keys: Tensor, mask: Tensor | None) -> Any:
