@@ -14,6 +14,7 @@ import torch
 import typer
 from rich.console import Console
 
+from benchmarks.floor import all_parts
 from benchmarks.measure import in_process
 from benchmarks.render import render
 from benchmarks.rows import ROWS, measured, peer_cost, peer_names
@@ -24,7 +25,7 @@ PACKAGES = ("torch", "timm", "transformers", "peft", "numpy")
 
 def main(
     only: Annotated[
-        str, typer.Option(help="Names of rows, or 'peers' or 'scaling', with commas; the rest is kept.")
+        str, typer.Option(help="Names of rows, 'peers', 'scaling' or 'floor', with commas; the rest is kept.")
     ] = "",
     out: Annotated[Path, typer.Option(help="The JSON; page and plot are written beside it.")] = Path(
         "docs/performance.json"
@@ -39,10 +40,12 @@ def main(
     - `python -m benchmarks --only c,d --out runs/bench.json`
     """
     console = Console()
-    wanted = set(only.split(",")) if only else {*(row.name for row in ROWS), "peers", "scaling"}
-    if unknown := wanted - {*(row.name for row in ROWS), "peers", "scaling"}:
+    wanted = set(only.split(",")) if only else {*(row.name for row in ROWS), "peers", "scaling", "floor"}
+    if unknown := wanted - {*(row.name for row in ROWS), "peers", "scaling", "floor"}:
         raise typer.BadParameter(f"no rows {', '.join(sorted(unknown))}; there are {', '.join(r.name for r in ROWS)}")
-    data = json.loads(out.read_text()) if only and out.exists() else {"rows": [], "peers": [], "scaling": []}
+    data = (
+        json.loads(out.read_text()) if only and out.exists() else {"rows": [], "peers": [], "scaling": [], "floor": {}}
+    )
     data |= {"machine": _machine(), "date": datetime.date.today().isoformat()}
     for row in ROWS:
         if row.name in wanted:
@@ -60,10 +63,13 @@ def main(
     if "scaling" in wanted:
         data["scaling"] = in_process(all_curves)
         _save(data, out)
+    if "floor" in wanted:
+        data["floor"] = in_process(all_parts)
+        _save(data, out)
     order = [row.name for row in ROWS]
     data["rows"].sort(key=lambda one: order.index(one["name"]))
     _save(data, out)
-    if data["scaling"]:
+    if all(data[name] for name in ("rows", "peers", "scaling", "floor")):
         render(out)
         console.print(f"written: {out.with_suffix('.md')}")
 

@@ -31,13 +31,15 @@ def quiet() -> None:
 def bert() -> nn.Module:
     """BERT-base, random weights, training mode."""
     with _seeded():
-        return transformers.BertModel(transformers.BertConfig(), add_pooling_layer=False).to(DEVICE).train()
+        model: nn.Module = transformers.BertModel(transformers.BertConfig(), add_pooling_layer=False)
+    return model.to(DEVICE).train()
 
 
 def densenet() -> nn.Module:
     """DenseNet-121, random weights, training mode."""
     with _seeded():
-        return timm.create_model("densenet121").to(DEVICE).train()
+        model: nn.Module = timm.create_model("densenet121")
+    return model.to(DEVICE).train()
 
 
 def me_bert(backbone: nn.Module | None = None, sites: int = 12, **options: Any) -> ExpandedModel:
@@ -120,7 +122,8 @@ class _Edited(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         output: Tensor = self.original(*args, **kwargs)
-        return output + self.unit(output, self.source)
+        added: Tensor = output + self.unit(output, self.source)
+        return added
 
 
 class LateFusion(nn.Module):

@@ -236,7 +236,7 @@ def light_touch() -> Comparison:
 
     from benchmarks import models as m
 
-    lora = get_peft_model(m.bert(), LoraConfig(r=8, target_modules=["query", "value"]))  # type: ignore[arg-type]
+    lora = get_peft_model(m.bert(), LoraConfig(r=8, target_modules=["query", "value"]))
     for parameter in lora.parameters():
         parameter.requires_grad_(True)
     return side_by_side(m.forward_backward(m.bert(), m.ids()), m.forward_backward(lora, m.ids()), rounds=12)

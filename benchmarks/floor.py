@@ -1,0 +1,96 @@
+"""What the time of ME BERT's units is made of: their operations, each run alone in buffers that are there already.
+
+No order of the products has fewer (see `mi2p_inject.units.attention`); what a step takes beyond their sum is
+allocation, copies and Python.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks import models as m
+from benchmarks.measure import seconds_of
+
+HEADS, KEYS, WIDTH = 12, 1024, 768
+UNITS = 12
+
+
+@dataclass(frozen=True)
+class Part:
+    """A group of equal operations.
+
+    Attributes:
+        name: in the table.
+        gigaflops: multiplications and additions of a whole step (12 units, batch 8); 0 where none are counted.
+        gigabytes: read and written by a step.
+        seconds: of a step.
+    """
+
+    name: str
+    gigaflops: float
+    gigabytes: float
+    seconds: float
+
+
+def parts() -> list[Part]:
+    """The operations of forward and backward of the twelve units of row c; for a fresh process."""
+    unit: Any = m.me_bert(sites=1).unit(m.LAYERS[0])
+    key, value = unit.key.width, unit.value.width
+    learned = key - unit.key.given, value - unit.value.given
+    rows = HEADS * m.TOKENS
+    q, k, v = torch.randn(rows, key), torch.randn(KEYS, key), torch.randn(KEYS, value)
+    scores, other, above = torch.randn(rows, KEYS), torch.randn(rows, KEYS), torch.randn(rows, value)
+    x, w = torch.randn(m.BATCH * m.TOKENS, WIDTH), torch.randn(HEADS * key, WIDTH)
+    y = torch.randn(m.BATCH * m.TOKENS, HEADS * key)
+    out_q, out_k, out_v = torch.empty(rows, key), torch.empty(KEYS, learned[0]), torch.empty(KEYS, learned[1])
+    out_a, out_y, out_x, out_w = torch.empty(rows, value), torch.empty_like(y), torch.empty_like(x), torch.empty_like(w)
+    softmax_backward = torch.ops.aten._softmax_backward_data.out
+    return [
+        _product("QKᵀ, once forward and once backward", 2, q, k.T, scores),
+        _product("AV", 1, scores, v, out_a),
+        _product("gradient of A", 1, above, v.T, scores),
+        _product("gradient of Q", 1, scores, k, out_q),
+        _product("gradient of the keys' identities", 1, scores.T, q[:, : learned[0]], out_k),
+        _product("gradient of the values' identities", 1, scores.T, above[:, : learned[1]], out_v),
+        _other("softmax, forward and backward", 2, lambda: torch.softmax(other, -1, out=scores), scores, other),
+        _other(
+            "backward of softmax", 1,
+            lambda: softmax_backward(other, scores, -1, torch.float32, grad_input=other), scores, other, other,
+        ),
+        _product("queries from the layer's output", 1 / m.BATCH, x, w.T, out_y),
+        _product("their gradients", 1 / m.BATCH, y, w, out_x),
+        _product("gradient of their weights", 1 / m.BATCH, y.T, x, out_w),
+    ]  # fmt: skip
+
+
+def _product(name: str, times: float, left: Tensor, right: Tensor, out: Tensor) -> Part:
+    flops = 2 * left.shape[0] * left.shape[1] * right.shape[1]
+    return _part(name, times, lambda: torch.mm(left, right, out=out), flops, (left, right, out))
+
+
+def _other(name: str, times: float, step: Callable[[], object], *touched: Tensor) -> Part:
+    return _part(name, times, step, 0, touched)
+
+
+def _part(name: str, times: float, step: Callable[[], object], flops: int, touched: tuple[Tensor, ...]) -> Part:
+    """`times`: how often a sample needs it in one unit."""
+    for _ in range(5):
+        step()
+    seconds = statistics.median(seconds_of(step) for _ in range(40))
+    count = times * m.BATCH * UNITS
+    return Part(name, count * flops / 1e9, count * sum(one.nbytes for one in touched) / 1e9, count * seconds)
+
+
+def all_parts() -> dict[str, object]:
+    """The parts and the step of BERT-base alone as JSON values; for a fresh process."""
+    m.quiet()
+    step = m.forward_backward(m.bert(), m.ids())
+    step()
+    backbone = statistics.median(seconds_of(step) for _ in range(6))
+    return {"backbone": backbone, "parts": [vars(part) for part in parts()]}
