@@ -47,7 +47,7 @@ def curves() -> list[Curve]:
         _curve("source tokens (site 256×28×28)", [32, 64, 128, 256, 512, 1024], _tokens),
         _curve("channels of the source map (7×7; site of 64 tokens)", [64, 128, 256, 512, 1024, 2048], _channels),
         _curve("channels of the site map (28×28; 64 source tokens)", [64, 128, 256, 512, 1024, 2048], _site_channels),
-        _curve("sites (BERT-base layers, source 1024×7×7)", [1, 2, 4, 8, 12], _sites),
+        _curve("units (768 wide, source 1024×7×7)", [1, 2, 4, 8, 12], _sites),
     ]
 
 

@@ -162,6 +162,7 @@ def fill(
     """
     from filelock import FileLock, Timeout
 
+    _check_asked(samples, batch_size, dtype)
     samples = list(samples)
     _check_samples(samples)
     if model.source is None:
@@ -211,12 +212,21 @@ def _write(
         part = samples[start : start + batch_size]
         rows += _rows(_encode(model, part, read), dtype)
         yield len(part)
+    if len({row.shape[1:] for row in rows} if rows[0].dim() == 2 else {row.shape for row in rows}) > 1:
+        raise SourceError(
+            "the source features of different samples have different sizes",
+            expected=f"maps {tuple(rows[0].shape)} as the first sample's",
+            given=", ".join(sorted({str(tuple(row.shape)) for row in rows})[:4]),
+            fix="resize the source's input to one size in read()",
+        )
     lengths = torch.tensor([len(row) for row in rows])
     tensors = {"data": torch.stack(rows) if rows[0].dim() == 3 else torch.cat(rows), "lengths": lengths}
     with tempfile.TemporaryDirectory(dir=file.parent, prefix=".writing-") as folder:
         whole = Path(folder) / file.name
         try:
             save_file(tensors, whole, metadata={"samples": json.dumps(samples), "format": str(FORMAT)})
+            (plain := whole.with_suffix(".mode")).touch()
+            whole.chmod(plain.stat().st_mode)  # safetensors lets nobody else read
             os.replace(whole, file)
         except OSError as error:
             raise SourceError(
@@ -297,6 +307,16 @@ def _announce(
             given=f"{_human(free)}",
             fix="choose another folder, dtype=torch.float16 for half the size, or no cache",
         )
+
+
+def _check_asked(samples: Sequence[str], batch_size: int, dtype: torch.dtype | None) -> None:
+    for name, value, right, expected in (
+        ("samples", samples, not isinstance(samples, str), "a list of ids"),
+        ("batch_size", batch_size, batch_size >= 1, "1 or more"),
+        ("dtype", dtype, dtype is None or dtype.is_floating_point, "a floating dtype, or None"),
+    ):
+        if not right:
+            raise SourceError(f"{name}= is wrong", expected=expected, given=repr(value), fix=f"change {name}=")
 
 
 def _check_samples(samples: Sequence[str]) -> None:

@@ -309,3 +309,31 @@ def test_locks_of_other_lists_stay(tmp_path: Path) -> None:
     (cache.folder / "other.lock").touch()
     filled(tmp_path, "resnet", IDS[:5])
     assert [file.name for file in cache.folder.glob("*.lock")] == ["other.lock"]
+
+
+@pytest.mark.parametrize(
+    ("options", "word"), [({"batch_size": 0}, "batch_size"), ({"dtype": torch.int8}, "dtype")], ids=str
+)
+def test_bad_options(options: dict[str, Any], word: str, tmp_path: Path) -> None:
+    with complains(SourceError, word):
+        filled(tmp_path, "bert", **options)
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_one_id_is_no_list_of_letters(tmp_path: Path) -> None:
+    with complains(SourceError, "samples"):
+        fill(tmp_path, model("bert"), "sample 1", words_for, preprocessing="x")
+
+
+def test_maps_of_different_sizes_are_refused(tmp_path: Path) -> None:
+    def read(samples: list[str]) -> Tensor:
+        return torch.zeros(len(samples), 3, 64 if samples[0] == IDS[0] else 96, 64)
+
+    with complains(SourceError, "different sizes"):
+        fill(tmp_path, model("resnet"), IDS, read, preprocessing="x", batch_size=4, say=lambda line: None)
+
+
+def test_others_may_read_what_the_folder_lets_them_read(tmp_path: Path) -> None:
+    (tmp_path / "plain").touch()
+    (file,) = filled(tmp_path / "cache", "bert").folder.glob("*.safetensors")
+    assert file.stat().st_mode == (tmp_path / "plain").stat().st_mode

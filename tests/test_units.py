@@ -14,8 +14,8 @@ from torch import Tensor
 from mi2p_inject import MI2P, SourceFeatures, ViewSpec
 from mi2p_inject.errors import UnitError
 from mi2p_inject.features import prepare
-from mi2p_inject.units import UNITS, blockwise, unit_config
-from mi2p_inject.units.attention import Order, ScoreOrder, ValueOrder
+from mi2p_inject.units import UNITS, attention, blockwise, unit_config
+from mi2p_inject.units.attention import Kernel, Order, ScoreOrder, ValueOrder
 from mi2p_inject.units.base import largest_divisor
 from mi2p_inject.units.mi2p import MI2PUnit
 from mi2p_inject.windows import window_means
@@ -60,6 +60,7 @@ def run(unit: MI2PUnit, view: Tensor, source: Tensor, mask: Tensor | None) -> Te
         fused=st.booleans(),
         operations=st.just(0),
     ),
+    kernel=st.sampled_from(get_args(Kernel)),
     block=st.sampled_from([0, 7, 2**20]),
     trained=st.booleans(),
     seed=st.integers(0, 2**16),
@@ -73,6 +74,7 @@ def test_equals_the_literal_form(
     stride: int,
     masked: bool,
     order: Order,
+    kernel: Kernel,
     block: int,
     trained: bool,
     seed: int,
@@ -91,6 +93,7 @@ def test_equals_the_literal_form(
             wanted.append(features.requires_grad_())
         weight = torch.randn_like(view)
         with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(attention, "kernel_for", lambda *_: kernel)
             patch.setattr(blockwise, "BLOCK", block)
             fast = run(unit, view, features, mask)
             ours = gradients(fast, weight, wanted)
@@ -131,8 +134,8 @@ def test_gradients_can_be_differentiated(site: ViewSpec, source: ViewSpec, monke
     features = example(source, 2, 3, torch.float64, 1)
     mask = torch.tensor([[True, False, True], [True] * 3]) if source.kind == "tokens" else None
     found = []
-    for block in (2**20, 0):
-        monkeypatch.setattr(blockwise, "BLOCK", block)
+    for kernel in ("plain", "blocks"):
+        monkeypatch.setattr(attention, "kernel_for", lambda *_, kernel=kernel: kernel)
         (slope,) = torch.autograd.grad(run(unit, view, features, mask).sum(), view, create_graph=True)
         found.append(gradients(slope.square(), torch.ones_like(slope), list(unit.parameters())))
     for one, other in zip(*found, strict=True):

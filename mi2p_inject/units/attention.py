@@ -23,11 +23,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mi2p_inject.units.blockwise import BlockwiseAttention, pays
+from mi2p_inject.units.blockwise import BLOCK, BlockwiseAttention
 from mi2p_inject.units.embed import MULTIPLE, SiteEmbedder, SourceEmbedder
 
 ScoreOrder = Literal["projected", "keys", "queries"]
 ValueOrder = Literal["projected", "basis"]
+Kernel = Literal["plain", "blocks", "fused"]
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Order:
     Attributes:
         scores: see above.
         values: see above.
-        fused: `scaled_dot_product_attention`, which never holds the scores, in place of three operations.
+        fused: `scaled_dot_product_attention` fits, which never holds the scores.
         operations: multiplications counted for a batch.
     """
 
@@ -75,8 +76,8 @@ def cheapest(sizes: Sizes) -> Order:
         >>> order = cheapest(picture_from_words)
         >>> order.scores, order.values, order.fused
         ('queries', 'projected', False)
-        >>> long_text_from_text = Sizes(8, 512, 512, 769, 768, 768, heads=12, d_k=64, d_v=64)
-        >>> order = cheapest(long_text_from_text)
+        >>> text_from_text = Sizes(8, 64, 64, 769, 768, 768, heads=12, d_k=64, d_v=64)
+        >>> order = cheapest(text_from_text)
         >>> order.scores, order.values, order.fused
         ('projected', 'projected', True)
     """
@@ -113,9 +114,10 @@ def attend(
         queries, keys, values = (one.expand(-1, heads, -1, -1) for one in (queries, keys, values))
     if mask is not None:
         mask = mask[:, None, None, :]
-    if order.fused:
+    kernel = kernel_for(order, queries, keys)
+    if kernel == "fused":
         read = _fused(queries, keys, values, mask)
-    elif pays(queries, keys):
+    elif kernel == "blocks":
         given = (key.given, value.given) if frozen and order.values == "basis" and order.scores == "keys" else (0, 0)
         read = _blockwise(queries, keys, values, mask, given)
     else:
@@ -126,6 +128,13 @@ def attend(
     read = _by_head(read[..., : value.width], value.by_head().mT)
     bias = value.project.bias
     return read.transpose(1, 2).flatten(2) + bias.to(read.dtype)  # rows of the attention sum to one
+
+
+def kernel_for(order: Order, queries: Tensor, keys: Tensor) -> Kernel:
+    """Small scores are formed as a whole; large ones in blocks on a CPU, by a fused kernel elsewhere if it fits."""
+    if torch.compiler.is_compiling() or queries.device.type != "cpu":
+        return "fused" if order.fused else "plain"
+    return "blocks" if queries[..., 0].numel() * keys.shape[-2] > BLOCK else "plain"
 
 
 def _pair(
@@ -214,12 +223,10 @@ def _value_count(sizes: Sizes, order: ValueOrder) -> int:
 
 
 def _fuses(sizes: Sizes, scores: ScoreOrder, values: ValueOrder) -> bool:
-    """Where it fits: queries, keys and values are nearly of one width, as fused kernels want, and the scores larger."""
+    """Where it fits: queries, keys and values are nearly of one width, as fused kernels want."""
     s = sizes
     narrow, wide = sorted(
         ({"projected": s.d_k, "keys": s.key_width, "queries": s.query_width}[scores],
          s.d_v if values == "projected" else s.value_width)
     )  # fmt: skip
-    shared = scores == "keys" and values == "basis"
-    operands = 2 * wide * (s.heads * s.queries + (1 if shared else s.heads) * s.keys)
-    return wide <= 1.25 * narrow and s.heads * s.queries * s.keys > operands
+    return wide <= 1.25 * narrow

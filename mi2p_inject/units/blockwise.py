@@ -17,13 +17,6 @@ BLOCK = 2**20
 """Scores of a block, at most: 4 MB."""
 
 
-def pays(queries: Tensor, keys: Tensor) -> bool:
-    """Whether the scores are too large to allocate, and blocks help: on a CPU, not compiled."""
-    if torch.compiler.is_compiling() or queries.device.type != "cpu":
-        return False
-    return queries[..., 0].numel() * keys.shape[-2] > BLOCK
-
-
 class BlockwiseAttention(torch.autograd.Function):
     """softmax(QKᵀ)V.
 
