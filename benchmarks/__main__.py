@@ -69,9 +69,8 @@ def main(
     order = [row.name for row in ROWS]
     data["rows"].sort(key=lambda one: order.index(one["name"]))
     _save(data, out)
-    if all(data[name] for name in ("rows", "peers", "scaling", "floor")):
-        render(out)
-        console.print(f"written: {out.with_suffix('.md')}")
+    render(out)
+    console.print(f"written: {out.with_suffix('.md')}")
 
 
 def _machine() -> dict[str, Any]:

@@ -9,16 +9,29 @@ from typing import Any
 
 
 def render(results: Path) -> None:
-    """Write performance.md and performance.png beside a performance.json."""
+    """Write performance.md and performance.png beside a performance.json; what was not measured is left out."""
     data = json.loads(results.read_text())
-    _plot(data["scaling"], results.with_suffix(".png"))
+    if data["scaling"]:
+        _plot(data["scaling"], results.with_suffix(".png"))
     results.with_suffix(".md").write_text(page(data, results.with_suffix(".png").name))
 
 
 def page(data: dict[str, Any], plot: str) -> str:
     """The Markdown page of one run."""
+    sections = [_head(data), _limits(data["rows"])]
+    if data["floor"]:
+        sections.append(_floor(data["floor"]))
+    if data["peers"]:
+        sections.append(_peers(data["peers"]))
+    if data["scaling"]:
+        sections.append(_growth(data["scaling"], plot))
+    return "\n".join(line for section in sections for line in section)
+
+
+def _head(data: dict[str, Any]) -> list[str]:
     machine = data["machine"]
-    lines = [
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    return [
         "# Performance",
         "",
         "Written by `make bench`; every sample is in [performance.json](performance.json). Time is forward and",
@@ -26,18 +39,26 @@ def page(data: dict[str, Any], plot: str) -> str:
         "quartiles. Memory is the peak of a training step in a process of its own, beyond what the libraries take.",
         "Weights are random, sizes are real.",
         "",
-        f"{machine['device']}, {machine['threads']} threads; "
-        + ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
-        + f"; {data['date']}.",
+        f"{machine['device']}, {machine['threads']} threads; {versions}; {data['date']}.",
         "",
+    ]
+
+
+def _limits(rows: list[dict[str, Any]]) -> list[str]:
+    return [
         "## Limits",
         "",
         "| | measured | compared with | result | limit | |",
         "|---|---|---|---|---|---|",
-        *(_row(row) for row in data["rows"]),
+        *(_row(row) for row in rows),
         "",
-        "`d`, `c` and `e` leave the source encoder out: its features are given, as they are with the source cache.",
+        "`c`, `d` and `e` leave the source encoder out: its features are given, as they are with the source cache.",
         "",
+    ]
+
+
+def _floor(floor: dict[str, Any]) -> list[str]:
+    return [
         "## What row c is made of",
         "",
         "The operations of the twelve units, forward and backward, each measured alone in buffers that are there",
@@ -46,8 +67,13 @@ def page(data: dict[str, Any], plot: str) -> str:
         "",
         "| part | GFLOP | GB moved | ms | of BERT-base's step |",
         "|---|---|---|---|---|",
-        *_parts(data["floor"]),
+        *_parts(floor),
         "",
+    ]
+
+
+def _peers(peers: list[dict[str, Any]]) -> list[str]:
+    return [
         "## Whole models side by side",
         "",
         "One training step (AdamW) of 8 samples, 224 px and 64 tokens each.",
@@ -56,24 +82,25 @@ def page(data: dict[str, Any], plot: str) -> str:
         "|---|---|---|",
         *(
             f"| {peer['name']} | {1000 * statistics.median(peer['seconds']):.0f} ms | {peer['megabytes']:.0f} MB |"
-            for peer in data["peers"]
+            for peer in peers
         ),
         "",
+    ]
+
+
+def _growth(curves: list[dict[str, Any]], plot: str) -> list[str]:
+    return [
         "## Growth",
         "",
         "Forward and backward of the units alone. The slope is that of the logarithms over the larger sizes.",
         "",
         "| against | from | to | slope |",
         "|---|---|---|---|",
-        *(
-            f"| {one['name']} | {one['sizes'][0]} | {one['sizes'][-1]} | {one['slope']:.2f} |"
-            for one in data["scaling"]
-        ),
+        *(f"| {one['name']} | {one['sizes'][0]} | {one['sizes'][-1]} | {one['slope']:.2f} |" for one in curves),
         "",
         f"![Cost of units against sizes]({plot})",
         "",
     ]
-    return "\n".join(lines)
 
 
 def _parts(floor: dict[str, Any]) -> list[str]:

@@ -105,7 +105,7 @@ def me_bert_against_bert(**options: Any) -> Comparison:
 
     me = m.me_bert(**options)
     base, ours = m.forward_backward(m.bert(), m.ids()), m.forward_backward(me, m.ids(), source=m.picture())
-    return side_by_side(base, ours, rounds=12)
+    return side_by_side(base, ours, rounds=8)
 
 
 def me_bert_against_bert_paper() -> Comparison:
@@ -117,7 +117,7 @@ def me_bert_against_bert_compiled() -> Comparison:
 
     base, ours = torch.compile(m.bert(), fullgraph=True), torch.compile(m.me_bert(), fullgraph=True)
     steps = m.forward_backward(base, m.ids()), m.forward_backward(ours, m.ids(), source=m.picture())  # type: ignore[arg-type]
-    return side_by_side(*steps, rounds=12, warm_up=3)
+    return side_by_side(*steps, rounds=8, warm_up=3)
 
 
 def me_densenet_against_densenet(**options: Any) -> Comparison:
@@ -125,7 +125,7 @@ def me_densenet_against_densenet(**options: Any) -> Comparison:
 
     me = m.me_densenet(**options)
     base, ours = m.forward_backward(m.densenet(), m.pixels()), m.forward_backward(me, m.pixels(), source=m.words())
-    return side_by_side(base, ours, rounds=12)
+    return side_by_side(base, ours, rounds=8)
 
 
 def me_densenet_against_densenet_paper() -> Comparison:
@@ -144,14 +144,14 @@ def hooks_against_hand_bert() -> Comparison:
     from benchmarks import models as m
 
     hand = m.forward_backward(m.ByHand(m.me_bert()), m.ids(), source=m.picture())
-    return side_by_side(hand, m.forward_backward(m.me_bert(), m.ids(), source=m.picture()), rounds=12)
+    return side_by_side(hand, m.forward_backward(m.me_bert(), m.ids(), source=m.picture()), rounds=8)
 
 
 def hooks_against_hand_densenet() -> Comparison:
     from benchmarks import models as m
 
     hand = m.forward_backward(m.ByHand(m.me_densenet()), m.pixels(), source=m.words())
-    return side_by_side(hand, m.forward_backward(m.me_densenet(), m.pixels(), source=m.words()), rounds=12)
+    return side_by_side(hand, m.forward_backward(m.me_densenet(), m.pixels(), source=m.words()), rounds=8)
 
 
 def cached_against_in_memory_densenet() -> Comparison:
@@ -192,11 +192,11 @@ def _cached(me: Any, x: torch.Tensor, read: Callable[[list[int]], Any]) -> Compa
             features = cache[samples[start : start + m.BATCH]].to(m.DEVICE)
             return m.forward_backward(me, x, source=features)()
 
-        return side_by_side(m.forward_backward(me, x, source=in_memory), from_disk, rounds=12)
+        return side_by_side(m.forward_backward(me, x, source=in_memory), from_disk, rounds=8)
 
 
 def inject_seconds(what: str) -> Comparison:
-    return Comparison([], [in_process(_inject_seconds, what) for _ in range(5)], "s", paired=False)
+    return Comparison([], [in_process(_inject_seconds, what) for _ in range(3)], "s", paired=False)
 
 
 def _inject_seconds(what: str) -> float:
@@ -219,7 +219,7 @@ def _inject_seconds(what: str) -> float:
 
 
 def import_seconds() -> Comparison:
-    return Comparison([], [in_process(_import_seconds) for _ in range(7)], "s", paired=False)
+    return Comparison([], [in_process(_import_seconds) for _ in range(5)], "s", paired=False)
 
 
 def _import_seconds() -> float:
@@ -238,7 +238,7 @@ def light_touch() -> Comparison:
     lora = get_peft_model(m.bert(), LoraConfig(r=8, target_modules=["query", "value"]))
     for parameter in lora.parameters():
         parameter.requires_grad_(True)
-    return side_by_side(m.forward_backward(m.bert(), m.ids()), m.forward_backward(lora, m.ids()), rounds=12)
+    return side_by_side(m.forward_backward(m.bert(), m.ids()), m.forward_backward(lora, m.ids()), rounds=8)
 
 
 def _memory(base: str, ours: str) -> Comparison:
