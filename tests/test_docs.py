@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import json
 import pkgutil
 import re
 import runpy
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import mi2p_inject
+from benchmarks import render
 
 ROOT = Path(__file__).parent.parent
 BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
@@ -51,3 +53,9 @@ def test_nothing_of_a_workplace_is_in_the_project() -> None:
         assert not re.search(
             r"/(work|root|tmp|home)/|https?://[^ )]*(pypi|simple/)", path.read_text(encoding="utf-8")
         ), path
+
+
+def test_the_performance_page_is_what_its_json_says() -> None:
+    results = ROOT / "docs" / "performance.json"
+    page = render.page(json.loads(results.read_text()), "performance.png")
+    assert (ROOT / "docs" / "performance.md").read_text() == page
