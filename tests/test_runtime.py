@@ -21,6 +21,7 @@ from mi2p_inject import MI2P, ExpandedModel, SourceFeatures, ViewSpec, inject
 from mi2p_inject.adapters import adapters, find, pool
 from mi2p_inject.errors import RecomputeError, SiteError
 from mi2p_inject.features import prepare
+from mi2p_inject.source import Source
 
 PAPER = ["densenet", "resnet", "bert", "xlnet", "clip_resnet", "clip_vit", "clip_text"]
 TEXTS = ("bert", "xlnet", "clip_text")
@@ -240,7 +241,8 @@ def test_pooled_vector(name: str) -> None:
     if path:
         model.get_submodule(match.path(path)).register_forward_hook(lambda _, __, out: taken.append(out))
     output = inner(*args, **kwargs) if readout.call == "forward" else getattr(inner, readout.call)(*args, **kwargs)
-    hidden = readout.layout.as_tokens().view(taken[0] if path else output)
+    layout = readout.layout or Source(model, kwargs or args).layout
+    hidden = layout.as_tokens().view(taken[0] if path else output)
     mask = readout.mask(inner, args, kwargs, hidden) if readout.mask else None
     vectors = pool(hidden, readout.pooled, mask, inner)
     assert vectors.shape == (3, hidden.shape[1] if hidden.dim() == 4 else hidden.shape[2])
