@@ -10,11 +10,8 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import os
 import re
-import tempfile
 import uuid
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from mi2p_inject.adapters.find import find
+from mi2p_inject.atomic import write_whole
 from mi2p_inject.checkpoint_schema import CONFIG_NAME, FORMAT, VERSION, blueprint_of, damaged, read_config
 from mi2p_inject.errors import CheckpointError, InjectionError, Mi2pError
 from mi2p_inject.expanded import Blueprint, ExpandedModel
@@ -83,9 +81,9 @@ def save(model: ExpandedModel, folder: str | Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         old = [path for path in folder.iterdir() if _WEIGHTS_NAME.fullmatch(path.name)]
-        _write(folder / name, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
+        write_whole(folder / name, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
         try:
-            _write(folder / CONFIG_NAME, lambda path: Path(path).write_text(json.dumps(config, indent=2) + "\n"))
+            write_whole(folder / CONFIG_NAME, lambda path: Path(path).write_text(json.dumps(config, indent=2) + "\n"))
         except BaseException:
             (folder / name).unlink()
             raise
@@ -300,20 +298,6 @@ def _without_aliases(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], dic
         kept[key] = tensor.detach().clone(memory_format=torch.contiguous_format) if shared else tensor.detach()
         storages.add(storage)
     return kept, aliases
-
-
-def _write(path: Path, write: Callable[[str], object]) -> None:
-    """Write through a temporary file in the same folder, flushed to disk and renamed."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    try:
-        write(temporary)
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _as_path(folder: str | Path) -> Path:

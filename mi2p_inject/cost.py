@@ -79,19 +79,19 @@ def count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def human(flops: float) -> str:
-    """Operations for people.
+def human(number: float, unit: str = "FLOP") -> str:
+    """Operations or bytes for people.
 
     Example:
         >>> from mi2p_inject.cost import human
-        >>> human(2.83e9)
-        '2.83 GFLOP'
+        >>> human(2.83e9), human(12_300, "B")
+        ('2.83 GFLOP', '12.3 kB')
     """
-    for unit in ("", "k", "M", "G"):
-        if flops < 1000:
-            return f"{flops:.3g} {unit}FLOP"
-        flops /= 1000
-    return f"{flops:.3g} TFLOP"
+    for prefix in ("", "k", "M", "G"):
+        if number < 1000:
+            return f"{number:.3g} {prefix}{unit}"
+        number /= 1000
+    return f"{number:.3g} T{unit}"
 
 
 def _empty_view(spec: ViewSpec, tokens: int) -> Tensor:

@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mi2p_inject.atomic import write_whole
+from mi2p_inject.cost import human
 from mi2p_inject.errors import SourceError
 from mi2p_inject.expanded import ExpandedModel
 from mi2p_inject.features import SourceFeatures
@@ -221,20 +221,22 @@ def _write(
         )
     lengths = torch.tensor([len(row) for row in rows])
     tensors = {"data": torch.stack(rows) if rows[0].dim() == 3 else torch.cat(rows), "lengths": lengths}
-    with tempfile.TemporaryDirectory(dir=file.parent, prefix=".writing-") as folder:
-        whole = Path(folder) / file.name
-        try:
-            save_file(tensors, whole, metadata={"samples": json.dumps(samples), "format": str(FORMAT)})
-            (plain := whole.with_suffix(".mode")).touch()
-            whole.chmod(plain.stat().st_mode)  # safetensors lets nobody else read
-            os.replace(whole, file)
-        except OSError as error:
-            raise SourceError(
-                f"cannot write the source cache: {error}",
-                expected="a writable folder with room",
-                given=str(file.parent),
-                fix="make room and run again: what is written already is kept",
-            ) from error
+
+    def save(name: str) -> None:
+        save_file(tensors, name, metadata={"samples": json.dumps(samples), "format": str(FORMAT)})
+        (plain := Path(f"{name}.mode")).touch()
+        Path(name).chmod(plain.stat().st_mode)  # safetensors lets nobody else read
+        plain.unlink()
+
+    try:
+        write_whole(file, save)
+    except OSError as error:
+        raise SourceError(
+            f"cannot write the source cache: {error}",
+            expected="a writable folder with room",
+            given=str(file.parent),
+            fix="make room and run again: what is written already is kept",
+        ) from error
 
 
 def _make(place: Path) -> None:
@@ -299,12 +301,12 @@ def _announce(
         )
     size = sum(row.nbytes for row in rows) / len(rows) * len(missing)
     free = shutil.disk_usage(place).free
-    say(f"source cache: {len(missing)} samples, about {_human(size)} in {place} ({_human(free)} free)")
+    say(f"source cache: {len(missing)} samples, about {human(size, 'B')} in {place} ({human(free, 'B')} free)")
     if size > free:
         raise SourceError(
             "the source cache does not fit on this disk",
-            expected=f"{_human(size)} free",
-            given=f"{_human(free)}",
+            expected=f"{human(size, 'B')} free",
+            given=f"{human(free, 'B')}",
             fix="choose another folder, dtype=torch.float16 for half the size, or no cache",
         )
 
@@ -370,11 +372,3 @@ def _mapped(file: Path) -> dict[str, Tensor]:
             fix="fill the cache again",
         ) from error
     return tensors
-
-
-def _human(size: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:.3g} TB"
