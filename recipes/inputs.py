@@ -91,7 +91,8 @@ class Collator:
         if self.image is not None:
             blank = self.image.blank()
             pixels = [item["pixels"] for item in items]
-            batch["pixel_values"] = torch.stack([blank if one is None else one for one in pixels])
+            stacked = torch.stack([blank if one is None else one for one in pixels])
+            batch["pixel_values"] = stacked.contiguous(memory_format=torch.channels_last)  # convolutions are faster
             batch["image_present"] = torch.tensor([one is not None for one in pixels])
         if self.text is not None:
             texts = [(item["text"] or "").strip() for item in items]
