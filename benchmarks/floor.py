@@ -48,7 +48,7 @@ def parts() -> list[Part]:
     scores, other, above = torch.randn(rows, KEYS), torch.randn(rows, KEYS), torch.randn(rows, value)
     x, w = torch.randn(m.BATCH * m.TOKENS, WIDTH), torch.randn(HEADS * key, WIDTH)
     y = torch.randn(m.BATCH * m.TOKENS, HEADS * key)
-    out_q, out_k, out_v = torch.empty(rows, key), torch.empty(KEYS, learned[0]), torch.empty(KEYS, learned[1])
+    out_q, out_k, out_v = torch.empty(rows, key), torch.empty(learned[0], KEYS), torch.empty(learned[1], KEYS)
     out_a, out_y, out_x, out_w = torch.empty(rows, value), torch.empty_like(y), torch.empty_like(x), torch.empty_like(w)
     softmax_backward = torch.ops.aten._softmax_backward_data.out
     return [
@@ -56,8 +56,8 @@ def parts() -> list[Part]:
         _product("AV", 1, scores, v, out_a),
         _product("gradient of A", 1, above, v.T, scores),
         _product("gradient of Q", 1, scores, k, out_q),
-        _product("gradient of the keys' identities", 1, scores.T, q[:, : learned[0]], out_k),
-        _product("gradient of the values' identities", 1, scores.T, above[:, : learned[1]], out_v),
+        _product("gradient of the keys' identities", 1, q[:, : learned[0]].T, scores, out_k),
+        _product("gradient of the values' identities", 1, above[:, : learned[1]].T, scores, out_v),
         _other("softmax, forward and backward", 2, lambda: torch.softmax(other, -1, out=scores), scores, other),
         _other(
             "backward of softmax", 1,

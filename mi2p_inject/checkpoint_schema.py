@@ -17,7 +17,7 @@ from mi2p_inject.units import UNITS, unit_config
 from mi2p_inject.views import ViewSpec
 
 CONFIG_NAME = "mi2p_config.json"
-FORMAT, VERSION = "mi2p_inject", 2
+FORMAT, VERSION = "mi2p_inject", 3
 
 
 @dataclass(frozen=True)

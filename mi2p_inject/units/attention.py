@@ -23,8 +23,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mi2p_inject.units.blockwise import BLOCK, BlockwiseAttention
-from mi2p_inject.units.embed import MULTIPLE, SiteEmbedder, SourceEmbedder
+from mi2p_inject.units.basis import Basis
+from mi2p_inject.units.blockwise import BLOCK, attend_in_blocks
+from mi2p_inject.units.embed import SiteEmbedder, SourceEmbedder, filled
 
 ScoreOrder = Literal["projected", "keys", "queries"]
 ValueOrder = Literal["projected", "basis"]
@@ -68,7 +69,7 @@ def cheapest(sizes: Sizes) -> Order:
 
     Example:
         >>> from mi2p_inject.units.attention import Sizes, cheapest
-        >>> words_from_picture = Sizes(8, 64, 1024, 769, 32, 80, heads=12, d_k=64, d_v=64)
+        >>> words_from_picture = Sizes(8, 64, 1024, 769, 32, 64, heads=12, d_k=64, d_v=64)
         >>> order = cheapest(words_from_picture)
         >>> order.scores, order.values, order.fused
         ('keys', 'basis', False)
@@ -89,8 +90,8 @@ def cheapest(sizes: Sizes) -> Order:
 
 
 def attend(
-    order: Order, query: SiteEmbedder, key: SourceEmbedder, value: SourceEmbedder, bases: tuple[Tensor, Tensor, Tensor],
-    mask: Tensor | None, scale: float, frozen: bool,
+    order: Order, query: SiteEmbedder, key: SourceEmbedder, value: SourceEmbedder, bases: tuple[Basis, Basis, Basis],
+    mask: Tensor | None, scale: float,
 ) -> Tensor:  # fmt: skip
     """softmax(scale · QKᵀ)V of all heads side by side.
 
@@ -100,28 +101,27 @@ def attend(
         bases: what their `basis` gave: (B, N, ·), (B, M, ·), (B, M, ·).
         mask: (B, M) True for tokens to attend to; every row has one.
         scale: 1/√d_k.
-        frozen: the source features need no gradient.
 
     Returns:
         (B, N, heads·d_v).
     """
+    (batch, tokens, _), heads = bases[0].given.shape, query.heads
+    of_queries, of_keys = (1 if order.scores == shared else heads for shared in ("queries", "keys"))
+    of_values = heads if order.values == "projected" else 1
     queries, keys = _pair(order.scores, query, key, bases[0], bases[1], scale)
-    values = _split(value(bases[2]), value.heads) if order.values == "projected" else _filled(bases[2])[:, None]
-    batch, heads, tokens = len(queries), query.heads, bases[0].shape[1]
-    if keys.shape[1] == values.shape[1] == 1:  # one attention of heads·N queries
-        queries = queries.flatten(1, 2).unsqueeze(1)
+    values = Basis(_groups(value(bases[2]), heads)) if order.values == "projected" else bases[2]
+    if of_keys == of_values == 1:  # one attention of heads·N queries
+        queries, of_queries = queries.unflatten(0, (batch, heads)).flatten(1, 2), 1
+    key_width, value_width = queries.shape[-1], values.width if order.values == "projected" else filled(values.width)
+    kernel = kernel_for(order, batch * heads * tokens * keys.given.shape[1], queries.device)
+    if kernel == "blocks":
+        read = _blocks(queries, keys, values, mask, value_width)
     else:
-        queries, keys, values = (one.expand(-1, heads, -1, -1) for one in (queries, keys, values))
-    if mask is not None:
-        mask = mask[:, None, None, :]
-    kernel = kernel_for(order, queries, keys)
-    if kernel == "fused":
-        read = _fused(queries, keys, values, mask)
-    elif kernel == "blocks":
-        given = (key.given, value.given) if frozen and order.values == "basis" and order.scores == "keys" else (0, 0)
-        read = _blockwise(queries, keys, values, mask, given)
-    else:
-        read = _plain(queries, keys, values, mask)
+        whole = (queries, of_queries), (keys.whole(key_width), of_keys), (values.whole(value_width), of_values)
+        most = max(of_queries, of_keys, of_values)
+        q, k, v = (one.unflatten(0, (batch, groups)).expand(-1, most, -1, -1) for one, groups in whole)
+        seen = None if mask is None else mask[:, None, None, :]
+        read = _fused(q, k, v, seen) if kernel == "fused" else _plain(q, k, v, seen)
     read = read.reshape(batch, heads, tokens, read.shape[-1])
     if order.values == "projected":
         return read.transpose(1, 2).flatten(2)
@@ -130,29 +130,34 @@ def attend(
     return read.transpose(1, 2).flatten(2) + bias.to(read.dtype)  # rows of the attention sum to one
 
 
-def kernel_for(order: Order, queries: Tensor, keys: Tensor) -> Kernel:
-    """Small scores are formed as a whole; large ones in blocks on a CPU, by a fused kernel elsewhere if it fits."""
-    if torch.compiler.is_compiling() or queries.device.type != "cpu":
+def kernel_for(order: Order, scores: int, device: torch.device) -> Kernel:
+    """Few scores are formed as a whole; many in blocks on a CPU, by a fused kernel elsewhere if it fits."""
+    if torch.compiler.is_compiling() or device.type != "cpu":
         return "fused" if order.fused else "plain"
-    return "blocks" if queries[..., 0].numel() * keys.shape[-2] > BLOCK else "plain"
+    return "blocks" if scores > BLOCK else "plain"
 
 
 def _pair(
-    order: ScoreOrder, query: SiteEmbedder, key: SourceEmbedder, left: Tensor, right: Tensor, scale: float
-) -> tuple[Tensor, Tensor]:
-    """Queries (B, heads or 1, N, ·) and keys (B, heads or 1, M, ·) whose products are the scaled scores."""
+    order: ScoreOrder, query: SiteEmbedder, key: SourceEmbedder, left: Basis, right: Basis, scale: float
+) -> tuple[Tensor, Basis]:
+    """Queries (B or B·heads, N, ·) and keys (B or B·heads, M, ·) whose products are the scaled scores.
+
+    The keys lack the zeros that fill them to the queries' width.
+    """
     if order == "projected":
-        return _split(query(left) * scale, query.heads), _split(key(right), key.heads)
+        return _groups(query(left) * scale, query.heads), Basis(_groups(key(right), key.heads))
     bias = query.bias_by_head()
     rows = scale * key.by_head()  # (heads, d_k, key width)
     if order == "keys":
-        rows = _filled(rows)
+        rows = F.pad(rows, (0, filled(key.width) - key.width))
         weight = (rows.mT @ query.by_head()).flatten(0, 1)  # of all heads: (heads·key width, query width)
         offset = None if bias is None else (bias @ rows).flatten()
-        return _split(F.linear(left, weight, offset), query.heads), _filled(right).unsqueeze(1)
+        return _groups(F.linear(left.whole(), weight, offset), query.heads), right
     columns = query.by_head() if bias is None else torch.cat([query.by_head(), bias.mT], -1)
-    keys = F.linear(right, (_filled(columns).mT @ rows).flatten(0, 1))
-    return _filled(left, ones=bias is not None).unsqueeze(1), _split(keys, key.heads)
+    width = filled(columns.shape[-1])
+    columns = F.pad(columns, (0, width - columns.shape[-1]))
+    keys = F.linear(right.whole(), (columns.mT @ rows).flatten(0, 1))
+    return left.whole(width, ones=bias is not None), Basis(_groups(keys, key.heads))
 
 
 def _plain(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
@@ -162,14 +167,9 @@ def _plain(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -
     return scores.softmax(-1).to(values.dtype) @ values
 
 
-def _blockwise(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, given: tuple[int, int]) -> Tensor:
-    batch, heads = queries.shape[:2]
+def _blocks(queries: Tensor, keys: Basis, values: Basis, mask: Tensor | None, width: int) -> Tensor:
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else queries.dtype
-    if mask is not None:
-        mask = mask.expand(-1, heads, -1, -1).flatten(0, 2)
-    flat = (one.to(dtype).flatten(0, 1) for one in (queries, keys, values))
-    read: Tensor = BlockwiseAttention.apply(*flat, mask, *given).unflatten(0, (batch, heads))
-    return read
+    return attend_in_blocks(queries.to(dtype), keys.to(dtype), values.to(dtype), mask, width)
 
 
 def _fused(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
@@ -180,20 +180,10 @@ def _fused(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -
     return read[..., : values.shape[-1]]
 
 
-def _filled(basis: Tensor, ones: bool = False) -> Tensor:
-    """A basis with a column of ones, if asked for, and zeros up to a multiple of `MULTIPLE` columns."""
-    columns = [basis]
-    if ones:
-        columns.append(basis.new_ones(()).expand(*basis.shape[:-1], 1))
-    if missing := -(basis.shape[-1] + ones) % MULTIPLE:
-        columns.append(basis.new_zeros(()).expand(*basis.shape[:-1], missing))
-    return torch.cat(columns, -1) if len(columns) > 1 else basis
-
-
-def _split(packed: Tensor, heads: int) -> Tensor:
-    """(B, N, heads·d) -> (B, heads, N, d)."""
+def _groups(packed: Tensor, heads: int) -> Tensor:
+    """(B, N, heads·d) -> (B·heads, N, d)."""
     split: Tensor = packed.unflatten(2, (heads, -1))
-    return split.transpose(1, 2)
+    return split.transpose(1, 2).flatten(0, 1)
 
 
 def _by_head(left: Tensor, right: Tensor) -> Tensor:

@@ -1,104 +1,221 @@
-"""Attention on a CPU whose scores never exist as a whole.
+"""Attention on a CPU whose scores, keys and values never exist as a whole.
 
-Large scores cost more to allocate than to compute: every fresh page of them is a fault. Here they are formed block by
-block in two small buffers that stay in the processor's cache, and formed again in the backward pass. Unlike torch's
-fused kernels it wants no common width of queries, keys and values, and the columns of keys and values that a frozen
-source gave get no gradient computed.
+What is large costs more to allocate than to compute: every fresh page of it is a fault. Here scores are formed block by
+block in two small buffers that stay in the processor's cache, and formed again in the backward pass. Keys and values
+are put together of their parts (`mi2p_inject.units.basis`) a sample at a time, and the gradients of what all samples
+share are summed in place. Unlike torch's fused kernels it wants no common width of queries, keys and values, and what a
+frozen source gave gets no gradient computed.
 """
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-BLOCK = 2**20
-"""Scores of a block, at most: 4 MB."""
+from mi2p_inject.units.basis import Basis
+
+BLOCK = 2**19
+"""Scores of a block, at most: 2 MB."""
 
 
-class BlockwiseAttention(torch.autograd.Function):
+def attend_in_blocks(queries: Tensor, keys: Basis, values: Basis, mask: Tensor | None, width: int) -> Tensor:
     """softmax(QKᵀ)V.
 
-    Shapes:
-        queries (G, N, d), keys (G, M, d), values (G, M, w), mask (G, M) or None, and how many of the first columns of
-        keys and of values need no gradient -> (G, N, w).
+    Args:
+        queries: (G, N, d) with d at least the keys' width: more columns meet zeros.
+        keys: of M tokens; G or fewer groups, each shared by as many groups of queries.
+        values: of M tokens; as the keys.
+        mask: (·, M) True for tokens to attend to; as the keys. None: all.
+        width: of the result, at least the values': more columns are zeros.
+
+    Returns:
+        (G, N, width), where G is the largest number of groups among queries, keys and values.
 
     Example:
         >>> import torch
+        >>> from mi2p_inject.units.basis import Basis
+        >>> from mi2p_inject.units.blockwise import attend_in_blocks
         >>> q, k, v = torch.randn(2, 5, 3), torch.randn(2, 4, 3), torch.randn(2, 4, 6)
-        >>> out = BlockwiseAttention.apply(q, k, v, None, 0, 0)
+        >>> out = attend_in_blocks(q, Basis(k), Basis(v), None, 6)
         >>> torch.allclose(out, (q @ k.mT).softmax(-1) @ v, atol=1e-6)
         True
     """
+    parts = (keys.given, keys.learned, keys.strengths, values.given, values.learned, values.strengths)
+    attended: Tensor = BlockwiseAttention.apply(queries, *parts, mask, width)
+    return attended
+
+
+class BlockwiseAttention(torch.autograd.Function):
+    """`attend_in_blocks`: queries, three parts of keys, three of values, mask, width -> (G, N, width)."""
 
     @staticmethod
-    def forward(
-        queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, given_keys: int, given_values: int
-    ) -> Tensor:
-        out = queries.new_empty(*queries.shape[:2], values.shape[2])
-        for group, rows, attention in _blocks(queries, keys, mask):
-            torch.mm(attention, values[group], out=out[group, rows])
+    def forward(queries: Tensor, *rest: Any) -> Tensor:
+        *parts, mask, width = rest
+        groups = max(len(queries), len(parts[0]), len(parts[3]))
+        keys, values = _Side(parts[:3], queries.shape[2], groups), _Side(parts[3:], width, groups)
+        out = queries.new_empty(groups, queries.shape[1], width)
+        found = out.unbind()
+        for group, rows, _, attention in _blocks(queries, keys, mask, groups):
+            torch.mm(attention, values[group], out=_cut(found[group], rows))
         return out
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs[:4])
-        ctx.given_keys, ctx.given_values = inputs[4:]
+        *tensors, ctx.width = inputs
+        ctx.save_for_backward(*tensors)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        queries, keys, values, mask = ctx.saved_tensors
+        queries, *parts, mask = ctx.saved_tensors
+        wanted = ctx.needs_input_grad
         if torch.is_grad_enabled():  # these gradients are to be differentiated themselves
-            return *_differentiable(queries, keys, values, mask, grad), None, None, None
-        for_queries, for_keys, for_values, *_ = ctx.needs_input_grad
-        grad_queries = torch.empty_like(queries) if for_queries else None
-        grad_keys = torch.zeros_like(keys) if for_keys else None
-        grad_values = torch.zeros_like(values) if for_values else None
-        buffer = _buffer(queries, keys)
-        for group, rows, attention in _blocks(queries, keys, mask):
-            above = grad[group, rows]
-            if grad_values is not None:
-                grad_values[group, :, ctx.given_values :].addmm_(attention.T, above[:, ctx.given_values :])
-            if grad_queries is None and grad_keys is None:
+            return *_differentiable(queries, parts, mask, ctx.width, grad, wanted), None, None
+        groups = len(grad)
+        keys = _Side(parts[:3], queries.shape[2], groups, wanted[1:4])
+        values = _Side(parts[3:], ctx.width, groups, wanted[4:7])
+        share = groups // max(1, len(queries))
+        grad_queries = torch.empty_like(queries) if wanted[0] else None
+        found, grads = grad_queries.unbind() if grad_queries is not None else (), grad.unbind()
+        for group, rows, asking, attention in _blocks(queries, keys, mask, groups):
+            above = _cut(grads[group], rows)
+            values.collect(group, attention, above)
+            if not (found or keys.wanted):
                 continue
-            of_scores = torch.mm(above, values[group].T, out=buffer[: len(attention)])
-            of_scores = torch.ops.aten._softmax_backward_data.out(
-                of_scores, attention, -1, attention.dtype, grad_input=of_scores
-            )
-            if grad_queries is not None:
-                torch.mm(of_scores, keys[group], out=grad_queries[group, rows])
-            if grad_keys is not None:
-                learned = queries[group, rows, ctx.given_keys :]
-                grad_keys[group, :, ctx.given_keys :].addmm_(of_scores.T, learned)
-        return grad_queries, grad_keys, grad_values, None, None, None
+            of_scores = torch.mm(above, values[group].T, out=_scratch("gradients", attention.shape, attention))
+            torch.ops.aten._softmax_backward_data.out(of_scores, attention, -1, attention.dtype, grad_input=of_scores)
+            if found and group % share:
+                _cut(found[group // share], rows).addmm_(of_scores, keys[group])
+            elif found:
+                torch.mm(of_scores, keys[group], out=_cut(found[group // share], rows))
+            keys.collect(group, of_scores, asking)
+        return grad_queries, *keys.gradients(), *values.gradients(), None, None
+
+
+class _Side:
+    """Keys or values: a group's at a time, whole, in a buffer that the next group overwrites; and their gradients.
+
+    Args:
+        parts: of a `Basis`.
+        width: of the whole, filled with zeros.
+        groups: how many ask.
+        wanted: which parts need a gradient.
+    """
+
+    def __init__(
+        self, parts: list[Tensor], width: int, groups: int, wanted: tuple[bool, ...] = (False, False, False)
+    ) -> None:
+        self.given, self.learned, self.strengths = parts
+        self.share = groups // max(1, len(self.given))
+        self.split = self.given.shape[2]
+        self.end = self.split if self.learned is None else self.split + self.learned.shape[1]
+        self.tokens, self.wanted = self.given.shape[1], any(wanted)
+        self.at, self.samples = -1, self.given.unbind()
+        of_given, of_learned, of_strengths = wanted
+        self.sums = (
+            torch.zeros_like(self.given) if of_given else None,
+            self.learned.new_zeros(self.learned.shape[::-1]) if of_learned else None,
+            torch.zeros_like(self.strengths) if of_strengths else None,
+        )
+        self.buffer = None if width == self.split else self.given.new_zeros(self.tokens, width)
+        if self.buffer is not None and self.learned is not None and self.strengths is None:
+            self.buffer[:, self.split : self.end] = self.learned
+
+    def __getitem__(self, group: int) -> Tensor:
+        """(M, width)."""
+        sample = group // self.share
+        if self.buffer is None:
+            return self.samples[sample]
+        if sample != self.at:
+            self.at = sample
+            self.buffer[:, : self.split] = self.samples[sample]
+            if self.learned is not None and self.strengths is not None:
+                torch.mul(self.strengths[sample, :, None], self.learned, out=self.buffer[:, self.split : self.end])
+        return self.buffer
+
+    def collect(self, group: int, left: Tensor, right: Tensor) -> None:
+        """Add leftᵀ right (M, width), the gradient of a group's whole, to those of its parts.
+
+        The narrow sums are formed transposed: two threads take a third of the time for a product of 31 rows than for
+        one of 31 columns.
+        """
+        sample = group // self.share
+        of_given, of_learned, of_strengths = self.sums
+        if of_given is not None:
+            of_given[sample] += (right[:, : self.split].T @ left).T
+        if self.learned is None or (of_learned is None and of_strengths is None):
+            return
+        narrow = right[:, self.split : self.end].T
+        if self.strengths is None:
+            if of_learned is not None:
+                of_learned.addmm_(narrow, left)
+            return
+        product = narrow @ left
+        if of_learned is not None:
+            of_learned.addcmul_(product, self.strengths[sample])
+        if of_strengths is not None:
+            of_strengths[sample] += (product.T * self.learned).sum(1)
+
+    def gradients(self) -> list[Tensor | None]:
+        """Of the parts; None where none is wanted."""
+        of_given, of_learned, of_strengths = self.sums
+        return [of_given, None if of_learned is None else of_learned.T.contiguous(), of_strengths]
 
 
 def _differentiable(
-    queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, grad: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The three gradients with the scores formed as a whole, in operations that autograd can record."""
-    scores = queries @ keys.mT
+    queries: Tensor, parts: list[Tensor], mask: Tensor | None, width: int, grad: Tensor, wanted: tuple[bool, ...]
+) -> list[Tensor | None]:
+    """The gradients with everything formed as a whole, in operations that autograd can record."""
+    groups = len(grad)
+    inputs = [queries, *parts]
+    whole = (queries, Basis(*parts[:3]).whole(queries.shape[2]), Basis(*parts[3:]).whole(width))
+    q, k, v = (one.repeat_interleave(groups // max(1, len(one)), 0) for one in whole)
+    scores = q @ k.mT
     if mask is not None:
-        scores = scores.masked_fill(~mask.unsqueeze(1), torch.finfo(scores.dtype).min)
-    attention = scores.softmax(-1)
-    of_attention = attention * (grad @ values.mT)
-    of_scores = of_attention - attention * of_attention.sum(-1, keepdim=True)
-    return of_scores @ keys, of_scores.mT @ queries, attention.mT @ grad
+        unseen = ~mask.repeat_interleave(groups // max(1, len(mask)), 0).unsqueeze(1)
+        scores = scores.masked_fill(unseen, torch.finfo(scores.dtype).min)
+    asked = [one for one, needed in zip(inputs, wanted, strict=False) if needed]
+    found = iter(torch.autograd.grad(scores.softmax(-1) @ v, asked, grad, create_graph=True))
+    return [next(found) if needed else None for _, needed in zip(inputs, wanted, strict=False)]
 
 
-def _blocks(queries: Tensor, keys: Tensor, mask: Tensor | None) -> Any:
-    """(group, slice of queries, their attention), the attention in one buffer that the next block overwrites."""
-    buffer = _buffer(queries, keys)
-    for group in range(len(queries)):
-        for start in range(0, queries.shape[1], len(buffer)):
-            rows = slice(start, min(start + len(buffer), queries.shape[1]))
-            scores = torch.mm(queries[group, rows], keys[group].T, out=buffer[: rows.stop - rows.start])
-            if mask is not None:
-                scores.masked_fill_(~mask[group], torch.finfo(scores.dtype).min)
-            yield group, rows, torch.softmax(scores, -1, out=scores)
+def _blocks(
+    queries: Tensor, keys: _Side, mask: Tensor | None, groups: int
+) -> Iterator[tuple[int, slice | None, Tensor, Tensor]]:
+    """(group, slice of its queries or None for all, these queries, their attention).
+
+    The attention stands in a buffer that the next block overwrites.
+    """
+    asking, tokens = queries.unbind(), queries.shape[1]
+    step = max(1, BLOCK // max(1, keys.tokens))
+    cuts = [None] if tokens <= step else [slice(at, min(at + step, tokens)) for at in range(0, tokens, step)]
+    unseen = None if mask is None else (~mask).unbind()
+    for group in range(groups):
+        for rows in cuts:
+            block = _cut(asking[group * len(asking) // groups], rows)
+            scores = torch.mm(block, keys[group].T, out=_scratch("scores", (len(block), keys.tokens), block))
+            if unseen is not None:
+                scores.masked_fill_(unseen[group * len(unseen) // groups], torch.finfo(scores.dtype).min)
+            yield group, rows, block, torch.softmax(scores, -1, out=scores)
 
 
-def _buffer(queries: Tensor, keys: Tensor) -> Tensor:
-    rows = min(queries.shape[1], max(1, BLOCK // keys.shape[1]))
-    return queries.new_empty(rows, keys.shape[1])
+def _cut(tensor: Tensor, rows: slice | None) -> Tensor:
+    return tensor if rows is None else tensor[rows]
+
+
+_buffers = threading.local()
+
+
+def _scratch(name: str, shape: Sequence[int], like: Tensor) -> Tensor:
+    """A buffer of this thread, kept: fresh memory is a fault for every page, and out of the cache."""
+    rows, columns = shape
+    key = f"{name} {like.dtype}"
+    kept: Tensor | None = getattr(_buffers, key, None)
+    if kept is None or kept.numel() < rows * columns:
+        with torch.inference_mode(False):  # a tensor made in inference mode cannot be written outside of it
+            kept = torch.empty(max(BLOCK, rows * columns), dtype=like.dtype)
+        setattr(_buffers, key, kept)
+    return kept[: rows * columns].view(rows, columns)

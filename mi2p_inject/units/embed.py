@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mi2p_inject.features import PreparedSource
+from mi2p_inject.units.basis import Basis
 from mi2p_inject.views import ViewSpec
 from mi2p_inject.windows import window_means
 
@@ -37,19 +38,19 @@ class Embedder(nn.Module):
         out: width of all heads together.
         bias: whether there is one.
         channels: of a map with an identity; 0 for tokens and for maps without.
-        identity: least width of the learned embedding of a channel; 0: none.
+        identity: asked width of the learned embedding of a channel; 0: none.
 
     Attributes:
         width: of the basis, identity included.
-        given: how many of its columns come from view or source and are not learned; they stand first.
+        given: how many of its columns come from view or source; they stand first.
         project: the linear layers of all heads: rows are heads, columns the basis.
-        identity: (channels, r) the learned embeddings, or None; r is the asked width and what fills the basis up to a
-            multiple of `MULTIPLE`.
+        identity: (channels, r) the learned embeddings, or None; r is the number nearest to the asked width that makes
+            the basis a multiple of `MULTIPLE`.
     """
 
     def __init__(self, width: int, heads: int, out: int, bias: bool, channels: int = 0, identity: int = 0) -> None:
         super().__init__()
-        identity = filled(width + identity) - width if channels and identity else 0
+        identity = rounded(width + identity, above=width) - width if channels and identity else 0
         self.given, self.width, self.heads = width, width + identity, heads
         self.project = nn.Linear(self.width, out, bias)
         self.identity = nn.Parameter(torch.randn(channels, identity)) if identity else None
@@ -62,9 +63,9 @@ class Embedder(nn.Module):
         """The linear layer (out, width)."""
         return self.project.weight
 
-    def forward(self, basis: Tensor) -> Tensor:
+    def forward(self, basis: Basis) -> Tensor:
         """All heads side by side: (B, N, width) -> (B, N, out)."""
-        return F.linear(basis, self.weight(), self.project.bias)
+        return F.linear(basis.whole(), self.weight(), self.project.bias)
 
     def by_head(self) -> Tensor:
         """The weights (heads, d, width)."""
@@ -80,7 +81,7 @@ class SiteEmbedder(Embedder, ABC):
     """An embedder of a site's view."""
 
     @abstractmethod
-    def basis(self, view: Tensor) -> Tensor:
+    def basis(self, view: Tensor) -> Basis:
         """(B, N, width)."""
 
 
@@ -88,45 +89,43 @@ class SourceEmbedder(Embedder, ABC):
     """An embedder of the source."""
 
     @abstractmethod
-    def basis(self, source: PreparedSource) -> Tensor:
+    def basis(self, source: PreparedSource) -> Basis:
         """(B, M, width)."""
 
 
 class TokenQuery(SiteEmbedder):
     """Q = T W_Q + b (equation 2)."""
 
-    def basis(self, view: Tensor) -> Tensor:
-        return view
+    def basis(self, view: Tensor) -> Basis:
+        return Basis(view)
 
 
 class MapQuery(SiteEmbedder):
     """Q = mean over space of d_k kernels on each channel (equation 1, figure 2a), plus the channel's identity."""
 
-    def basis(self, view: Tensor) -> Tensor:
-        k = round(self.given**0.5)
-        return _beside(window_means(view, k), self.identity)
+    def basis(self, view: Tensor) -> Basis:
+        return Basis(window_means(view, round(self.given**0.5)), self.identity)
 
 
 class TokenKey(SourceEmbedder):
     """K = T' W_K (equation 1). No bias: it would add the same to a query's every score, and softmax drops it."""
 
-    def basis(self, source: PreparedSource) -> Tensor:
-        return source.tokens
+    def basis(self, source: PreparedSource) -> Basis:
+        return Basis(source.tokens)
 
 
 class MapKey(SourceEmbedder):
     """K = mean over space of d_k kernels on each channel (equation 2, figure 2b), plus the channel's identity."""
 
-    def basis(self, source: PreparedSource) -> Tensor:
-        k = round(self.given**0.5)
-        return _beside(source.windows(k), self.identity)
+    def basis(self, source: PreparedSource) -> Basis:
+        return Basis(source.windows(round(self.given**0.5)), self.identity)
 
 
 class TokenValue(SourceEmbedder):
     """V = T' W_V + b (equation 1)."""
 
-    def basis(self, source: PreparedSource) -> Tensor:
-        return source.tokens
+    def basis(self, source: PreparedSource) -> Basis:
+        return Basis(source.tokens)
 
 
 class MapValue(SourceEmbedder):
@@ -137,11 +136,8 @@ class MapValue(SourceEmbedder):
     spread over channels: under even attention that alone is a linear layer on the pooled map.
     """
 
-    def basis(self, source: PreparedSource) -> Tensor:
-        if self.identity is None:
-            return source.tokens
-        loud = source.strengths().unsqueeze(-1).to(self.identity.dtype) * self.identity
-        return torch.cat([source.tokens, loud], -1)
+    def basis(self, source: PreparedSource) -> Basis:
+        return Basis(source.tokens, self.identity, None if self.identity is None else source.strengths())
 
     def weight(self) -> Tensor:
         if self.identity is None:
@@ -155,11 +151,15 @@ def filled(width: int) -> int:
     return width + -width % MULTIPLE
 
 
-def _beside(means: Tensor, identity: Tensor | None) -> Tensor:
-    """(B, C, k²) and (C, r) -> (B, C, k² + r)."""
-    if identity is None:
-        return means
-    return torch.cat([means, identity.to(means.dtype).expand(len(means), -1, -1)], -1)
+def rounded(width: int, above: int) -> int:
+    """The nearest multiple of `MULTIPLE` that is larger than `above`.
+
+    Example:
+        >>> from mi2p_inject.units.embed import rounded
+        >>> rounded(49 + 16, above=49), rounded(9 + 16, above=9), rounded(64 + 1, above=64)
+        (64, 32, 80)
+    """
+    return max(MULTIPLE * round(width / MULTIPLE), filled(above + 1))
 
 
 def query_for(site: ViewSpec, heads: int, d_k: int, kernel_size: int, identity: int) -> SiteEmbedder:

@@ -34,8 +34,8 @@ class MI2P(UnitConfig):
         gate: how the unit starts at zero, so that the expanded model is the backbone bit for bit. "value": its last
             linear layer (the value embedder, or the output projection) starts at zero. "scalar", "channel": a learned
             weight for the site, or for each channel, starts at zero. None: the paper's plain addition from the start.
-        identity: least width of the learned embedding of each channel of a map, in query, key and value (filled up to
-            where products are fast). 0: the paper's literal form, which cannot tell channels apart.
+        identity: width of the learned embedding of each channel of a map, in query, key and value; 8 more or fewer
+            where products are faster for it. 0: the paper's literal form, which cannot tell channels apart.
         output_projection: value width rounded up to a multiple of the heads, then a linear layer to the site's vector:
             exactly the asked number of heads.
 
@@ -130,9 +130,8 @@ class MI2PUnit(Unit):
                 given=str(tuple(view.shape)),
                 fix="inject again into the model as it is now",
             )
-        frozen = not source.tokens.requires_grad
         bases = self.query.basis(view), self.key.basis(source), self.value.basis(source)
-        residual = attend(self.order, self.query, self.key, self.value, bases, source.mask, self.d_k**-0.5, frozen)
+        residual = attend(self.order, self.query, self.key, self.value, bases, source.mask, self.d_k**-0.5)
         if self.project is not None:
             residual = self.project(residual)
         if self.site.grid is not None:
