@@ -12,18 +12,16 @@ import accelerate
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from mi2p_inject.recipes.config import Config, make_config
 from mi2p_inject.recipes.data import Samples
 from mi2p_inject.recipes.encoders import load_encoder
 from mi2p_inject.recipes.errors import RecipeError
-from mi2p_inject.recipes.metrics import METRICS, METRICS_OF_SEVERAL, bootstrap_difference, bootstrap_metrics, decide
-from mi2p_inject.recipes.run_report import TITLES, points
+from mi2p_inject.recipes.metrics import bootstrap_difference, bootstrap_metrics, decide
 from mi2p_inject.recipes.runs import FINISHED, RunFolder, check_out
 from mi2p_inject.recipes.saved import FORMAT, SavedRun, load_run
+from mi2p_inject.recipes.table_report import markdown, show
 from mi2p_inject.recipes.table_rows import ENCODERS, TABLES, TableRow, paper_figures
 from mi2p_inject.recipes.train import load_samples, quiet, train_run
 
@@ -42,7 +40,7 @@ class RowResult:
         predicted: one (N,) or (N, K) prediction a seed, on the test part.
         mean: metric -> mean over the seeds, with its bootstrap interval.
         sd: metric -> standard deviation over the seeds; empty for one seed.
-        gain: metric -> difference to the base row, paired; empty where there is none.
+        gain: row that it should beat -> metric -> difference to it, paired.
     """
 
     row: TableRow
@@ -50,7 +48,7 @@ class RowResult:
     predicted: list[Labels]
     mean: dict[str, dict[str, float]]
     sd: dict[str, float]
-    gain: dict[str, dict[str, float]]
+    gain: dict[str, dict[str, dict[str, float]]]
 
 
 def run_table(
@@ -109,10 +107,10 @@ def run_table(
             train_run(_row_config(row, config, encoders, seed), run, console, samples=samples)
     results = _results(rows, seeds, out, samples)
     if processes.is_main_process:
-        text = _markdown(number, config, encoders, seeds, results, samples)
-        folder.write("table.md", lambda file: file.write_text(text, encoding="utf-8"))
-        folder.write_json(FINISHED, _numbers(number, config, encoders, seeds, results, samples))
-        _print(number, config, results, console)
+        numbers = _numbers(number, config, encoders, seeds, results, samples)
+        folder.write("table.md", lambda file: file.write_text(markdown(numbers), encoding="utf-8"))
+        folder.write_json(FINISHED, numbers)
+        show(numbers, console)
         console.print(f"written: {out}/table.md, metrics.json, rows/", highlight=False, soft_wrap=True)
     return results
 
@@ -176,93 +174,24 @@ def _results(rows: Sequence[TableRow], seeds: Sequence[int], out: Path, samples:
         mean = bootstrap_metrics(true, predicted, groups, classes, seed=0)
         single = [run.numbers["test"] for run in runs]
         sd = {name: float(np.std([one[name]["value"] for one in single], ddof=1)) for name in mean if len(runs) > 1}
-        gain = {}
-        if row.base in results:
-            base = results[row.base].predicted
-            gain = bootstrap_difference(true, predicted, base, groups, classes, seed=0)
+        gains = {
+            base: bootstrap_difference(true, predicted, results[base].predicted, groups, classes, seed=0)
+            for base in row.beats
+            if base in results
+        }
         results[row.name] = RowResult(
             row=row,
             encoders=" + ".join(runs[0].numbers["encoders"].values()),
             predicted=predicted,
             mean={name: asdict(one) for name, one in mean.items()},
             sd=sd,
-            gain={name: asdict(one) for name, one in gain.items()},
+            gain={base: {name: asdict(one) for name, one in gain.items()} for base, gain in gains.items()},
         )
     return list(results.values())
 
 
 def _predicted(run: SavedRun) -> Labels:
     return decide(run.predictions()["test_logits"], run.thresholds)
-
-
-def _names(samples: Samples) -> tuple[str, ...]:
-    return METRICS_OF_SEVERAL if samples.multi_label else METRICS
-
-
-def _mean(result: RowResult, name: str) -> str:
-    spread = f" ± {100 * result.sd[name]:.1f}" if name in result.sd else ""
-    return f"{100 * result.mean[name]['value']:.1f}{spread}"
-
-
-def _shown(result: RowResult, name: str) -> str:
-    mean = result.mean[name]
-    return f"{_mean(result, name)} [{100 * mean['low']:.1f}, {100 * mean['high']:.1f}]"
-
-
-def _markdown(
-    number: int,
-    config: Config,
-    encoders: str,
-    seeds: Sequence[int],
-    results: Sequence[RowResult],
-    samples: Samples,
-) -> str:
-    names = _names(samples)
-    paper = paper_figures(number, config.data, config.task)
-    told = [name for name in names if any(name in figures for figures in paper.values())]
-    heads = ["row", "encoders", *(TITLES[name] for name in names), *(f"paper's {TITLES[name]}" for name in told)]
-    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
-    for result in results:
-        figures = paper.get(result.row.name, {})
-        cells = [
-            result.row.title,
-            result.encoders,
-            *(_shown(result, name) for name in names),
-            *(f"{figures[name]}" if name in figures else "" for name in told),
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    if any(result.gain for result in results):
-        lines += [
-            "",
-            f"| gain, in points | {' | '.join(TITLES[name] for name in names)} |",
-            "|---" * (len(names) + 1) + "|",
-        ]
-    for result in results:
-        if result.gain:
-            cells = [_marked(result.gain[name]) for name in names]
-            lines.append(f"| {result.row.name} minus {result.row.base} | {' | '.join(cells)} |")
-    counts = " / ".join(f"{len(rows)} {part}" for part, rows in samples.parts.items())
-    seeds_told = ", ".join(map(str, seeds))
-    lines += [
-        "",
-        f"Table {number} on {_public(config)}: {counts}, {len(samples.classes)} classes; encoders: {encoders}.",
-        f"Mean over seeds {seeds_told} ± standard deviation over the seeds [95 % bootstrap interval over the test "
-        "samples]; bold gains: the interval leaves 0 out.",
-    ]
-    if any("random weights" in result.encoders for result in results):
-        lines.append("Encoders with random weights are small stand-ins: their numbers say nothing about the real ones.")
-    return "\n".join(lines) + "\n"
-
-
-def _public(config: Config) -> str:
-    """The data without their folder."""
-    name, colon, _ = config.data.partition(":")
-    shown = name if colon else Path(name).name
-    return f"{shown} ({config.task})" if config.task else shown
-
-
-def _marked(gain: dict[str, float]) -> str:
-    return f"**{points(gain)}**" if gain["low"] > 0 or gain["high"] < 0 else points(gain)
 
 
 def _numbers(
@@ -288,7 +217,7 @@ def _numbers(
                 "encoders": result.encoders,
                 "test": result.mean,
                 "sd": result.sd,
-                "gain": {"over": result.row.base, **result.gain} if result.gain else {},
+                "gain": result.gain,
                 "paper": paper.get(result.row.name, {}),
             }
             for result in results
@@ -298,22 +227,8 @@ def _numbers(
     }
 
 
-def _print(number: int, config: Config, results: Sequence[RowResult], console: Console) -> None:
-    paper = paper_figures(number, config.data, config.task)
-    names = [name for name in TITLES if results and name in results[0].mean]
-    beside = " (the paper's)" if paper else ""
-    table = Table(
-        title=f"Table {number}, test, %, mean ± sd over seeds{beside}", title_justify="left", box=box.SIMPLE_HEAD
-    )
-    table.add_column("row", no_wrap=True)
-    for name in names:
-        table.add_column(TITLES[name], no_wrap=True)
-    for result in results:
-        figures = paper.get(result.row.name, {})
-        told = {name: f" ({figures[name]})" if name in figures else "" for name in names}
-        table.add_row(result.row.name, *(_mean(result, name) + told[name] for name in names))
-    console.print(table)
-    for result in results:
-        if result.gain:
-            gains = ", ".join(f"{TITLES[name]} {points(result.gain[name])}" for name in names)
-            console.print(f"{result.row.name} minus {result.row.base}: {gains}", highlight=False, markup=False)
+def _public(config: Config) -> str:
+    """The data without their folder."""
+    name, colon, _ = config.data.partition(":")
+    shown = name if colon else Path(name).name
+    return f"{shown} ({config.task})" if config.task else shown

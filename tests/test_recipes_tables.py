@@ -52,10 +52,8 @@ def test_rows_are_settings_that_exist(number: int, row: TableRow) -> None:
         assert config.expanded == row.title.startswith("ME ") or "MI2P" in row.title
     names = [other.name for other in TABLES[number]]
     assert names.count(row.name) == 1
-    if row.base:
-        assert names.index(row.base) < names.index(row.name)
-    else:
-        assert not config.expanded
+    assert all(names.index(base) < names.index(row.name) for base in row.beats)
+    assert row.beats or not config.expanded
 
 
 @pytest.mark.parametrize("number", TABLES)
@@ -72,8 +70,8 @@ def test_what_table_3_says_in_the_papers_text() -> None:
     """Section 4.3: an expanded model or fusion beats the plain one, in every metric of every task."""
     for figures in PAPER[3].values():
         for row in TABLES[3]:
-            if row.base:
-                assert np.array(figures[1][row.name]).mean() > np.array(figures[1][row.base]).mean()
+            for base in row.beats:
+                assert np.array(figures[1][row.name]).mean() > np.array(figures[1][base]).mean()
 
 
 def test_the_table_is_what_its_runs_predict(finished: tuple[Path, Path]) -> None:
@@ -92,7 +90,7 @@ def test_the_table_is_what_its_runs_predict(finished: tuple[Path, Path]) -> None
         assert runs[0].predictions()["test_logits"].tolist() != runs[1].predictions()["test_logits"].tolist()
     gain = numbers["rows"]["me-clip-image"]["gain"]
     values = [numbers["rows"][name]["test"]["accuracy"]["value"] for name in ("me-clip-image", "clip-image")]
-    assert gain["accuracy"]["value"] == pytest.approx(values[0] - values[1])
+    assert gain["clip-image"]["accuracy"]["value"] == pytest.approx(values[0] - values[1])
     text = (out / "table.md").read_text()
     for words in ("ME CLIP-Img-Encoder", "random weights", "stand-ins", "Mean over seeds 0, 1", "my.csv"):
         assert words in text
