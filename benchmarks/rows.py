@@ -184,7 +184,7 @@ def cached_against_in_memory_bert() -> Comparison:
 
 def _cached(me: Any, x: torch.Tensor, read: Callable[[list[int]], Any]) -> Comparison:
     from benchmarks import models as m
-    from mi2p_inject.source_cache import fill
+    from mi2p_inject.source_fill import fill
 
     samples = [str(number) for number in range(64)]
     with tempfile.TemporaryDirectory() as folder:

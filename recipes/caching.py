@@ -19,7 +19,8 @@ from mi2p_inject.recipes.encoder import Encoder
 from mi2p_inject.recipes.inputs import Collator, Pictures
 from mi2p_inject.recipes.preprocess import ImageSpec
 from mi2p_inject.recipes.progress import row_progress
-from mi2p_inject.source_cache import SourceCache, fill
+from mi2p_inject.source_cache import SourceCache
+from mi2p_inject.source_fill import fill
 
 __all__ = ["cache_sources"]
 

@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 from models import TINY
 from torch import Tensor, nn
 
-import mi2p_inject.source_cache as source_cache
+import mi2p_inject.source_fill as source_fill
 from mi2p_inject import ExpandedModel, SourceFeatures, inject
 from mi2p_inject.errors import SourceError
-from mi2p_inject.source_cache import SourceCache, fill
+from mi2p_inject.source_cache import SourceCache
+from mi2p_inject.source_fill import fill
 
 PICTURES = torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(1))
 IDS = [f"sample {number}" for number in range(11)]
@@ -55,7 +56,7 @@ def filled(folder: Path, kind: str, samples: list[str] | None = None, **options:
 
 @pytest.fixture
 def small_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(source_cache, "SAMPLES_PER_FILE", 3)
+    monkeypatch.setattr(source_fill, "SAMPLES_PER_FILE", 3)
 
 
 @pytest.mark.parametrize("kind", READ)
@@ -122,9 +123,28 @@ def test_another_encoder_preprocessing_or_precision_is_another_cache(tmp_path: P
     with torch.no_grad():
         next(me.source_encoder.parameters()).flatten()[0].add_(1)
     trained = fill(tmp_path, me, IDS, words_for, **fill_it)  # type: ignore[arg-type]
+    with torch.autocast("cpu", torch.bfloat16):
+        cast = fill(tmp_path, me, IDS, words_for, **fill_it)  # type: ignore[arg-type]
     assert one.folder == again.folder
-    assert len({one.folder, other.folder, half.folder, trained.folder}) == 4
+    assert len({one.folder, other.folder, half.folder, trained.folder, cast.folder}) == 5
     assert half[IDS[:2]].data.dtype is torch.float16
+
+
+@pytest.mark.usefixtures("small_files")
+def test_processes_with_other_orders_of_the_samples_write_the_same_files(tmp_path: Path) -> None:
+    caches = [filled(tmp_path / str(number), "bert", samples) for number, samples in enumerate((IDS, IDS[::-1]))]
+    names = [sorted(file.name for file in cache.folder.glob("*.safetensors")) for cache in caches]
+    assert len(names[0]) == 4
+    assert names[0] == names[1]
+
+
+def test_a_folder_that_takes_no_lock_is_said_to_be_unwritable(tmp_path: Path) -> None:
+    cache = filled(tmp_path, "bert", IDS[:1])
+    for file in cache.folder.glob("*.safetensors"):
+        (cache.folder / f"{file.stem}.lock").mkdir()
+        file.unlink()
+    with complains(SourceError, "cannot write the source cache", str(cache.folder)):
+        filled(tmp_path, "bert", IDS[:1])
 
 
 def test_the_size_is_said_before_anything_is_written(tmp_path: Path) -> None:
@@ -144,8 +164,8 @@ def test_a_random_read_is_refused_and_nothing_is_written(tmp_path: Path) -> None
 
 
 def test_a_full_disk_is_refused_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    usage = source_cache.shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(source_cache.shutil, "disk_usage", lambda path: usage._replace(free=10))
+    usage = source_fill.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(source_fill.shutil, "disk_usage", lambda path: usage._replace(free=10))
     with complains(SourceError, "does not fit"):
         filled(tmp_path, "resnet")
     assert not list(tmp_path.rglob("*.safetensors"))
@@ -183,7 +203,7 @@ def test_a_damaged_file_is_named_and_can_be_deleted(tmp_path: Path) -> None:
 
 def _fill_slowly(folder: Path, seconds: float) -> None:
     torch.set_num_threads(1)
-    source_cache.SAMPLES_PER_FILE = 2
+    source_fill.SAMPLES_PER_FILE = 2
 
     def read(samples: list[str]) -> dict[str, Tensor]:
         time.sleep(seconds)
@@ -300,7 +320,7 @@ def test_no_samples_and_a_file_that_is_gone_are_errors_of_ours(tmp_path: Path) -
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with complains(SourceError, "cannot make"):
+    with complains(SourceError, "cannot write"):
         filled(tmp_path / "file", "resnet")
 
 
