@@ -145,19 +145,24 @@ class _Side:
         sample = group // self.share
         of_given, of_learned, of_strengths = self.sums
         if of_given is not None:
-            of_given[sample] += (right[:, : self.split].T @ left).T
+            of_given[sample] += self._product(right[:, : self.split], left).T
         if self.learned is None or (of_learned is None and of_strengths is None):
             return
-        narrow = right[:, self.split : self.end].T
+        right = right[:, self.split : self.end]
         if self.strengths is None:
             if of_learned is not None:
-                of_learned.addmm_(narrow, left)
+                of_learned.addmm_(right.T, left)
             return
-        product = narrow @ left
+        product = self._product(right, left)
         if of_learned is not None:
             of_learned.addcmul_(product, self.strengths[sample])
         if of_strengths is not None:
             of_strengths[sample] += (product.T * self.learned).sum(1)
+
+    @staticmethod
+    def _product(right: Tensor, left: Tensor) -> Tensor:
+        """rightᵀ left; into a buffer, and so in this very dtype, whatever autocast is on around a backward."""
+        return torch.mm(right.T, left, out=_scratch("product", (right.shape[1], left.shape[1]), left))
 
     def gradients(self) -> list[Tensor | None]:
         """Of the parts; None where none is wanted."""
