@@ -45,7 +45,7 @@ def derive(model: nn.Module) -> Adapter | None:
     if not _library(model, "transformers") or not hasattr(model, "main_input_name"):
         return None
     modality, root = _modality(model), _encoder_of(model)
-    layers = [f"{root}.{path}" if root else path for path in layers_of(model.get_submodule(root))]
+    layers = _wrapped(model) or [f"{root}.{path}" if root else path for path in layers_of(model.get_submodule(root))]
     if modality in ("text", "audio"):  # (batch, length, width), says transformers
         readout = Readout(LAST_HIDDEN, root=root, mask=inputs.token_mask)
     else:
@@ -63,6 +63,8 @@ def _encoder_of(model: nn.Module) -> str:
 def base_of(model: nn.Module) -> tuple[nn.Module, str]:
     """The model that a transformers head stands on and its path in the headed one; any other module itself, ""."""
     base = getattr(model, "base_model", model) if _library(model, "transformers") else model
+    if base is model and "For" in type(model).__name__:  # a head on one tower of a pair names the pair as its base
+        base = getattr(model, "vision_model", model)
     if getattr(base, "main_input_name", "") not in inspect.signature(base.forward).parameters:
         base = model  # an inner part that does not read the input
     at = next((path for path, module in model.named_modules() if module is base), None)
@@ -116,6 +118,15 @@ def _stages(model: nn.Module) -> list[str]:
     return named if runs else []
 
 
+def _wrapped(model: nn.Module) -> list[str]:
+    """The stages of the timm model that a model of transformers wraps."""
+    inside = next(((name, child) for name, child in model.named_children() if _library(child, "timm.models")), None)
+    if inside is None:
+        return []
+    name, child = inside
+    return [f"{name}.{path}" for path in _stages(child) or layers_of(child)]
+
+
 def _row(
     base: nn.Module, library: Library, modality: Modality, sites: list[str], readout: Readout, maker: InputMaker
 ) -> Adapter:
@@ -134,7 +145,7 @@ def _row(
 
 
 def _modality(model: nn.Module) -> Modality:
-    first = str(getattr(model, "main_input_name", "input_ids"))
+    first = inputs.main_input(model)
     if first == "pixel_values_videos":
         return "video"
     if first == "pixel_values":

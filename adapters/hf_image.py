@@ -51,6 +51,33 @@ DINOV2_REGISTERS = vit(
     class_and_registers,
 )
 
+# Detection tokens follow the patches, so its tokens are no prefix and a map.
+YOLOS = Adapter(
+    name="hf_yolos",
+    library="transformers",
+    modality="image",
+    classes=("transformers.models.yolos.modeling_yolos.YolosModel",),
+    sites=("encoder.layer.*",),
+    layout=TOKENS,
+    readout=Readout(LAST_TOKENS, pooled="cls"),
+    inputs=inputs.hf_image,
+    heads=12,
+)
+
+# A stage gives (its tokens, height, width), its blocks give theirs alone in a tuple.
+PVT_V2 = Adapter(
+    name="hf_pvt_v2",
+    library="transformers",
+    modality="image",
+    classes=("transformers.models.pvt_v2.modeling_pvt_v2.PvtV2Model",),
+    sites=("encoder.layers.*.blocks.*",),
+    layout=Layout(Axes.NLC, element=0),
+    readout=Readout(LAST_MAP, pooled="mean"),
+    inputs=inputs.hf_image,
+    patches=0,
+    heads=8,
+)
+
 # A stage gives (tokens after its downsampling, the same as a map, attentions); only the first goes on to the next one.
 SWIN = Adapter(
     name="hf_swin",
@@ -93,4 +120,4 @@ HIERA = Adapter(
     heads=8,
 )
 
-ROWS: tuple[Adapter, ...] = (HIERA, VIT, DEIT, DINOV2, DINOV2_REGISTERS, SWIN, CONVNEXT)
+ROWS: tuple[Adapter, ...] = (HIERA, VIT, DEIT, DINOV2, DINOV2_REGISTERS, YOLOS, PVT_V2, SWIN, CONVNEXT)

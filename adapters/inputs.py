@@ -13,6 +13,9 @@ from mi2p_inject.errors import SourceError
 
 TEXT_LENGTH = 16
 """Tokens of an example text: long enough for every architecture's shortest window, short enough to cost nothing."""
+SPECTROGRAM_LENGTH = 128
+FOLDED_PIXELS = 16
+"""Pixels that timm's `SpaceToDepth` makes channels of, before the first convolution."""
 
 
 def timm_image(model: nn.Module) -> Inputs:
@@ -47,8 +50,8 @@ def clip_hf_text(model: nn.Module) -> Inputs:
 
 def hf_text(model: nn.Module) -> Inputs:
     """Token ids and their mask for a transformers text model; the last one ends the text, if the model knows an end."""
-    ids = torch.ones(2, TEXT_LENGTH, dtype=torch.long)
     end = getattr(getattr(model, "config", None), "eos_token_id", None)
+    ids = torch.full((2, TEXT_LENGTH), 2 if end == 1 else 1)
     if isinstance(end, int):
         ids[:, -1] = end
     return (), {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
@@ -57,6 +60,8 @@ def hf_text(model: nn.Module) -> Inputs:
 def hf_image(model: nn.Module) -> Inputs:
     """Pixel values for a transformers vision model."""
     config: Any = model.config
+    if not hasattr(config, "image_size") and hasattr(config, "vision_config"):
+        config = config.vision_config  # a tower of a pair under a head keeps the configuration of the pair
     size = getattr(config, "image_size", None) or 224
     height, width = size if isinstance(size, (tuple, list)) else (size, size)
     return (), {"pixel_values": torch.zeros(2, getattr(config, "num_channels", 3), height, width)}
@@ -76,8 +81,9 @@ def hf_spectrogram(model: nn.Module) -> Inputs:
 def hf_any(model: nn.Module) -> Inputs:
     """Example inputs for any transformers model, by its main input, and for its decoder where it has one."""
     config: Any = getattr(model, "config", None)
-    name = str(getattr(model, "main_input_name", "input_ids"))
-    makers = {"pixel_values": hf_image, "input_values": hf_sound, "input_features": hf_features}
+    name = main_input(model)
+    makers = {"input_values": hf_sound, "input_features": hf_features}
+    makers |= {"pixel_values": hf_image, "pixel_values_videos": hf_video}
     args, kwargs = makers.get(name, hf_text)(model)
     names = inspect.signature(model.forward).parameters
     if "attention_mask" not in names:
@@ -87,6 +93,26 @@ def hf_any(model: nn.Module) -> Inputs:
     if getattr(config, "is_encoder_decoder", False) and "decoder_input_ids" in names:
         kwargs["decoder_input_ids"] = torch.ones(2, TEXT_LENGTH, dtype=torch.long)
     return args, kwargs
+
+
+def main_input(model: nn.Module) -> str:
+    """What a transformers model reads first: its own word for it, where its `forward` has a parameter of that name."""
+    names = inspect.signature(model.forward).parameters
+    said = str(getattr(model, "main_input_name", "input_ids"))
+    known = ("pixel_values", "pixel_values_videos", "input_values", "input_features")
+    return said if said in names else next((name for name in known if name in names), said)
+
+
+def hf_video(model: nn.Module) -> Inputs:
+    """Frames of a video (B, frames, C, H, W)."""
+    config: Any = model.config
+    ((), image) = hf_image(model)
+    frames = (
+        image["pixel_values"]
+        .unsqueeze(1)
+        .expand(-1, int(getattr(config, "frames_per_clip", 0) or config.num_frames), -1, -1, -1)
+    )
+    return (), {"pixel_values_videos": frames.contiguous()}
 
 
 def hf_sound(model: nn.Module) -> Inputs:
@@ -99,11 +125,16 @@ def hf_sound(model: nn.Module) -> Inputs:
 def hf_features(model: nn.Module) -> Inputs:
     """Log-mel features: (B, mel bins, frames) for Whisper and its kin, (B, frames, features) for the others."""
     config: Any = model.config
+    inner = (value for value in vars(config).values() if hasattr(value, "num_mel_bins"))
+    if not hasattr(config, "num_mel_bins"):
+        config = next(inner, config)  # the encoder's, inside that of the whole
     bins = getattr(config, "num_mel_bins", None)
-    frames = 2 * int(getattr(config, "max_source_positions", 0) or 0)
-    if bins and frames and hasattr(getattr(model, "encoder", model), "conv1"):
+    frames = 2 * int(getattr(config, "max_source_positions", 0) or 0) or SPECTROGRAM_LENGTH
+    stem = next((part for name in ("encoder", "embedder") if (part := getattr(model, name, None)) is not None), model)
+    if bins and hasattr(stem, "conv1"):
         return (), {"input_features": torch.zeros(2, bins, frames)}
     width = getattr(config, "feature_projection_input_dim", bins) or bins or 80
+    width *= int(getattr(config, "num_stacked_frames", 1))
     return (), {"input_features": torch.zeros(2, 64, width)}
 
 
@@ -113,7 +144,8 @@ def image_channels(model: nn.Module) -> int:
     name = configuration.get("first_conv")
     first = dict(model.named_modules()).get(name) if isinstance(name, str) else None
     if isinstance(first, nn.Conv2d):
-        return first.in_channels
+        folded = any(type(module).__name__ == "SpaceToDepth" for module in model.modules())  # TResNet's stem
+        return first.in_channels // (FOLDED_PIXELS if folded else 1)
     return int(configuration.get("input_size", (3,))[0])
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from torch import nn
+
 from mi2p_inject.adapters import inputs
 from mi2p_inject.adapters.row import Adapter, Readout
 from mi2p_inject.layout import Axes, Layout
@@ -42,4 +44,24 @@ CONVNEXT = cnn("convnext", ("timm.models.convnext.ConvNeXt",), ("stages.*",))
 # numbers of a channel. Which of the others end a resolution differs from model to model, so all are sites.
 EFFICIENTNET = cnn("efficientnet", ("timm.models.efficientnet.EfficientNet",), ("blocks.[1-9]",))
 
-ROWS: tuple[Adapter, ...] = (DENSENET, RESNET, CONVNEXT, EFFICIENTNET)
+
+def hrnet_branches(model: nn.Module) -> list[str]:
+    """Its first stage, and each branch of the last module of every other: the stages themselves give lists of maps."""
+    stages = [path for path, _ in model.named_children() if path in ("stage2", "stage3", "stage4")]
+    last = [f"{path}.{len(model.get_submodule(path)) - 1}.branches" for path in stages]  # type: ignore[arg-type]
+    return ["layer1", *(f"{path}.{name}" for path in last for name, _ in model.get_submodule(path).named_children())]
+
+
+HRNET = Adapter(
+    name="hrnet",
+    library="timm",
+    modality="image",
+    classes=("timm.models.hrnet.HighResolutionNet",),
+    sites=hrnet_branches,
+    layout=None,
+    readout=Readout(MAP, call="forward_features", pooled="mean"),
+    inputs=inputs.timm_image,
+    heads=8,
+)
+
+ROWS: tuple[Adapter, ...] = (DENSENET, RESNET, CONVNEXT, EFFICIENTNET, HRNET)

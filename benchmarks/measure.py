@@ -15,6 +15,9 @@ import torch
 
 Step = Callable[[], object]
 
+LIBRARIES = ["torch", "timm", "transformers", "peft"]
+"""Imported once, not once in each of the fresh processes."""
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -92,7 +95,8 @@ def in_process(function: Callable[..., Any], *args: Any) -> Any:
     Raises:
         RuntimeError: the process died.
     """
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(LIBRARIES)
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_send, args=(sender, function, args))
     process.start()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import statistics
 import sys
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,7 +127,7 @@ def me_bert_against_bert_compiled() -> Comparison:
 
     base, ours = torch.compile(m.bert(), fullgraph=True), torch.compile(m.me_bert(), fullgraph=True)
     steps = m.forward_backward(base, m.ids()), m.forward_backward(ours, m.ids(), source=m.picture())  # type: ignore[arg-type]
-    return side_by_side(*steps, rounds=8, warm_up=3)
+    return side_by_side(*steps, rounds=6, warm_up=3)
 
 
 def me_densenet_against_densenet(**options: Any) -> Comparison:
@@ -152,14 +154,14 @@ def hooks_against_hand_bert() -> Comparison:
     from benchmarks import models as m
 
     hand = m.forward_backward(m.ByHand(m.me_bert()), m.ids(), source=m.picture())
-    return side_by_side(hand, m.forward_backward(m.me_bert(), m.ids(), source=m.picture()), rounds=8)
+    return side_by_side(hand, m.forward_backward(m.me_bert(), m.ids(), source=m.picture()), rounds=6)
 
 
 def hooks_against_hand_densenet() -> Comparison:
     from benchmarks import models as m
 
     hand = m.forward_backward(m.ByHand(m.me_densenet()), m.pixels(), source=m.words())
-    return side_by_side(hand, m.forward_backward(m.me_densenet(), m.pixels(), source=m.words()), rounds=8)
+    return side_by_side(hand, m.forward_backward(m.me_densenet(), m.pixels(), source=m.words()), rounds=6)
 
 
 def cached_against_in_memory_densenet() -> Comparison:
@@ -200,7 +202,7 @@ def _cached(me: Any, x: torch.Tensor, read: Callable[[list[int]], Any]) -> Compa
             features = cache[samples[start : start + m.BATCH]].to(m.DEVICE)
             return m.forward_backward(me, x, source=features)()
 
-        return side_by_side(m.forward_backward(me, x, source=in_memory), from_disk, rounds=8)
+        return side_by_side(m.forward_backward(me, x, source=in_memory), from_disk, rounds=6)
 
 
 def inject_seconds(what: str) -> Comparison:
@@ -246,14 +248,13 @@ def light_touch() -> Comparison:
     lora = get_peft_model(m.bert(), LoraConfig(r=8, target_modules=["query", "value"]))
     for parameter in lora.parameters():
         parameter.requires_grad_(True)
-    return side_by_side(m.forward_backward(m.bert(), m.ids()), m.forward_backward(lora, m.ids()), rounds=8)
+    return side_by_side(m.forward_backward(m.bert(), m.ids()), m.forward_backward(lora, m.ids()), rounds=6)
 
 
 def _memory(base: str, ours: str) -> Comparison:
-    return Comparison(
-        [in_process(_peak, base) for _ in range(MEMORY_RUNS)], [in_process(_peak, ours) for _ in range(MEMORY_RUNS)],
-        "MB", paired=False,
-    )  # fmt: skip
+    with ThreadPoolExecutor(2) as pool:  # side by side: nobody takes the time
+        peaks = list(pool.map(functools.partial(in_process, _peak), [base, ours] * MEMORY_RUNS))
+    return Comparison(peaks[::2], peaks[1::2], "MB", paired=False)
 
 
 def _peak(what: str) -> float:
@@ -268,7 +269,7 @@ def _peak(what: str) -> float:
         "densenet": lambda: m.training_step(m.densenet(), m.pixels()),
         "me_densenet": lambda: m.training_step(m.me_densenet(), m.pixels(), source=m.words()),
     }
-    return peak_of(builders[what], runs=1 if what == "literal" else 3)
+    return peak_of(builders[what], runs=1 if what == "literal" else 2)
 
 
 def peer_cost(name: str) -> tuple[list[float], float]:
@@ -283,7 +284,7 @@ def peer_cost(name: str) -> tuple[list[float], float]:
         return step[0]
 
     peak = peak_of(build, runs=2)
-    return [seconds_of(step[0]) for _ in range(6)], peak
+    return [seconds_of(step[0]) for _ in range(4)], peak
 
 
 ROWS = (

@@ -56,7 +56,7 @@ def timm_pick(name: str) -> Pick:
         with torch.device("meta"):
             size = sum(parameter.numel() for parameter in create(name).parameters())
         if size > LARGE:
-            with contextlib.suppress(TypeError):  # it has no such option
+            with contextlib.suppress(TypeError, AssertionError):  # it has no such option, or means another thing
                 return create(name, depth=4)
         return create(name)
 

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from mi2p_inject.errors import SweepError
+from mi2p_inject.sweep.tiny_fields import EXCEPTIONS
 
 HEADS = (
     "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES",
@@ -96,8 +97,6 @@ def build(name: str) -> nn.Module:
 
 def shrunk(config_class: Any, name: str = "") -> dict[str, Any]:
     """The fields of a configuration that make it tiny."""
-    from mi2p_inject.sweep.tiny_fields import EXCEPTIONS
-
     default = config_class()
     fields = _shrunk_fields(default)
     exceptions = next((EXCEPTIONS[key] for key in (name, default.model_type) if key in EXCEPTIONS), {})
@@ -115,7 +114,11 @@ def _shrunk_fields(config: Any) -> dict[str, Any]:
         if name.startswith("_") or name in aliases:
             continue
         if isinstance(value, PreTrainedConfig):
-            fields[name] = {"model_type": value.model_type, **_shrunk_fields(value)}
+            fields[name] = {
+                "model_type": value.model_type,
+                **_shrunk_fields(value),
+                **EXCEPTIONS.get(value.model_type, {}),
+            }
             continue
         if SPECIAL.fullmatch(name) and isinstance(value, int):
             fields[name] = value if 0 <= value < VOCABULARY else VOCABULARY - 1

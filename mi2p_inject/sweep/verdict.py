@@ -23,6 +23,8 @@ VERDICTS: dict[Verdict, str] = {
     "memory": "ran out of the memory it was given",
     "time": "ran out of the time it was given",
 }
+OUT_OF_MEMORY = ("can't allocate memory", "Cannot allocate memory", "Resource temporarily unavailable")
+"""What torch says of it; the last where a thread gets no stack."""
 FIRST_CHARACTERS = 400
 
 
@@ -110,7 +112,7 @@ def _answer(check: Callable[[nn.Module], Kept], model: nn.Module) -> Answer:
 
 
 def _is_memory(error: Exception) -> bool:
-    return "can't allocate memory" in str(error) or "Cannot allocate memory" in str(error)
+    return any(words in str(error) for words in OUT_OF_MEMORY)
 
 
 def _first_line(error: BaseException) -> str:
