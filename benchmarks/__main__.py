@@ -14,10 +14,12 @@ import torch
 import typer
 from rich.console import Console
 
+from benchmarks.comparisons import peer_cost, peer_names
 from benchmarks.floor import all_parts
 from benchmarks.measure import in_process
 from benchmarks.render import render
-from benchmarks.rows import ROWS, measured, peer_cost, peer_names
+from benchmarks.rows import ROWS, measured
+from mi2p_inject.atomic import write_whole
 from benchmarks.scaling import all_curves
 
 PACKAGES = ("torch", "timm", "transformers", "peft", "numpy")
@@ -89,9 +91,7 @@ def _processor() -> str:
 
 def _save(data: dict[str, Any], out: Path) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_suffix(".part")
-    partial.write_text(json.dumps(data) + "\n")
-    os.replace(partial, out)
+    write_whole(out, lambda name: Path(name).write_text(json.dumps(data) + "\n"))
 
 
 if __name__ == "__main__":

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import functools
-import itertools
 import statistics
-import sys
-import tempfile
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from benchmarks.measure import Comparison, in_process, peak_of, seconds_of, side_by_side
-
-MEMORY_RUNS = 2
+from benchmarks import comparisons as c
+from benchmarks.measure import Comparison
 
 
 @dataclass(frozen=True)
@@ -42,278 +36,35 @@ class Row:
     limit_gpu: float | None = None
 
 
-def _query() -> tuple[Any, torch.Tensor]:
-    """The query embedder of a 256×56×56 map, 8 heads of 64, without its identity: what the literal form computes."""
-    from mi2p_inject import MI2P, ViewSpec
-
-    unit = MI2P(heads=8, identity=0).build(ViewSpec.map(256, 56, 56), ViewSpec.tokens(768))
-    return unit.query.to(_device()), torch.randn(2, 256, 56, 56, device=_device(), requires_grad=True)
-
-
-def _device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _query_step(batch: int = 2) -> Callable[[], object]:
-    query, z = _query()
-    z = z.detach().repeat(batch // 2, 1, 1, 1).requires_grad_()
-    weight = torch.randn(batch, 256, 512, device=z.device)
-
-    def step() -> object:
-        z.grad = None
-        return query(query.basis(z)).backward(weight)
-
-    return step
-
-
-def _mean_step(batch: int = 8) -> Callable[[], object]:
-    z = _query()[1].detach().repeat(batch // 2, 1, 1, 1).requires_grad_()
-    weight = torch.randn(batch, 256, device=z.device)
-
-    def step() -> object:
-        z.grad = None
-        return z.mean((2, 3)).backward(weight)
-
-    return step
-
-
-def _literal_step() -> Callable[[], object]:
-    """As the paper writes it: convolve every channel with all kernels, then average."""
-    query, z = _query()
-    kernels, bias = query.project.weight.view(512, 1, 3, 3), query.project.bias
-    weight = torch.randn(2, 256, 512, device=z.device)
-
-    def step() -> object:
-        z.grad = None
-        maps = torch.nn.functional.conv2d(z.flatten(0, 1).unsqueeze(1), kernels, bias, padding=1)
-        return maps.mean((2, 3)).view(2, 256, 512).backward(weight)
-
-    return step
-
-
-def query_against_mean() -> Comparison:
-    return side_by_side(_mean_step(8), _query_step(8), rounds=60)
-
-
-def ours_against_literal() -> Comparison:
-    return side_by_side(_literal_step(), _query_step(), rounds=3, warm_up=1)
-
-
-def ours_against_literal_memory() -> Comparison:
-    return _memory("literal", "query")
-
-
-def me_bert_against_bert(**options: Any) -> Comparison:
-    from benchmarks import models as m
-
-    me = m.me_bert(**options)
-    base, ours = m.forward_backward(m.bert(), m.ids()), m.forward_backward(me, m.ids(), source=m.picture())
-    return side_by_side(base, ours, rounds=6)
-
-
-def pooled(measure: Callable[[], Comparison]) -> Comparison:
-    """The pairs of three fresh processes: memory falls better or worse in each, and the ratio differs with it."""
-    found = [in_process(measure) for _ in range(3)]
-    base, ours = (list(itertools.chain(*side)) for side in zip(*((one.base, one.ours) for one in found), strict=True))
-    return Comparison(base, ours, found[0].unit, found[0].paired)
-
-
-def me_bert_against_bert_paper() -> Comparison:
-    return me_bert_against_bert(unit="mi2p-paper")
-
-
-def me_bert_against_bert_compiled() -> Comparison:
-    from benchmarks import models as m
-
-    base, ours = torch.compile(m.bert(), fullgraph=True), torch.compile(m.me_bert(), fullgraph=True)
-    steps = m.forward_backward(base, m.ids()), m.forward_backward(ours, m.ids(), source=m.picture())  # type: ignore[arg-type]
-    return side_by_side(*steps, rounds=6, warm_up=3)
-
-
-def me_densenet_against_densenet(**options: Any) -> Comparison:
-    from benchmarks import models as m
-
-    me = m.me_densenet(**options)
-    base, ours = m.forward_backward(m.densenet(), m.pixels()), m.forward_backward(me, m.pixels(), source=m.words())
-    return side_by_side(base, ours, rounds=6)
-
-
-def me_densenet_against_densenet_paper() -> Comparison:
-    return me_densenet_against_densenet(unit="mi2p-paper")
-
-
-def me_bert_memory() -> Comparison:
-    return _memory("bert", "me_bert")
-
-
-def me_densenet_memory() -> Comparison:
-    return _memory("densenet", "me_densenet")
-
-
-def hooks_against_hand_bert() -> Comparison:
-    from benchmarks import models as m
-
-    hand = m.forward_backward(m.ByHand(m.me_bert()), m.ids(), source=m.picture())
-    return side_by_side(hand, m.forward_backward(m.me_bert(), m.ids(), source=m.picture()), rounds=6)
-
-
-def hooks_against_hand_densenet() -> Comparison:
-    from benchmarks import models as m
-
-    hand = m.forward_backward(m.ByHand(m.me_densenet()), m.pixels(), source=m.words())
-    return side_by_side(hand, m.forward_backward(m.me_densenet(), m.pixels(), source=m.words()), rounds=6)
-
-
-def cached_against_in_memory_densenet() -> Comparison:
-    """ME DenseNet-121 with the words of BERT-base from disk."""
-    from benchmarks import models as m
-    from mi2p_inject import inject
-
-    me = inject(m.densenet(), source_encoder=m.bert())
-    batch = {"input_ids": m.ids()}
-    return _cached(me, m.pixels(), lambda rows: {"input_ids": batch["input_ids"][rows]})
-
-
-def cached_against_in_memory_bert() -> Comparison:
-    """ME BERT-base with the maps of DenseNet-121 from disk."""
-    from benchmarks import models as m
-    from mi2p_inject import inject
-
-    me = inject(m.bert(), m.LAYERS, source_encoder=m.densenet())
-    pictures = m.pixels()
-    return _cached(me, m.ids(), lambda rows: pictures[rows])
-
-
-def _cached(me: Any, x: torch.Tensor, read: Callable[[list[int]], Any]) -> Comparison:
-    from benchmarks import models as m
-    from mi2p_inject.source_fill import fill
-
-    samples = [str(number) for number in range(64)]
-    with tempfile.TemporaryDirectory() as folder:
-        cache = fill(
-            folder, me, samples, lambda ids: read([int(one) % m.BATCH for one in ids]), preprocessing="",
-            batch_size=m.BATCH, say=lambda line: None,
-        )  # fmt: skip
-        in_memory = cache[samples[: m.BATCH]].to(m.DEVICE)
-        turn = iter(range(10**9))
-
-        def from_disk() -> object:
-            start = next(turn) * m.BATCH % len(samples)
-            features = cache[samples[start : start + m.BATCH]].to(m.DEVICE)
-            return m.forward_backward(me, x, source=features)()
-
-        return side_by_side(m.forward_backward(me, x, source=in_memory), from_disk, rounds=6)
-
-
-def inject_seconds(what: str) -> Comparison:
-    return Comparison([], [in_process(_inject_seconds, what) for _ in range(3)], "s", paired=False)
-
-
-def _inject_seconds(what: str) -> float:
-    import transformers
-
-    from benchmarks import models as m
-    from mi2p_inject import inject
-
-    m.quiet()
-    if what == "llama-7b":
-        with torch.device("meta"):
-            model: Any = transformers.LlamaModel(transformers.LlamaConfig())  # the defaults are the 7-billion model's
-        expanded: list[Any] = []
-        seconds = seconds_of(lambda: expanded.append(inject(model, source_spec=m.PICTURE)))
-        if not all(parameter.is_meta for parameter in expanded[0].parameters()):
-            raise RuntimeError("weights were allocated beside a model without weights")
-        return seconds
-    model = m.densenet() if what == "densenet" else m.bert()
-    return seconds_of(lambda: inject(model, source_spec=m.WORDS if what == "densenet" else m.PICTURE))
-
-
-def import_seconds() -> Comparison:
-    return Comparison([], [in_process(_import_seconds) for _ in range(5)], "s", paired=False)
-
-
-def _import_seconds() -> float:
-    import subprocess
-
-    program = "import time, torch; a = time.perf_counter(); import mi2p_inject; print(time.perf_counter() - a)"
-    return float(subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout)
-
-
-def light_touch() -> Comparison:
-    """What PEFT's LoRA (rank 8, query and value) adds to a BERT-base whose weights all train: the yardstick."""
-    from peft import LoraConfig, get_peft_model
-
-    from benchmarks import models as m
-
-    lora = get_peft_model(m.bert(), LoraConfig(r=8, target_modules=["query", "value"]))
-    for parameter in lora.parameters():
-        parameter.requires_grad_(True)
-    return side_by_side(m.forward_backward(m.bert(), m.ids()), m.forward_backward(lora, m.ids()), rounds=6)
-
-
-def _memory(base: str, ours: str) -> Comparison:
-    with ThreadPoolExecutor(2) as pool:  # side by side: nobody takes the time
-        peaks = list(pool.map(functools.partial(in_process, _peak), [base, ours] * MEMORY_RUNS))
-    return Comparison(peaks[::2], peaks[1::2], "MB", paired=False)
-
-
-def _peak(what: str) -> float:
-    from benchmarks import models as m
-
-    m.quiet()
-    builders: dict[str, Callable[[], Any]] = {
-        "literal": _literal_step,
-        "query": _query_step,
-        "bert": lambda: m.training_step(m.bert(), m.ids()),
-        "me_bert": lambda: m.training_step(m.me_bert(), m.ids(), source=m.picture()),
-        "densenet": lambda: m.training_step(m.densenet(), m.pixels()),
-        "me_densenet": lambda: m.training_step(m.me_densenet(), m.pixels(), source=m.words()),
-    }
-    return peak_of(builders[what], runs=1 if what == "literal" else 2)
-
-
-def peer_cost(name: str) -> tuple[list[float], float]:
-    """Seconds of some training steps of a peer, and its peak memory in MB; for a fresh process."""
-    from benchmarks import models as m
-
-    m.quiet()
-    step: list[Any] = []
-
-    def build() -> Any:
-        step.append(m.peers()[name]())
-        return step[0]
-
-    peak = peak_of(build, runs=2)
-    return [seconds_of(step[0]) for _ in range(4)], peak
-
-
 ROWS = (
-    Row("a", "map query embedding, 256×56×56, d_k 64, 8 heads", "`z.mean((2, 3))`", 3, query_against_mean),
-    Row("b-time", "the same embedding, batch 2", "the literal form", 100, ours_against_literal, at_least=True),
-    Row("b-memory", "the same embedding, batch 2", "the literal form", 100, ours_against_literal_memory, at_least=True),
+    Row("a", "map query embedding, 256×56×56, d_k 64, 8 heads", "`z.mean((2, 3))`", 3, c.query_against_mean),
+    Row("b-time", "the same embedding, batch 2", "the literal form", 100, c.ours_against_literal, at_least=True),
+    Row("b-memory", "the same embedding, batch 2", "the literal form", 100, c.ours_against_literal_memory,
+        at_least=True),
     Row("c", "ME BERT-base: 12 units, source 1024×7×7, 64 tokens, batch 8", "BERT-base", 1.35,
-        lambda: pooled(me_bert_against_bert), limit_gpu=1.15),
-    Row("c-paper", "the same, unit `mi2p-paper`", "BERT-base", None, me_bert_against_bert_paper),
+        lambda: c.pooled(c.me_bert_against_bert), limit_gpu=1.15),
+    Row("c-paper", "the same, unit `mi2p-paper`", "BERT-base", None, c.me_bert_against_bert_paper),
     Row("c-compiled", "the same, default unit, `torch.compile`", "BERT-base compiled", None,
-        me_bert_against_bert_compiled),
+        c.me_bert_against_bert_compiled),
     Row("d", "ME DenseNet-121: 4 units, 224 px, 64 source tokens, batch 8", "DenseNet-121", 1.15,
-        lambda: pooled(me_densenet_against_densenet)),
-    Row("d-paper", "the same, unit `mi2p-paper`", "DenseNet-121", None, me_densenet_against_densenet_paper),
-    Row("e-bert", "ME BERT-base, peak memory of training with AdamW", "BERT-base", 1.25, me_bert_memory),
-    Row("e-densenet", "ME DenseNet-121, peak memory of training with AdamW", "DenseNet-121", 1.10, me_densenet_memory),
-    Row("f-bert", "ME BERT-base", "the same units by hand in the model", 1.02, hooks_against_hand_bert),
-    Row("f-densenet", "ME DenseNet-121", "the same units by hand in the model", 1.02, hooks_against_hand_densenet),
+        lambda: c.pooled(c.me_densenet_against_densenet)),
+    Row("d-paper", "the same, unit `mi2p-paper`", "DenseNet-121", None, c.me_densenet_against_densenet_paper),
+    Row("e-bert", "ME BERT-base, peak memory of training with AdamW", "BERT-base", 1.25, c.me_bert_memory),
+    Row("e-densenet", "ME DenseNet-121, peak memory of training with AdamW", "DenseNet-121", 1.10,
+        c.me_densenet_memory),
+    Row("f-bert", "ME BERT-base", "the same units by hand in the model", 1.02, c.hooks_against_hand_bert),
+    Row("f-densenet", "ME DenseNet-121", "the same units by hand in the model", 1.02, c.hooks_against_hand_densenet),
     Row("g-tokens", "ME DenseNet-121, tokens from the source cache (files read before)",
-        "the same features in memory", 1.03, cached_against_in_memory_densenet),
+        "the same features in memory", 1.03, c.cached_against_in_memory_densenet),
     Row("g-maps", "ME BERT-base, maps from the source cache (files read before)", "the same features in memory", 1.03,
-        cached_against_in_memory_bert),
+        c.cached_against_in_memory_bert),
     Row("h-densenet", "`inject()` into DenseNet-121, first call of a process", "", 1,
-        lambda: inject_seconds("densenet")),
-    Row("h-bert", "`inject()` into BERT-base, first call of a process", "", 1, lambda: inject_seconds("bert")),
+        lambda: c.inject_seconds("densenet")),
+    Row("h-bert", "`inject()` into BERT-base, first call of a process", "", 1, lambda: c.inject_seconds("bert")),
     Row("h-7b", "`inject()` into a decoder of 7 billion weights on the meta device", "", 5,
-        lambda: inject_seconds("llama-7b")),
-    Row("i", "`import mi2p_inject` after `import torch`", "", 0.3, import_seconds),
-    Row("lora", "yardstick: PEFT LoRA, rank 8, on BERT-base, all weights trained", "BERT-base", None, light_touch),
+        lambda: c.inject_seconds("llama-7b")),
+    Row("i", "`import mi2p_inject` after `import torch`", "", 0.3, c.import_seconds),
+    Row("lora", "yardstick: PEFT LoRA, rank 8, on BERT-base, all weights trained", "BERT-base", None, c.light_touch),
 )  # fmt: skip
 
 
@@ -336,10 +87,3 @@ def measured(name: str) -> dict[str, Any]:
         "spread": (min(found.ours), max(found.ours)) if in_seconds else found.spread,
         "samples": {"base": found.base, "ours": found.ours},
     }
-
-
-def peer_names() -> list[str]:
-    """Names of the peers."""
-    from benchmarks.models import peers
-
-    return list(peers())
