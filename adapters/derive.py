@@ -18,6 +18,8 @@ from mi2p_inject.layout import Axes, Layout
 
 LAST_HIDDEN = Layout(Axes.NLC, element="last_hidden_state")
 HEADS: dict[Modality, int] = {"image": 8, "text": 12, "audio": 12, "video": 12}
+TOWERS = ("vision_model", "encoder")
+"""What stands under a head that names no base, or the pair that its tower comes from."""
 OUTERMOST_STRIDE = 2
 """Stages at this stride and below are no default sites where there are others: a channel there has thousands of
 numbers, and each unit would project its source to all of them."""
@@ -62,9 +64,11 @@ def _encoder_of(model: nn.Module) -> str:
 
 def base_of(model: nn.Module) -> tuple[nn.Module, str]:
     """The model that a transformers head stands on and its path in the headed one; any other module itself, ""."""
-    base = getattr(model, "base_model", model) if _library(model, "transformers") else model
-    if base is model and "For" in type(model).__name__:  # a head on one tower of a pair names the pair as its base
-        base = getattr(model, "vision_model", model)
+    if not _library(model, "transformers"):
+        return model, ""
+    base = getattr(model, "base_model", model)
+    if base is model and "For" in type(model).__name__ and not model.config.is_encoder_decoder:
+        base = next((model.get_submodule(name) for name in TOWERS if hasattr(model, name)), model)
     if getattr(base, "main_input_name", "") not in inspect.signature(base.forward).parameters:
         base = model  # an inner part that does not read the input
     at = next((path for path, module in model.named_modules() if module is base), None)

@@ -89,7 +89,8 @@ def hf_any(model: nn.Module) -> Inputs:
     if "attention_mask" not in names:
         kwargs.pop("attention_mask", None)
     if "input_features_mask" in names and name == "input_features":
-        kwargs["input_features_mask"] = torch.ones(2, kwargs[name].shape[-1], dtype=torch.long)
+        axis = 2 if _bins_first(model) else 1
+        kwargs["input_features_mask"] = torch.ones(2, kwargs[name].shape[axis], dtype=torch.long)
     if getattr(config, "is_encoder_decoder", False) and "decoder_input_ids" in names:
         kwargs["decoder_input_ids"] = torch.ones(2, TEXT_LENGTH, dtype=torch.long)
     return args, kwargs
@@ -106,13 +107,10 @@ def main_input(model: nn.Module) -> str:
 def hf_video(model: nn.Module) -> Inputs:
     """Frames of a video (B, frames, C, H, W)."""
     config: Any = model.config
-    ((), image) = hf_image(model)
-    frames = (
-        image["pixel_values"]
-        .unsqueeze(1)
-        .expand(-1, int(getattr(config, "frames_per_clip", 0) or config.num_frames), -1, -1, -1)
-    )
-    return (), {"pixel_values_videos": frames.contiguous()}
+    image: Tensor = hf_image(model)[1]["pixel_values"]
+    frames = int(getattr(config, "frames_per_clip", 0) or config.num_frames)
+    video = image.unsqueeze(1).repeat(1, frames, 1, 1, 1)
+    return (), {"pixel_values_videos": video}
 
 
 def hf_sound(model: nn.Module) -> Inputs:
@@ -130,12 +128,19 @@ def hf_features(model: nn.Module) -> Inputs:
         config = next(inner, config)  # the encoder's, inside that of the whole
     bins = getattr(config, "num_mel_bins", None)
     frames = 2 * int(getattr(config, "max_source_positions", 0) or 0) or SPECTROGRAM_LENGTH
-    stem = next((part for name in ("encoder", "embedder") if (part := getattr(model, name, None)) is not None), model)
-    if bins and hasattr(stem, "conv1"):
+    if hasattr(config, "n_window"):
+        frames = 4 * int(config.n_window)  # whole windows only
+    if bins and _bins_first(model):
         return (), {"input_features": torch.zeros(2, bins, frames)}
     width = getattr(config, "feature_projection_input_dim", bins) or bins or 80
     width *= int(getattr(config, "num_stacked_frames", 1))
     return (), {"input_features": torch.zeros(2, 64, width)}
+
+
+def _bins_first(model: nn.Module) -> bool:
+    """Whether it convolves over (B, mel bins, frames) first, as Whisper does, or over windows of it."""
+    stem = next((part for name in ("encoder", "embedder") if (part := getattr(model, name, None)) is not None), model)
+    return hasattr(stem, "conv1") or hasattr(getattr(model, "config", None), "n_window")
 
 
 def image_channels(model: nn.Module) -> int:

@@ -19,8 +19,8 @@ from benchmarks.floor import all_parts
 from benchmarks.measure import in_process
 from benchmarks.render import render
 from benchmarks.rows import ROWS, measured
-from mi2p_inject.atomic import write_whole
 from benchmarks.scaling import all_curves
+from mi2p_inject.atomic import write_whole
 
 PACKAGES = ("torch", "timm", "transformers", "peft", "numpy")
 

@@ -195,6 +195,7 @@ def _infer_element(module: nn.Module, path: str, runs: _Runs, element: int | str
     sizes = [size for run in runs.larger_sizes if (size := shape(run)) is not None and len(size) == len(one)]
     grown = [axis for axis in range(len(one)) if any(size[axis] != one[axis] for size in sizes)]
     if len(one) == 4:
+        _refuse_streams(module, one, grown, runs, path)
         return Layout(_map_axes(module, one, grown, path), element)
     axes = Axes.LNC if changed[0] == 1 else Axes.NLC
     length_axis = 1 - changed[0]
@@ -235,6 +236,19 @@ def _check_order(
             expected="(B, L, D)",
             given=f"{given}, perhaps (B, C, L)",
             fix=f"choose a module that gives (B, L, D), or {ASK}",
+        )
+
+
+def _refuse_streams(module: nn.Module, shape: tuple[int, ...], grown: list[int], runs: _Runs, path: str) -> None:
+    """A text whose tokens have several hidden states each (hyper-connections) is no map of its length and these."""
+    convolves = any(isinstance(one, nn.Conv2d) for one in module.modules())
+    if runs.image is None and grown == [1] and not convolves:
+        raise LayoutError(
+            "each token has several hidden states side by side, so this is neither tokens nor a map",
+            path=path,
+            expected="(B, L, D)",
+            given=f"{shape}, of which only axis 1 grows with the input",
+            fix="choose a module inside the layer that gives (B, L, D), such as its attention or its MLP",
         )
 
 

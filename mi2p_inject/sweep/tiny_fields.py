@@ -12,11 +12,12 @@ LINEAR = {"linear_head_dim": 8, "linear_num_heads": 4}
 INDEX = {"index_head_dim": 8, "index_n_heads": 4, "index_topk": 8, "index_kpool": 4}
 INDEXER = {
     "indexer_n_heads": 4,
-    "indexer_kv_heads": 2,
+    "indexer_kv_heads": 1,
     "indexer_head_dim": 8,
     "indexer_budget": 8,
     "indexer_compress_ratio": 4,
 }
+DBRX_FFN = {"ffn_config": {"ffn_hidden_size": 32}}
 SWIN = {"window_size": 4, "image_size": 128}  # the last stage is as large as a window
 MROPE = {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1]}}
 HGNET = {
@@ -29,6 +30,13 @@ HGNET = {
 
 RESNET = {"backbone": "resnet10t", "features_only": True, "model_type": "timm_backbone", "out_indices": [1, 2, 3, 4]}
 DETECTOR = {"backbone_config": RESNET, "num_queries": 8}
+RT_DETR = {
+    "backbone_config": {**RESNET, "out_indices": [2, 3, 4]},
+    "encoder_in_channels": [128, 256, 512],
+    "encoder_hidden_dim": 32,
+    "decoder_in_channels": [32, 32, 32],
+    "num_queries": 8,
+}
 
 EXCEPTIONS: dict[str, dict[str, Any]] = {
     "detr": DETECTOR,
@@ -99,6 +107,10 @@ EXCEPTIONS: dict[str, dict[str, Any]] = {
     "glm4v_moe_text": {"head_dim": 16, "rope_parameters": {**MROPE["rope_parameters"], "partial_rotary_factor": 0.5}},
     "textnet": {"stem_out_channels": 16},
     "hgnet_v2": HGNET,
+    "rt_detr": RT_DETR,
+    "rt_detr_v2": RT_DETR,
+    "sam2_hiera_det_model": {"hidden_size": 16, "embed_dim_per_stage": [16, 32, 64, 128]},
+    "sam2_vision_model": {"backbone_channel_list": [128, 64, 32, 16]},
     "sew": {"conv_dim": [8] * 13},
     "sew-d": {"conv_dim": [8] * 13},
     "xmod": {"default_language": "en_XX"},

@@ -41,7 +41,7 @@ SIZES: tuple[tuple[str, Any], ...] = (
     (r"num_experts_per_tok|moe_topk|top_k_experts|moe_k|num_selected_experts", 2),
     (r"n_group|topk_group", 1),
     (r"image_size|img_size", IMAGE),
-    (r"conv_dim", 16),
+    (r"conv_dim|subsampling_conv_channels", 16),
 )
 SPECIAL = re.compile(
     r"(pad|bos|eos|cls|sep|unk|mask|decoder_start|image|audio|video|boi|eoi|boa|eoa)\w*_token_(id|index)"
