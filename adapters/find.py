@@ -86,7 +86,9 @@ def _refuse_dual(model: nn.Module) -> None:
     modalities = getattr(model, "input_modalities", ())
     if "open_clip.model.CLIP" in _names(model):
         fix = "pass model.visual; for the text side create the model with force_custom_text=True and pass model.text"
-    elif not isinstance(modalities, (tuple, list)) or len(modalities) < 2 or _transcribes(model):
+    elif not (hasattr(model, "vision_model") and hasattr(model, "text_model")) and (
+        not isinstance(modalities, (tuple, list)) or len(modalities) < 2 or _transcribes(model)
+    ):
         return
     else:
         towers = [name for name, child in model.named_children() if hasattr(child, "config")]
@@ -96,7 +98,7 @@ def _refuse_dual(model: nn.Module) -> None:
     raise AdapterError(
         f"{type(model).__name__} reads two modalities already",
         expected="a unimodal model",
-        given=f"a model of {', '.join(modalities) or 'images and texts'}",
+        given=f"a model of {', '.join(modalities) if len(modalities) > 1 else 'images and texts'}",
         fix=fix,
     )
 

@@ -72,7 +72,7 @@ PVT_V2 = Adapter(
     classes=("transformers.models.pvt_v2.modeling_pvt_v2.PvtV2Model",),
     sites=("encoder.layers.*.blocks.*",),
     layout=Layout(Axes.NLC, element=0),
-    readout=Readout(None),
+    readout=Readout(LAST_MAP, pooled="mean"),
     inputs=inputs.hf_image,
     patches=0,
     heads=8,

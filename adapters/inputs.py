@@ -58,13 +58,15 @@ def hf_text(model: nn.Module) -> Inputs:
 
 
 def hf_image(model: nn.Module) -> Inputs:
-    """Pixel values for a transformers vision model."""
+    """Pixel values for a transformers vision model (B, C, H, W), for one of videos (B, frames, C, H, W)."""
     config: Any = model.config
     if not hasattr(config, "image_size") and hasattr(config, "vision_config"):
         config = config.vision_config  # a tower of a pair under a head keeps the configuration of the pair
-    size = getattr(config, "image_size", None) or 224
+    size = getattr(config, "image_size", None) or getattr(config, "crop_size", None) or 224
     height, width = size if isinstance(size, (tuple, list)) else (size, size)
-    return (), {"pixel_values": torch.zeros(2, getattr(config, "num_channels", 3), height, width)}
+    frames = getattr(config, "num_frames", None) or getattr(config, "frames_per_clip", None)
+    clip = (int(frames),) if frames else ()
+    return (), {"pixel_values": torch.zeros(2, *clip, getattr(config, "num_channels", 3), height, width)}
 
 
 def hf_wave(model: nn.Module) -> Inputs:
@@ -82,9 +84,10 @@ def hf_any(model: nn.Module) -> Inputs:
     """Example inputs for any transformers model, by its main input, and for its decoder where it has one."""
     config: Any = getattr(model, "config", None)
     name = main_input(model)
-    makers = {"input_values": hf_sound, "input_features": hf_features}
-    makers |= {"pixel_values": hf_image, "pixel_values_videos": hf_video}
-    args, kwargs = makers.get(name, hf_text)(model)
+    makers = {"pixel_values": hf_image, "input_values": hf_sound, "input_features": hf_features}
+    args, kwargs = makers.get(name.removesuffix("_videos"), hf_text)(model)
+    if name == "pixel_values_videos":
+        kwargs[name] = kwargs.pop("pixel_values")
     names = inspect.signature(model.forward).parameters
     if "attention_mask" not in names:
         kwargs.pop("attention_mask", None)
@@ -104,15 +107,6 @@ def main_input(model: nn.Module) -> str:
     return said if said in names else next((name for name in known if name in names), said)
 
 
-def hf_video(model: nn.Module) -> Inputs:
-    """Frames of a video (B, frames, C, H, W)."""
-    config: Any = model.config
-    image: Tensor = hf_image(model)[1]["pixel_values"]
-    frames = int(getattr(config, "frames_per_clip", 0) or config.num_frames)
-    video = image.unsqueeze(1).repeat(1, frames, 1, 1, 1)
-    return (), {"pixel_values_videos": video}
-
-
 def hf_sound(model: nn.Module) -> Inputs:
     """A wave, or a spectrogram where the model's configuration counts mel bins."""
     config: Any = model.config
@@ -128,8 +122,6 @@ def hf_features(model: nn.Module) -> Inputs:
         config = next(inner, config)  # the encoder's, inside that of the whole
     bins = getattr(config, "num_mel_bins", None)
     frames = 2 * int(getattr(config, "max_source_positions", 0) or 0) or SPECTROGRAM_LENGTH
-    if hasattr(config, "n_window"):
-        frames = 4 * int(config.n_window)  # whole windows only
     if bins and _bins_first(model):
         return (), {"input_features": torch.zeros(2, bins, frames)}
     width = getattr(config, "feature_projection_input_dim", bins) or bins or 80
@@ -138,9 +130,9 @@ def hf_features(model: nn.Module) -> Inputs:
 
 
 def _bins_first(model: nn.Module) -> bool:
-    """Whether it convolves over (B, mel bins, frames) first, as Whisper does, or over windows of it."""
+    """Whether it starts with a convolution over (B, mel bins, frames), as Whisper does."""
     stem = next((part for name in ("encoder", "embedder") if (part := getattr(model, name, None)) is not None), model)
-    return hasattr(stem, "conv1") or hasattr(getattr(model, "config", None), "n_window")
+    return hasattr(stem, "conv1")
 
 
 def image_channels(model: nn.Module) -> int:

@@ -17,10 +17,12 @@ from mi2p_inject.errors import LayoutError, ProbeError, SourceError
 from mi2p_inject.features import SourceFeatures
 from mi2p_inject.growth import image_size
 from mi2p_inject.infer import infer_layouts, observe, patch_grid
-from mi2p_inject.layout import Layout, describe, image_of
+from mi2p_inject.layout import Axes, Layout, describe, image_of
 from mi2p_inject.loan import SOURCES, Record
 from mi2p_inject.probe import Inputs, as_inputs
 from mi2p_inject.views import ViewSpec
+
+TOKENS = (Axes.NLC, Axes.LNC)
 
 
 class Source:
@@ -177,7 +179,7 @@ def _resolved(encoder: nn.Module, match: Match | None, inputs: Inputs) -> tuple[
         if isinstance(inferred, LayoutError):
             raise inferred
         layout = inferred
-    elif match is not None and (prefix := match.adapter.prefix_tokens(encoder)) is not None:
+    elif match is not None and layout.axes in TOKENS and (prefix := match.adapter.prefix_tokens(encoder)) is not None:
         hidden = layout.tensor(found, path)
         length = int(hidden.shape[0 if layout.axes.value == "LNC" else 1])
         layout = replace(layout, prefix=prefix, grid=patch_grid(length, prefix, image_size(inputs), path))

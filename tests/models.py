@@ -158,6 +158,13 @@ DISTILBERT = {**WORDS, "dim": 24, "n_layers": 3, "n_heads": 4, "hidden_dim": 32}
 DEBERTA = {**BERT, "relative_attention": True, "position_buckets": 8, "pos_att_type": ["p2c", "c2p"]}
 XLNET = {**SPECIAL, "d_model": 24, "n_layer": 3, "n_head": 4, "d_inner": 32}
 PATCHES = {**TRANSFORMER, "image_size": PIXELS // 2, "patch_size": 8}
+YOLOS = {**PATCHES, "image_size": [PIXELS // 2] * 2, "num_detection_tokens": 5}
+PVT_V2 = {
+    "image_size": PIXELS,
+    "depths": [1, 1, 2, 1],
+    "hidden_sizes": [8, 16, 24, 32],
+    "num_attention_heads": [1, 2, 2, 4],
+}
 SPECTROGRAM = {**TRANSFORMER, "patch_size": 8, "frequency_stride": 8, "time_stride": 8}
 SPECTROGRAM |= {"max_length": FRAMES, "num_mel_bins": MELS}
 SPEECH = {
@@ -184,6 +191,17 @@ COAT = {"embed_dims": (16, 16, 24, 24), "serial_depths": (1, 1, 2, 1), "num_head
 COAT |= {"patch_size": 4}
 CROSSVIT = {"embed_dim": (16, 24), "num_heads": (2, 2), "depth": ((1, 2, 0),) * 3, "mlp_ratio": (2.0, 2.0, 1.0)}
 CROSSVIT |= {"img_scale": (1.0, 1.0), "patch_size": (8, 16)}
+HRNET: dict[str, Any] = {"stem_width": 8} | {
+    f"stage{number}": {
+        "num_modules": 1,
+        "num_branches": number,
+        "block_type": "BASIC",
+        "num_blocks": (1,) * number,
+        "num_channels": (8, 12, 16, 24)[:number],
+        "fuse_method": "SUM",
+    }
+    for number in range(1, 5)
+}
 STAGES = ["ds_r1_k3_s1_e1_c8", "ir_r2_k3_s2_e2_c8", "ir_r1_k3_s2_e2_c12", "ir_r1_k3_s2_e2_c16", "ir_r1_k3_s1_e2_c16"]
 CLIP_TOWER = {"width": 24, "layers": 3, "heads": 4, "mlp_ratio": 2.0, "output_dim": 16}
 CLIP_IMAGE = {**CLIP_TOWER, "image_size": PIXELS // 2, "patch_size": 8}
@@ -242,6 +260,7 @@ TIMM: dict[str, TinyModel] = {
     "efficientvim": own(
         "efficientvim", tm.EfficientViM, image, embed_dim=(16, 24, 32), depths=(1, 1, 1), num_classes=0
     ),
+    "hrnet": own("hrnet", tm.HighResolutionNet, image, HRNET, num_classes=0),
     "coat": own("coat", tm.CoaT, image, **COAT, img_size=PIXELS, num_classes=0),
     "coat/parallel": own(
         "coat", tm.CoaT, image, **{**COAT, "embed_dims": (16,) * 4}, parallel_depth=1, img_size=PIXELS
@@ -271,6 +290,8 @@ HF: dict[str, tuple[str, dict[str, Any], InputMaker]] = {
     "hf_deit": ("DeiTModel", PATCHES, small_pixel_values),
     "hf_dinov2": ("Dinov2Model", PATCHES, small_pixel_values),
     "hf_dinov2_registers": ("Dinov2WithRegistersModel", {**PATCHES, "num_register_tokens": 4}, small_pixel_values),
+    "hf_yolos": ("YolosModel", YOLOS, small_pixel_values),
+    "hf_pvt_v2": ("PvtV2Model", PVT_V2, pixel_values),
     "hf_swin": ("SwinModel", HF_SWIN, pixel_values),
     "hf_hiera": ("HieraModel", HF_WINDOWS, pixel_values),
     "hf_convnext": ("ConvNextModel", HF_CONVNEXT, pixel_values),
@@ -295,6 +316,8 @@ HF_HEADS = {  # entry of HF -> where the encoder stands, and in what
     "hf_deit": ("deit", "DeiTForImageClassification"),
     "hf_dinov2": ("dinov2", "Dinov2ForImageClassification"),
     "hf_dinov2_registers": ("dinov2_with_registers", "Dinov2WithRegistersForImageClassification"),
+    "hf_yolos": ("vit", "YolosForObjectDetection"),
+    "hf_pvt_v2": ("pvt_v2", "PvtV2ForImageClassification"),
     "hf_swin": ("swin", "SwinForImageClassification"),
     "hf_convnext": ("convnext", "ConvNextForImageClassification"),
     "wav2vec2": ("wav2vec2", "Wav2Vec2ForCTC"),

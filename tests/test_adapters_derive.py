@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mi2p_inject import inject
 from mi2p_inject.adapters import find, inputs
 from mi2p_inject.adapters.derive import layers_of
-from mi2p_inject.errors import AdapterError, SelectionError, SiteError, SourceError
+from mi2p_inject.errors import AdapterError, LayoutError, SelectionError, SiteError, SourceError
 from mi2p_inject.sweep import tiny_hf
 
 
@@ -155,6 +155,65 @@ def test_input_channels_are_those_of_the_first_convolution() -> None:
         grey, odd = timm.create_model("resnet10t", in_chans=1), timm.create_model("csatv2")
     assert inputs.image_channels(grey) == 1
     assert inputs.image_channels(odd) == 3  # its first convolution stands behind a transform
+
+
+def test_space_folded_into_channels_is_no_channel_of_an_image() -> None:
+    with torch.device("meta"):
+        assert inputs.image_channels(timm.create_model("tresnet_m")) == 3
+
+
+@pytest.mark.parametrize("name", ["T5ForSequenceClassification", "BertModel", "GPT2Model"])
+def test_an_example_text_ends_once(name: str) -> None:
+    model = tiny_hf.build(name)
+    ids = inputs.hf_text(model)[1]["input_ids"]
+    end = model.config.eos_token_id
+    assert ids.eq(-1 if end is None else end).sum(1).tolist() == [0 if end is None else 1] * 2
+
+
+@pytest.mark.parametrize(
+    ("name", "main", "shape"),
+    [
+        ("VideoMAEModel", "pixel_values", (2, 16, 3, 64, 64)),
+        ("VJEPA2Model", "pixel_values_videos", (2, 4, 3, 32, 32)),
+        ("Idefics3VisionTransformer", "pixel_values", (2, 3, 64, 64)),  # calls its main input input_ids
+        ("CLIPForImageClassification", "pixel_values", (2, 3, 64, 64)),  # its configuration is that of the pair
+        ("GlmAsrEncoder", "input_features", (2, 128, 128)),
+        ("FunAsrNanoEncoder", "input_features", (2, 64, 560)),  # frames stacked
+        ("CohereAsrModel", "input_features", (2, 64, 128)),  # the mel bins of its encoder
+    ],
+)
+def test_example_inputs_read_the_configuration(name: str, main: str, shape: tuple[int, ...]) -> None:
+    assert inputs.hf_any(tiny_hf.build(name))[1][main].shape == shape
+
+
+@pytest.mark.parametrize(
+    ("name", "root"),
+    [
+        ("CLIPForImageClassification", "vision_model"),
+        ("SiglipForImageClassification", "vision_model"),
+        ("ParakeetForCTC", "encoder"),
+        ("T5ForConditionalGeneration", ""),  # its encoder alone is not called with its inputs
+    ],
+)
+def test_a_head_that_names_no_base_stands_on_a_tower(name: str, root: str) -> None:
+    match = find(tiny_hf.build(name))
+    assert match is not None
+    assert match.root == root
+
+
+def test_a_wrapped_timm_model_has_its_own_sites() -> None:
+    me = inject(tiny_hf.build("TimmWrapperForImageClassification"), source_spec=WORDS)
+    assert [site.path for site in me.sites] == [f"timm_model.layer{number}" for number in range(1, 5)]
+
+
+def test_a_pair_that_says_it_reads_images_only_is_a_pair() -> None:
+    with pytest.raises(AdapterError, match=r"fix: pass the tower(.|\n)*vision_model"):
+        find(tiny_hf.build("Aimv2Model"))
+
+
+def test_several_hidden_states_a_token_are_no_map() -> None:
+    with pytest.raises(LayoutError, match=r"several hidden states(.|\n)*fix: choose a module inside"):
+        inject(tiny_hf.build("DeepseekV4Model"), source_spec=WORDS)
 
 
 def test_the_class_token_of_coca_is_real() -> None:

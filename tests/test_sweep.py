@@ -47,6 +47,7 @@ TIMM = {
     "pit_ti_224": OK,  # tuples
     "efficientvim_m1": OK,
     "levit_128s": OK,
+    "hrnet_w18_small": OK,  # lists of branches
 }
 TRANSFORMERS = {
     "AlbertModel": ("refused", "ok"),  # one shared layer
@@ -57,6 +58,10 @@ TRANSFORMERS = {
     "DetrModel": OK,
     "FNetModel": OK,
     "FunnelModel": OK,
+    "DeepseekV4Model": ("refused", "ok"),  # several hidden states a token
+    "CLIPForImageClassification": OK,
+    "RwkvModel": OK,
+    "YolosModel": OK,
     "GPT2Model": OK,
     "GPT2ForSequenceClassification": OK,
     "HieraModel": OK,  # tokens out of raster order
@@ -66,6 +71,7 @@ TRANSFORMERS = {
     "ResNetModel": OK,
     "SegformerModel": OK,
     "SqueezeBertModel": ("refused", "ok"),  # layers called by .forward(): no hook ever fires
+    "T5ForSequenceClassification": OK,  # an end in each text
     "T5Model": OK,  # encoder and decoder, position biases beside the hidden state
     "ViTForImageClassification": OK,
     "Wav2Vec2ForSequenceClassification": OK,
@@ -170,6 +176,10 @@ def fail() -> nn.Module:
     raise ValueError("no such model")
 
 
+def no_thread() -> nn.Module:
+    raise RuntimeError("Resource temporarily unavailable")  # what torch says where a thread gets no stack
+
+
 def dense() -> nn.Module:
     return nn.Linear(2, 2)
 
@@ -181,6 +191,7 @@ ENDS: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "eat": (eat, "memory"),
     "die": (die, "crashed"),
     "fail": (fail, "unbuilt"),
+    "thread": (no_thread, "memory"),
 }
 
 

@@ -13,25 +13,28 @@ from torch.utils import _pytree as pytree
 from mi2p_inject.growth import image_size, is_image
 from mi2p_inject.probe import Inputs
 
-SMALLEST_IMAGE = 96
+SMALLEST_IMAGE, LARGE_IMAGE = 96, 256
 FIRST_PLAIN_ID = 5
 """Ids below are special (padding, start, end) in nearly every vocabulary."""
 FALLBACK_VOCABULARY = 32
 
 
 def real_inputs(model: nn.Module, example: Inputs) -> Inputs:
-    """The shapes of `example` with random content; images at half the size where the model runs on them."""
+    """The shapes of `example` with random content; images at half the size (large ones at less) if the model runs."""
     filled = _filled(model, example)
     size = image_size(filled)
-    if size is None or min(size) // 2 < SMALLEST_IMAGE:
-        return filled
-    smaller: Inputs = pytree.tree_map_only(
-        Tensor, lambda tensor: tensor[..., ::2, ::2].contiguous() if is_image(tensor) else tensor, filled
-    )
-    with contextlib.suppress(Exception), torch.no_grad():
-        args, kwargs = smaller
-        model(*args, **kwargs)
-        return smaller
+    while size is not None and min(size) // 2 >= SMALLEST_IMAGE:
+        smaller: Inputs = pytree.tree_map_only(
+            Tensor, lambda tensor: tensor[..., ::2, ::2].contiguous() if is_image(tensor) else tensor, filled
+        )
+        try:
+            with torch.no_grad():
+                model(*smaller[0], **smaller[1])
+        except Exception:  # a model of one size
+            return filled
+        filled, size = smaller, image_size(smaller)
+        if size is None or max(size) <= LARGE_IMAGE:
+            return filled
     return filled
 
 
