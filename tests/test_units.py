@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import literal
 from torch import Tensor
+from torch._dynamo.backends.debugging import aot_eager
 
 from mi2p_inject import MI2P, SourceFeatures, ViewSpec
 from mi2p_inject.errors import UnitError
@@ -140,6 +141,38 @@ def test_gradients_can_be_differentiated(site: ViewSpec, source: ViewSpec, monke
         found.append(gradients(slope.square(), torch.ones_like(slope), list(unit.parameters())))
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("site", [ViewSpec.map(3, 2, 3), ViewSpec.tokens(4)], ids=str)
+@pytest.mark.parametrize("source", [ViewSpec.map(3, 2, 2), ViewSpec.tokens(3)], ids=str)
+@pytest.mark.parametrize("order", [("keys", "basis"), ("queries", "projected")], ids=" ".join)
+def test_blocks_compile_as_one_operator_for_all_batches(
+    site: ViewSpec, source: ViewSpec, order: tuple[ScoreOrder, ValueOrder]
+) -> None:
+    torch.manual_seed(0)
+    torch._dynamo.reset()
+    unit = MI2P(heads=2, d_k=3, gate=None).build(site, source)
+    unit.order = Order(*order, fused=False, operations=0, large=True)
+    graphs: list[torch.fx.GraphModule] = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[Any]) -> Any:
+        graphs.append(graph)
+        return aot_eager(graph, inputs)
+
+    compiled = torch.compile(unit, fullgraph=True, dynamic=True, backend=backend)
+    for batch in (5, 7, 11):  # sizes that nothing else has: equal ones share a symbol
+        view = example(site, batch, 3, torch.float32, 1).requires_grad_()
+        features = example(source, batch, 4, torch.float32, 1)
+        mask = torch.rand(batch, 4) < 0.7 if source.kind == "tokens" else None
+        wanted = [view, *unit.parameters()]
+        prepared = prepare(SourceFeatures(features, mask), unit.source, view.dtype)
+        found, expected = compiled(view, prepared), unit(view, prepared)
+        torch.testing.assert_close(found, expected)
+        weight = torch.randn_like(view)
+        for one, other in zip(gradients(found, weight, wanted), gradients(expected, weight, wanted), strict=True):
+            torch.testing.assert_close(one, other)
+    assert len(graphs) == 1
+    assert any("attend_in_blocks" in str(node.target) for node in graphs[0].graph.nodes)
 
 
 @pytest.mark.parametrize("site", [ViewSpec.map(3, 2, 3), ViewSpec.tokens(4)], ids=str)

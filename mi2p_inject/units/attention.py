@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mi2p_inject.units.basis import Basis
+from mi2p_inject.units.block_operator import opaque
 from mi2p_inject.units.blockwise import BLOCK, attend_in_blocks
 from mi2p_inject.units.embed import SiteEmbedder, SourceEmbedder, filled
 
@@ -41,12 +42,14 @@ class Order:
         values: see above.
         fused: `scaled_dot_product_attention` fits, which never holds the scores.
         operations: multiplications counted for a batch.
+        large: its scores are many.
     """
 
     scores: ScoreOrder
     values: ValueOrder
     fused: bool
     operations: int
+    large: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,8 +85,15 @@ def cheapest(sizes: Sizes) -> Order:
         >>> order.scores, order.values, order.fused
         ('projected', 'projected', True)
     """
+    large = sizes.batch * sizes.heads * sizes.queries * sizes.keys > BLOCK
     orders = [
-        Order(scores, values, _fuses(sizes, scores, values), _score_count(sizes, scores) + _value_count(sizes, values))
+        Order(
+            scores,
+            values,
+            _fuses(sizes, scores, values),
+            _score_count(sizes, scores) + _value_count(sizes, values),
+            large,
+        )
         for scores, values in itertools.product(get_args(ScoreOrder), get_args(ValueOrder))
     ]
     return min(orders, key=lambda order: order.operations)
@@ -115,7 +125,7 @@ def attend(
     key_width, value_width = queries.shape[-1], values.width if order.values == "projected" else filled(values.width)
     kernel = kernel_for(order, batch * heads * tokens * keys.given.shape[1], queries.device)
     if kernel == "blocks":
-        read = _blocks(queries, keys, values, mask, value_width)
+        read = _blocks(queries, keys, values, mask, value_width, batch * max(of_queries, of_keys, of_values))
     else:
         whole = (queries, of_queries), (keys.whole(key_width), of_keys), (values.whole(value_width), of_values)
         most = max(of_queries, of_keys, of_values)
@@ -131,9 +141,14 @@ def attend(
 
 
 def kernel_for(order: Order, scores: int, device: torch.device) -> Kernel:
-    """Few scores are formed as a whole; many in blocks on a CPU, by a fused kernel elsewhere if it fits."""
-    if torch.compiler.is_compiling() or device.type != "cpu":
+    """Few scores are formed as a whole; many in blocks on a CPU, by a fused kernel elsewhere if it fits.
+
+    A graph is compiled for all batches, so it decides by the scores that were counted when the unit was built.
+    """
+    if device.type != "cpu":
         return "fused" if order.fused else "plain"
+    if torch.compiler.is_compiling():
+        return "blocks" if order.large else "fused" if order.fused else "plain"
     return "blocks" if scores > BLOCK else "plain"
 
 
@@ -167,9 +182,14 @@ def _plain(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -
     return scores.softmax(-1).to(values.dtype) @ values
 
 
-def _blocks(queries: Tensor, keys: Basis, values: Basis, mask: Tensor | None, width: int) -> Tensor:
+def _blocks(queries: Tensor, keys: Basis, values: Basis, mask: Tensor | None, width: int, groups: int) -> Tensor:
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else queries.dtype
-    return attend_in_blocks(queries.to(dtype), keys.to(dtype), values.to(dtype), mask, width)
+    queries, keys, values = queries.to(dtype), keys.to(dtype), values.to(dtype)
+    if not torch.compiler.is_compiling():
+        return attend_in_blocks(queries, keys, values, mask, width)
+    parts = (keys.given, keys.learned, keys.strengths, values.given, values.learned, values.strengths)
+    read: Tensor = opaque(queries, *parts, mask, width, groups)
+    return read
 
 
 def _fused(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:

@@ -53,15 +53,9 @@ class BlockwiseAttention(torch.autograd.Function):
     """`attend_in_blocks`: queries, three parts of keys, three of values, mask, width -> (G, N, width)."""
 
     @staticmethod
-    def forward(queries: Tensor, *rest: Any) -> Tensor:
-        *parts, mask, width = rest
-        groups = max(len(queries), len(parts[0]), len(parts[3]))
-        keys, values = _Side(parts[:3], queries.shape[2], groups), _Side(parts[3:], width, groups)
-        out = queries.new_empty(groups, queries.shape[1], width)
-        found = out.unbind()
-        for group, rows, _, attention in _blocks(queries, keys, mask, groups):
-            torch.mm(attention, values[group], out=_cut(found[group], rows))
-        return out
+    def forward(*inputs: Any) -> Tensor:
+        attended: Tensor = forward(*inputs)
+        return attended
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -70,29 +64,50 @@ class BlockwiseAttention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        queries, *parts, mask = ctx.saved_tensors
-        wanted = ctx.needs_input_grad
-        if torch.is_grad_enabled():  # these gradients are to be differentiated themselves
-            return *_differentiable(queries, parts, mask, ctx.width, grad, wanted), None, None
-        groups = len(grad)
-        keys = _Side(parts[:3], queries.shape[2], groups, wanted[1:4])
-        values = _Side(parts[3:], ctx.width, groups, wanted[4:7])
-        share = groups // max(1, len(queries))
-        grad_queries = torch.empty_like(queries) if wanted[0] else None
-        found, grads = grad_queries.unbind() if grad_queries is not None else (), grad.unbind()
-        for group, rows, asking, attention in _blocks(queries, keys, mask, groups):
-            above = _cut(grads[group], rows)
-            values.collect(group, attention, above)
-            if not (found or keys.wanted):
-                continue
-            of_scores = torch.mm(above, values[group].T, out=_scratch("gradients", attention.shape, attention))
-            torch.ops.aten._softmax_backward_data.out(of_scores, attention, -1, attention.dtype, grad_input=of_scores)
-            if found and group % share:
-                _cut(found[group // share], rows).addmm_(of_scores, keys[group])
-            elif found:
-                torch.mm(of_scores, keys[group], out=_cut(found[group // share], rows))
-            keys.collect(group, of_scores, asking)
-        return grad_queries, *keys.gradients(), *values.gradients(), None, None
+        wanted = ctx.needs_input_grad[:7]
+        # With gradients on, these gradients are to be differentiated themselves.
+        found = (_differentiable if torch.is_grad_enabled() else backward)(*ctx.saved_tensors, ctx.width, grad, wanted)
+        return *found, None, None
+
+
+def forward(*inputs: Any) -> Tensor:
+    """Of what `BlockwiseAttention` takes."""
+    queries, *parts, mask, width = inputs
+    groups = max(len(queries), len(parts[0]), len(parts[3]))
+    keys, values = _Side(parts[:3], queries.shape[2], groups), _Side(parts[3:], width, groups)
+    out: Tensor = queries.new_empty(groups, queries.shape[1], width)
+    found = out.unbind()
+    for group, rows, _, attention in _blocks(queries, keys, mask, groups):
+        torch.mm(attention, values[group], out=_cut(found[group], rows))
+    return out
+
+
+def backward(*inputs: Any) -> list[Tensor | None]:
+    """The gradients of queries and parts.
+
+    Args:
+        inputs: as `forward`'s, the gradient of its result, and for queries and each part whether a gradient is wanted.
+    """
+    queries, *parts, mask, width, grad, wanted = inputs
+    groups = len(grad)
+    keys = _Side(parts[:3], queries.shape[2], groups, wanted[1:4])
+    values = _Side(parts[3:], width, groups, wanted[4:7])
+    share = groups // max(1, len(queries))
+    grad_queries = torch.empty_like(queries) if wanted[0] else None
+    found, grads = grad_queries.unbind() if grad_queries is not None else (), grad.unbind()
+    for group, rows, asking, attention in _blocks(queries, keys, mask, groups):
+        above = _cut(grads[group], rows)
+        values.collect(group, attention, above)
+        if not (found or keys.wanted):
+            continue
+        of_scores = torch.mm(above, values[group].T, out=_scratch("gradients", attention.shape, attention))
+        torch.ops.aten._softmax_backward_data.out(of_scores, attention, -1, attention.dtype, grad_input=of_scores)
+        if found and group % share:
+            _cut(found[group // share], rows).addmm_(of_scores, keys[group])
+        elif found:
+            torch.mm(of_scores, keys[group], out=_cut(found[group // share], rows))
+        keys.collect(group, of_scores, asking)
+    return [grad_queries, *keys.gradients(), *values.gradients()]
 
 
 class _Side:
@@ -170,21 +185,20 @@ class _Side:
         return [of_given, None if of_learned is None else of_learned.T.contiguous(), of_strengths]
 
 
-def _differentiable(
-    queries: Tensor, parts: list[Tensor], mask: Tensor | None, width: int, grad: Tensor, wanted: tuple[bool, ...]
-) -> list[Tensor | None]:
-    """The gradients with everything formed as a whole, in operations that autograd can record."""
+def _differentiable(*inputs: Any) -> list[Tensor | None]:
+    """`backward` with everything formed as a whole, in operations that autograd can record."""
+    queries, *parts, mask, width, grad, wanted = inputs
+    tensors = [queries, *parts]
     groups = len(grad)
-    inputs = [queries, *parts]
     whole = (queries, Basis(*parts[:3]).whole(queries.shape[2]), Basis(*parts[3:]).whole(width))
     q, k, v = (one.repeat_interleave(groups // max(1, len(one)), 0) for one in whole)
     scores = q @ k.mT
     if mask is not None:
         unseen = ~mask.repeat_interleave(groups // max(1, len(mask)), 0).unsqueeze(1)
         scores = scores.masked_fill(unseen, torch.finfo(scores.dtype).min)
-    asked = [one for one, needed in zip(inputs, wanted, strict=False) if needed]
+    asked = [one for one, needed in zip(tensors, wanted, strict=True) if needed]
     found = iter(torch.autograd.grad(scores.softmax(-1) @ v, asked, grad, create_graph=True))
-    return [next(found) if needed else None for _, needed in zip(inputs, wanted, strict=False)]
+    return [next(found) if needed else None for _, needed in zip(tensors, wanted, strict=True)]
 
 
 def _blocks(
