@@ -66,8 +66,8 @@ def base_of(model: nn.Module) -> tuple[nn.Module, str]:
     """The model that a transformers head stands on and its path in the headed one; any other module itself, ""."""
     if not _library(model, "transformers"):
         return model, ""
-    base = getattr(model, "base_model", model)
-    if base is model and "For" in type(model).__name__ and not model.config.is_encoder_decoder:
+    base, config = getattr(model, "base_model", model), getattr(model, "config", None)
+    if base is model and "For" in type(model).__name__ and not getattr(config, "is_encoder_decoder", False):
         base = next((model.get_submodule(name) for name in TOWERS if hasattr(model, name)), model)
     if getattr(base, "main_input_name", "") not in inspect.signature(base.forward).parameters:
         base = model  # an inner part that does not read the input

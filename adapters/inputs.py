@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from typing import Any
 
 import torch
@@ -60,13 +61,27 @@ def hf_text(model: nn.Module) -> Inputs:
 def hf_image(model: nn.Module) -> Inputs:
     """Pixel values for a transformers vision model (B, C, H, W), for one of videos (B, frames, C, H, W)."""
     config: Any = model.config
-    if not hasattr(config, "image_size") and hasattr(config, "vision_config"):
-        config = config.vision_config  # a tower of a pair under a head keeps the configuration of the pair
+    if not hasattr(config, "image_size"):  # that of the tower or backbone inside
+        inner = (getattr(config, name, None) for name in ("vision_config", "backbone_config"))
+        config = next((one for one in inner if one is not None), config)
+    channels = getattr(config, "num_channels", 3)
+    if "spatial_shapes" in inspect.signature(model.forward).parameters:
+        return (), _naflex(int(config.num_patches), channels * int(config.patch_size) ** 2)
     size = getattr(config, "image_size", None) or getattr(config, "crop_size", None) or 224
     height, width = size if isinstance(size, (tuple, list)) else (size, size)
     frames = getattr(config, "num_frames", None) or getattr(config, "frames_per_clip", None)
     clip = (int(frames),) if frames else ()
-    return (), {"pixel_values": torch.zeros(2, *clip, getattr(config, "num_channels", 3), height, width)}
+    return (), {"pixel_values": torch.zeros(2, *clip, channels, height, width)}
+
+
+def _naflex(patches: int, width: int) -> dict[str, Any]:
+    """Square images as SigLIP 2 reads them: flat patches, which of them are real, and the grid they stand in."""
+    side = math.isqrt(patches)
+    return {
+        "pixel_values": torch.zeros(2, patches, width),
+        "pixel_attention_mask": torch.ones(2, patches, dtype=torch.long),
+        "spatial_shapes": torch.full((2, 2), side),
+    }
 
 
 def hf_wave(model: nn.Module) -> Inputs:
@@ -126,6 +141,7 @@ def hf_features(model: nn.Module) -> Inputs:
         return (), {"input_features": torch.zeros(2, bins, frames)}
     width = getattr(config, "feature_projection_input_dim", bins) or bins or 80
     width *= int(getattr(config, "num_stacked_frames", 1))
+    width = getattr(getattr(getattr(model, "encoder", model), "input_linear", None), "in_features", width)
     return (), {"input_features": torch.zeros(2, 64, width)}
 
 

@@ -177,6 +177,8 @@ def test_an_example_text_ends_once(name: str) -> None:
         ("VJEPA2Model", "pixel_values_videos", (2, 4, 3, 32, 32)),
         ("Idefics3VisionTransformer", "pixel_values", (2, 3, 64, 64)),  # calls its main input input_ids
         ("CLIPForImageClassification", "pixel_values", (2, 3, 64, 64)),  # its configuration is that of the pair
+        ("Siglip2VisionModel", "pixel_values", (2, 256, 768)),  # flat patches
+        ("GraniteSpeech5Encoder", "input_features", (2, 64, 320)),  # bins stacked
         ("GlmAsrEncoder", "input_features", (2, 128, 128)),
         ("FunAsrNanoEncoder", "input_features", (2, 64, 560)),  # frames stacked
         ("CohereAsrModel", "input_features", (2, 64, 128)),  # the mel bins of its encoder

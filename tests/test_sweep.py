@@ -19,7 +19,7 @@ import timm
 from torch import nn
 from typer.testing import CliRunner
 
-from mi2p_inject.errors import SweepError
+from mi2p_inject.errors import ProbeError, SweepError
 from mi2p_inject.expanded import ExpandedModel
 from mi2p_inject.hook import SiteHook
 from mi2p_inject.injection import inject
@@ -157,6 +157,14 @@ class TestTheContractCanFail:
         answer = judge("bert", "transformers", tiny).backbone
         assert answer.verdict == "crashed"
         assert "after injection: SiteError" in answer.reason
+
+
+def test_a_refusal_keeps_its_way_out_however_much_a_library_says() -> None:
+    def long_winded() -> nn.Module:
+        raise ProbeError("no\n" + "* (Tensor)\n" * 99, expected="e", given="g" * 999, fix="pass example_inputs=")
+
+    reason = judge("long", "timm", long_winded).backbone.reason
+    assert re.fullmatch(r"no; given: g+ …; fix: pass example_inputs=", reason)
 
 
 def hang() -> nn.Module:

@@ -90,7 +90,7 @@ def _filled(model: nn.Module, example: Inputs) -> Inputs:
         if given.dtype == torch.long and (not name or name.endswith("input_ids")):
             ids = torch.randint(min(FIRST_PLAIN_ID, vocabulary - 2), vocabulary - 1, given.shape, generator=generator)
             return torch.where(given == given[:, :1], ids, given)  # any other is special: an end of the text
-        return torch.ones(given.shape, dtype=given.dtype)
+        return given.clone()  # masks, shapes
 
     args, kwargs = example
     return tuple(fill("", value) for value in args), {name: fill(name, value) for name, value in kwargs.items()}

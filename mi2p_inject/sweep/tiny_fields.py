@@ -101,6 +101,7 @@ EXCEPTIONS: dict[str, dict[str, Any]] = {
     "glm_image_text": MROPE,
     "glm_ocr_text": MROPE,
     "qwen2_vl_text": MROPE,
+    "cosmos3_edge_text": MROPE,
     "qwen2_5_vl_text": MROPE,
     "lilt": {"hidden_size": 48},  # a sixth of it for each coordinate of a box
     "mistral4": {"head_dim": 16},  # the parts with and without position together

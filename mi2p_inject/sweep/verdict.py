@@ -116,7 +116,13 @@ def _is_memory(error: Exception) -> bool:
 
 
 def _first_line(error: BaseException) -> str:
-    """The message on one line: of ours the problem, what came, and the way out."""
+    """The message on one line: of ours the problem, what came, and the way out, however much a library said."""
     lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
-    kept = [line for line in lines if not line.startswith("expected:")]
-    return "; ".join(kept or [type(error).__name__])[:FIRST_CHARACTERS]
+    if isinstance(error, Mi2pError):
+        lines = [_cut(lines[0]), *(_cut(line) for line in lines[1:] if line.startswith(("given:", "fix:")))]
+        return "; ".join(lines)
+    return "; ".join(lines or [type(error).__name__])[:FIRST_CHARACTERS]
+
+
+def _cut(line: str) -> str:
+    return line if len(line) <= FIRST_CHARACTERS // 2 else f"{line[: FIRST_CHARACTERS // 2]} …"
