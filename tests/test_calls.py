@@ -25,6 +25,7 @@ DECODERS = {
     "GPTNeoXForCausalLM": DECODER,
     "BertLMHeadModel": {**BERT, "is_decoder": True},
 }
+NORMED = {"hf_pvt_v2"}  # every state is listed behind its stage's norm: none is what a site gives
 ATTENTIONS = [name for name, (_, fields, _) in HF.items() if "depths" not in fields]
 
 
@@ -70,7 +71,8 @@ def test_other_outputs(name: str) -> None:
         if "output_hidden_states" in option:
             found = sum(any(shown(one, state) for state in out.hidden_states) for one in record.seen)
             # The last layer's state is listed behind the final norm, and a stage's before its downsampling.
-            assert found >= len(me.sites) - 1
+            assert found >= len(me.sites) - 1 or name in NORMED
+            assert all(differs(*pair) for pair in zip(out.hidden_states[1:], expected.hidden_states[1:], strict=True))
         if "output_attentions" in option:
             assert len(out.attentions) == len(expected.attentions) > 0
 

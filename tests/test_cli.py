@@ -97,7 +97,9 @@ def test_an_interrupted_run_goes_on_to_the_same_numbers(
         wait_for(out / "rows" / "vision" / "metrics.json", process)
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=120)
-    assert process.returncode == 130, errors
+    # Under `python -m` an interrupt that fell inside an `exec` (a named tuple being made) ends CPython by the signal
+    # itself; a shell shows 130 for either.
+    assert process.returncode in {130, -signal.SIGINT}, errors
     assert "Traceback" not in errors
     assert "vision" in errors
     assert "goes on from there" in errors
