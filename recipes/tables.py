@@ -87,8 +87,6 @@ def run_table(
         if processes.is_main_process:
             check_out(out, overwrite=overwrite, extend=True)
         samples = load_samples(config)
-        if processes.is_main_process:
-            folder = RunFolder(out, _identity(number, config, encoders, samples), overwrite=overwrite, extend=True)
     for note in samples.notes:
         console.print(f"note: {note}", highlight=False, markup=False)
     if len(samples.modalities) < 2 or "test" not in samples.parts:
@@ -96,6 +94,9 @@ def run_table(
             "the tables need images, texts and a test part", fix="name the columns: --image-col, --text-col"
         )
     _check_encoders(rows, encoders, config)
+    if processes.is_main_process:
+        folder = RunFolder(out, _identity(number, config, encoders, samples), overwrite=overwrite, extend=True)
+    processes.wait_for_everyone()
 
     for row in rows:
         for seed in seeds:

@@ -81,14 +81,12 @@ def train_run(
     processes = accelerate.PartialState(cpu=not torch.accelerator.is_available())
     if not processes.is_main_process:
         console.quiet = True
-    with processes.main_process_first():  # the others find the folder and the stored rows ready
+    with processes.main_process_first():  # the others find the stored rows ready
         if processes.is_main_process:
             check_out(out, overwrite=overwrite)
         notes = () if samples else None  # whoever has loaded them has said them
         samples = samples or load_samples(config)
         metric = _check(config, samples)
-        if processes.is_main_process:
-            folder = RunFolder(out, _identity(config, samples), overwrite=overwrite)
     for note in samples.notes if notes is None else notes:
         console.print(f"note: {note}", highlight=False, markup=False)
 
@@ -98,6 +96,9 @@ def train_run(
     targets = samples.targets("train")
     weights = torch.from_numpy(class_weights(targets, len(samples.classes))).float() if config.class_weights else None
     classifier = build_classifier(config, encoders, len(samples.classes), samples.multi_label, weights)
+    if processes.is_main_process:  # not before: a mistaken name must neither leave a folder nor delete an earlier run
+        folder = RunFolder(out, _identity(config, samples), overwrite=overwrite)
+    processes.wait_for_everyone()
     console.print(_described(config, encoders, classifier, samples), highlight=False)
 
     cached = {}

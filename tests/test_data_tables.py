@@ -247,6 +247,12 @@ class TestBadInput:
         with pytest.raises(RecipeError, match=r"labels in test that no training sample has: 'ferret' \(1\)"):
             load(save(tmp_path / "a.csv", rows))
 
+    @pytest.mark.parametrize(("kind", "words"), [("text", "a text"), ("image", "an image")])
+    def test_a_modality_unseen_in_training(self, kind: str, words: str, tmp_path: Path, load: Load) -> None:
+        rows = [{**row, "split": "test" if i >= 28 else "train"} for i, row in enumerate(pets(tmp_path))]
+        with pytest.raises(RecipeError, match=rf"no training sample has {words}[\s\S]*12 of 12 in test"):
+            load(save(tmp_path / "a.csv", [{**row, kind: row[kind] if row["split"] == "test" else ""} for row in rows]))
+
     def test_samples_without_a_label(self, tmp_path: Path, load: Load) -> None:
         rows = pets(tmp_path)
         rows[5]["label"] = rows[7]["label"] = ""
@@ -282,6 +288,11 @@ class TestBadInput:
     def test_folders(self, tmp_path: Path, load: Load) -> None:
         with pytest.raises(RecipeError, match="is empty"):
             load(tmp_path)
+        draw(tmp_path / "loose" / "a.png")
+        with pytest.raises(RecipeError, match=r"neither tables nor folders of labels[\s\S]*1 images"):
+            load(tmp_path / "loose")
+        (tmp_path / "loose" / "a.png").unlink()
+        (tmp_path / "loose").rmdir()
         for name in ("train/cat", "test/cat", "extra"):
             draw(tmp_path / name / "a.png")
         with pytest.raises(RecipeError, match=r"folders that are parts and others[\s\S]*extra"):

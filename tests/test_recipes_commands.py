@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,14 @@ from recipes_data import CLASSES, write_table
 from typer.testing import CliRunner, Result
 
 from mi2p_inject.recipes.commands import app
+from mi2p_inject.recipes.table_rows import ENCODERS
 
 COMMANDS = ("train", "settings", "eval", "predict", "report", "table")
 SMALL = (
     "--vision", "tiny:vit", "--text", "tiny:xlnet", "--max-steps", "2", "--batch-size", "8", "--set", "image_size=32",
 )  # fmt: skip
+
+TINY = ("--encoders", "tiny")
 
 
 def mi2p(*arguments: str | Path) -> Result:
@@ -132,13 +136,32 @@ def test_unusable_folders(command: tuple[str, ...], table: Path, run: Path, tmp_
         (tmp_path / "mine", "no run of mi2p"),
     ]
     for out, words in cases:
-        result = mi2p(*command, "--data", table, "--out", out, *(SMALL if command == ("train",) else ()))
+        result = mi2p(*command, "--data", table, "--out", out, *(SMALL if command == ("train",) else TINY))
         assert result.exit_code == 1
         assert words in result.output
     assert (tmp_path / "file").read_text() == "mine"
     result = mi2p("train", "--data", table, "--model", "me-vision", "--out", run, *SMALL)
     assert result.exit_code == 1
     assert "--overwrite" in result.output
+
+
+@pytest.mark.parametrize("command", [("train", "--model", "me-vision"), ("table", "6")])
+def test_a_mistaken_encoder_leaves_nothing_and_deletes_nothing(
+    command: tuple[str, ...], table: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ENCODERS, "mistaken", {**ENCODERS["tiny"], "clip-image": "tiny:nothing"})
+    mistake = ("--text", "tiny:nothing") if command[0] == "train" else ("--encoders", "mistaken")
+    small = SMALL if command[0] == "train" else ()
+    new = tmp_path / "new"
+    result = mi2p(*command, "--data", table, "--out", new, *small, *mistake)
+    assert result.exit_code == 1, result.output
+    assert "nothing" in result.output
+    assert not new.exists()
+    old = shutil.copytree(run, tmp_path / "old")
+    before = {path: path.read_bytes() for path in old.rglob("*") if path.is_file()}
+    result = mi2p(*command, "--data", table, "--out", old, "--overwrite", *small, *mistake)
+    assert result.exit_code == 1, result.output
+    assert {path: path.read_bytes() for path in old.rglob("*") if path.is_file()} == before
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from mi2p_inject.recipes.data.duplicates import merge_groups
 from mi2p_inject.recipes.data.labels import check_seen_in_training, classes_of, number_labels
 from mi2p_inject.recipes.data.light import Light, read_light
-from mi2p_inject.recipes.data.modalities import check_images, complete_rows
+from mi2p_inject.recipes.data.modalities import check_images, check_read_in_training, complete_rows
 from mi2p_inject.recipes.data.parts import Rows, duplicates_across, given_or_made, report_sizes, without_duplicates
 from mi2p_inject.recipes.data.raw import RawData
 from mi2p_inject.recipes.data.samples import Samples
@@ -68,6 +68,7 @@ def assemble(raw: RawData, stored: datasets.Dataset, choices: Choices) -> Sample
         parts = without_duplicates(light, parts, notes)
     if training:
         check_seen_in_training(light.labels, parts, classes, raw.name)
+        check_read_in_training(light, raw, parts)
 
     data = _with_columns(stored, light, numbers, multi_label, drawn=raw.drawn)
     return Samples(

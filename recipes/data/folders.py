@@ -36,7 +36,8 @@ def load_folder(folder: Path) -> RawData:
     files = {(part, label): files_below(root / label) for part, root in roots.items() for label in subfolders(root)}
     if not any(files.values()):
         raise RecipeError(
-            f"{folder} is empty",
+            f"{folder} is empty" if not any(folder.iterdir()) else f"{folder} has neither tables nor folders of labels",
+            given=f"{len(files_below(folder))} images and texts below it",
             expected="a table (train.csv, ...), or <split>/<label>/<image>, or <label>/<image>",
         )
 

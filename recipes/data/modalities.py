@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
@@ -16,7 +17,7 @@ from mi2p_inject.recipes.data.light import Light, examples
 from mi2p_inject.recipes.data.raw import RawData
 from mi2p_inject.recipes.errors import RecipeError
 
-__all__ = ["check_images", "complete_rows"]
+__all__ = ["check_images", "check_read_in_training", "complete_rows"]
 
 _TRIED = 200  # images decoded where not all are
 _THREADS = 4
@@ -94,6 +95,30 @@ def complete_rows(
     if not stay.any():
         raise RecipeError(f"{raw.name}: no sample is left", given="; ".join(notes))
     return np.asarray(stay)
+
+
+def check_read_in_training(light: Light, raw: RawData, parts: Mapping[str, NDArray[np.int64]]) -> None:
+    """A modality that training never saw cannot be learned from.
+
+    Args:
+        light: after `check_images`.
+        raw: says which modalities the data set should have.
+        parts: name -> rows; nothing is checked without a "train".
+
+    Raises:
+        RecipeError: the samples with an image, or with a text, are all outside the training part.
+    """
+    seen = {"image": light.images, "text": light.text_hashes}
+    for kind in raw.modalities:
+        if "train" in parts and all(seen[kind][row] is None for row in parts["train"]):
+            raise RecipeError(
+                f"{raw.name}: no training sample has {'an image' if kind == 'image' else 'a text'}",
+                given=", ".join(
+                    f"{sum(seen[kind][row] is not None for row in rows)} of {len(rows)} in {part}"
+                    for part, rows in parts.items()
+                ),
+                fix=f"give the right {kind} column and split, or train on a table without that column",
+            )
 
 
 def _problems(paths: list[str]) -> dict[str, str]:

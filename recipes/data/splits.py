@@ -54,6 +54,7 @@ def split_rows(
             raise RecipeError(
                 f"class {repr(classes[label]) if classes else label} has {found} independent samples; to split them in "
                 f"train, validation and test takes {_LEAST} or more",
+                given=f"{np.sum(labels == label)} samples; those of one image, text or group count as one",
                 fix="join rare classes or take them out, or give the parts yourself in a column 'split'",
             )
     parts = _folds(labels, groups, seed)
@@ -93,7 +94,11 @@ def _folds(labels: NDArray[np.int64], groups: NDArray[np.int64], seed: int) -> l
 
     folds = _TENTHS_TEST + _TENTHS_VALIDATION + _TENTHS_TRAIN
     if (found := len(np.unique(groups))) < folds:
-        raise RecipeError(f"{found} independent samples cannot be split; {folds} or more are needed")
+        raise RecipeError(
+            f"{found} independent samples cannot be split; {folds} or more are needed",
+            given=f"{len(labels)} samples; those of one image, text or group count as one",
+            fix="give the parts yourself in a column 'split'",
+        )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The least populated class")  # it stays in training, see above
         if len(labels) <= _MANY:
