@@ -69,7 +69,8 @@ def main(
         data["floor"] = in_process(all_parts)
         _save(data, out)
     order = [row.name for row in ROWS]
-    data["rows"].sort(key=lambda one: order.index(one["name"]))
+    kept = [one for one in data["rows"] if one["name"] in order]
+    data["rows"] = sorted(kept, key=lambda one: order.index(one["name"]))
     _save(data, out)
     render(out)
     console.print(f"written: {out.with_suffix('.md')}")

@@ -14,7 +14,7 @@ import torch
 
 from benchmarks.measure import Comparison, in_process, peak_of, seconds_of, side_by_side
 
-MEMORY_RUNS = 2
+MEMORY_RUNS = 3
 
 
 def _query() -> tuple[Any, torch.Tensor]:
@@ -113,10 +113,6 @@ def me_densenet_against_densenet(**options: Any) -> Comparison:
     return side_by_side(base, ours, rounds=6)
 
 
-def me_densenet_against_densenet_paper() -> Comparison:
-    return me_densenet_against_densenet(unit="mi2p-paper")
-
-
 def me_bert_memory() -> Comparison:
     return _memory("bert", "me_bert")
 
@@ -126,17 +122,19 @@ def me_densenet_memory() -> Comparison:
 
 
 def hooks_against_hand_bert() -> Comparison:
+    """One sample a step: what a hook costs does not grow with the batch, so it weighs most here."""
     from benchmarks import models as m
 
-    hand = m.forward_backward(m.ByHand(m.me_bert()), m.ids(), source=m.picture())
-    return side_by_side(hand, m.forward_backward(m.me_bert(), m.ids(), source=m.picture()), rounds=6)
+    hand = m.forward_backward(m.ByHand(m.me_bert()), m.ids(1), source=m.picture(1))
+    return side_by_side(hand, m.forward_backward(m.me_bert(), m.ids(1), source=m.picture(1)), rounds=24)
 
 
 def hooks_against_hand_densenet() -> Comparison:
+    """One sample a step, as above."""
     from benchmarks import models as m
 
-    hand = m.forward_backward(m.ByHand(m.me_densenet()), m.pixels(), source=m.words())
-    return side_by_side(hand, m.forward_backward(m.me_densenet(), m.pixels(), source=m.words()), rounds=6)
+    hand = m.forward_backward(m.ByHand(m.me_densenet()), m.pixels(1), source=m.words(1))
+    return side_by_side(hand, m.forward_backward(m.me_densenet(), m.pixels(1), source=m.words(1)), rounds=24)
 
 
 def cached_against_in_memory_densenet() -> Comparison:
@@ -177,7 +175,7 @@ def _cached(me: Any, x: torch.Tensor, read: Callable[[list[int]], Any]) -> Compa
             features = cache[samples[start : start + m.BATCH]].to(m.DEVICE)
             return m.forward_backward(me, x, source=features)()
 
-        return side_by_side(m.forward_backward(me, x, source=in_memory), from_disk, rounds=6)
+        return side_by_side(m.forward_backward(me, x, source=in_memory), from_disk, rounds=12)
 
 
 def inject_seconds(what: str) -> Comparison:
@@ -236,6 +234,7 @@ def _peak(what: str) -> float:
     from benchmarks import models as m
 
     m.quiet()
+    m.warm_libraries()
     builders: dict[str, Callable[[], Any]] = {
         "literal": _literal_step,
         "query": _query_step,
@@ -259,7 +258,7 @@ def peer_cost(name: str) -> tuple[list[float], float]:
         return step[0]
 
     peak = peak_of(build, runs=2)
-    return [seconds_of(step[0]) for _ in range(4)], peak
+    return [seconds_of(step[0]) for _ in range(3)], peak
 
 
 def peer_names() -> list[str]:

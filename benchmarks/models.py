@@ -28,6 +28,12 @@ def quiet() -> None:
     transformers.logging.set_verbosity_error()
 
 
+def warm_libraries() -> None:
+    """Let the libraries load what a first `inject` makes them load."""
+    first = nn.Conv2d(3, 8, 3)
+    inject(nn.Sequential(first), "0", source_spec=WORDS, example_inputs=torch.zeros(2, 3, 8, 8))
+
+
 def bert() -> nn.Module:
     """BERT-base, random weights, training mode."""
     with _seeded():
@@ -52,8 +58,8 @@ def me_densenet(backbone: nn.Module | None = None, **options: Any) -> ExpandedMo
     return inject(backbone or densenet(), source_spec=WORDS, **options)
 
 
-def ids() -> Tensor:
-    return torch.randint(0, 30_000, (BATCH, TOKENS), generator=_generator()).to(DEVICE)
+def ids(batch: int = BATCH) -> Tensor:
+    return torch.randint(0, 30_000, (batch, TOKENS), generator=_generator()).to(DEVICE)
 
 
 def pixels(batch: int = BATCH) -> Tensor:
