@@ -3,12 +3,14 @@
 What is large costs more to allocate than to compute: every fresh page of it is a fault. Here scores are formed block by
 block in two small buffers that stay in the processor's cache, and formed again in the backward pass. Keys and values
 are put together of their parts (`mi2p_inject.units.basis`) a sample at a time, and the gradients of what all samples
-share are summed in place. Unlike torch's fused kernels it wants no common width of queries, keys and values, and what a
+share are summed in place. Where heads ask with the same queries and a head's scores are few, a block is several heads'.
+Unlike torch's fused kernels it wants no common width of queries, keys and values, and what a
 frozen source gave gets no gradient computed.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -74,11 +76,16 @@ def forward(*inputs: Any) -> Tensor:
     """Of what `BlockwiseAttention` takes."""
     queries, *parts, mask, width = inputs
     groups = max(len(queries), len(parts[0]), len(parts[3]))
-    keys, values = _Side(parts[:3], queries.shape[2], groups), _Side(parts[3:], width, groups)
+    together = _together(queries, parts, mask, width, groups)
+    keys = _Side(parts[:3], queries.shape[2], groups, together)
+    values = _Side(parts[3:], width, groups, together)
     out: Tensor = queries.new_empty(groups, queries.shape[1], width)
-    found = out.unbind()
-    for group, rows, _, attention in _blocks(queries, keys, mask, groups):
-        torch.mm(attention, values[group], out=_cut(found[group], rows))
+    found = _by_block(out, together)
+    for number, rows, _, attention in _blocks(queries, keys, mask, groups, together):
+        if together == 1:
+            torch.mm(attention, values[number], out=_cut(found[number], rows))
+        else:
+            torch.bmm(_apart(attention, together), values[number], out=found[number])
     return out
 
 
@@ -90,58 +97,71 @@ def backward(*inputs: Any) -> list[Tensor | None]:
     """
     queries, *parts, mask, width, grad, wanted = inputs
     groups = len(grad)
-    keys = _Side(parts[:3], queries.shape[2], groups, wanted[1:4])
-    values = _Side(parts[3:], width, groups, wanted[4:7])
-    share = groups // max(1, len(queries))
+    together = _together(queries, parts, mask, width, groups)
+    keys = _Side(parts[:3], queries.shape[2], groups, together, wanted[1:4])
+    values = _Side(parts[3:], width, groups, together, wanted[4:7])
+    share = groups // max(1, len(queries)) // together  # blocks of the same queries
     grad_queries = torch.empty_like(queries) if wanted[0] else None
-    found, grads = grad_queries.unbind() if grad_queries is not None else (), grad.unbind()
-    for group, rows, asking, attention in _blocks(queries, keys, mask, groups):
-        above = _cut(grads[group], rows)
-        values.collect(group, attention, above)
+    found, grads = grad_queries.unbind() if grad_queries is not None else (), _by_block(grad, together)
+    for number, rows, asking, attention in _blocks(queries, keys, mask, groups, together):
+        above = _cut(grads[number], rows)
+        values.collect_read(number, attention, above)
         if not (found or keys.wanted):
             continue
-        of_scores = torch.mm(above, values[group].T, out=_scratch("gradients", attention.shape, attention))
-        torch.ops.aten._softmax_backward_data.out(of_scores, attention, -1, attention.dtype, grad_input=of_scores)
-        if found and group % share:
-            _cut(found[group // share], rows).addmm_(of_scores, keys[group])
+        of_scores = _scratch("gradients", attention.shape, attention)
+        if together == 1:
+            torch.mm(above, values[number].T, out=of_scores)
+        else:
+            torch.bmm(above, values[number].mT, out=_apart(of_scores, together))
+        split = of_scores.view(len(of_scores), together, -1), attention.view(len(attention), together, -1)
+        torch.ops.aten._softmax_backward_data.out(*split, -1, attention.dtype, grad_input=split[0])
+        if found and number % share:
+            _cut(found[number // share], rows).addmm_(of_scores, keys.rows(number))
         elif found:
-            torch.mm(of_scores, keys[group], out=_cut(found[group // share], rows))
-        keys.collect(group, of_scores, asking)
+            torch.mm(of_scores, keys.rows(number), out=_cut(found[number // share], rows))
+        keys.collect(number, of_scores, asking)
     return [grad_queries, *keys.gradients(), *values.gradients()]
 
 
 class _Side:
-    """Keys or values: a group's at a time, whole, in a buffer that the next group overwrites; and their gradients.
+    """Keys or values: a block's at a time, whole, in a buffer that the next block overwrites; and their gradients.
 
     Args:
         parts: of a `Basis`.
         width: of the whole, filled with zeros.
         groups: how many ask.
+        together: groups of a block; with more than one, the parts are `given` alone, one for each group.
         wanted: which parts need a gradient.
     """
 
     def __init__(
-        self, parts: list[Tensor], width: int, groups: int, wanted: tuple[bool, ...] = (False, False, False)
-    ) -> None:
+        self, parts: list[Tensor], width: int, groups: int, together: int,
+        wanted: tuple[bool, ...] = (False, False, False),
+    ) -> None:  # fmt: skip
         self.given, self.learned, self.strengths = parts
-        self.share = groups // max(1, len(self.given))
+        self.together, self.share = together, groups // max(1, len(self.given))
         self.split = self.given.shape[2]
         self.end = self.split if self.learned is None else self.split + self.learned.shape[1]
         self.tokens, self.wanted = self.given.shape[1], any(wanted)
-        self.at, self.samples = -1, self.given.unbind()
+        self.at, self.samples = -1, _by_block(self.given, together)
         of_given, of_learned, of_strengths = wanted
         self.sums = (
-            torch.zeros_like(self.given) if of_given else None,
+            self.given.new_zeros(self.given.shape) if of_given else None,  # contiguous: its rows are written as views
             self.learned.new_zeros(self.learned.shape[::-1]) if of_learned else None,
             torch.zeros_like(self.strengths) if of_strengths else None,
         )
+        self.places = () if self.sums[0] is None else _by_block(self.sums[0], together)
         self.buffer = None if width == self.split else self.given.new_zeros(self.tokens, width)
         if self.buffer is not None and self.learned is not None and self.strengths is None:
             self.buffer[:, self.split : self.end] = self.learned
 
-    def __getitem__(self, group: int) -> Tensor:
-        """(M, width)."""
-        sample = group // self.share
+    def rows(self, number: int) -> Tensor:
+        """(together · M, width)."""
+        return self[number] if self.together == 1 else self[number].flatten(0, 1)
+
+    def __getitem__(self, number: int) -> Tensor:
+        """(M, width); (together, M, width) for more groups than one."""
+        sample = number // self.share
         if self.buffer is None:
             return self.samples[sample]
         if sample != self.at:
@@ -151,16 +171,25 @@ class _Side:
                 torch.mul(self.strengths[sample, :, None], self.learned, out=self.buffer[:, self.split : self.end])
         return self.buffer
 
-    def collect(self, group: int, left: Tensor, right: Tensor) -> None:
-        """Add leftᵀ right (M, width), the gradient of a group's whole, to those of its parts.
+    def collect_read(self, number: int, attention: Tensor, above: Tensor) -> None:
+        """Add attentionᵀ above, the gradient of a block's values, to those of their parts."""
+        if self.together == 1:
+            self.collect(number, attention, above)
+        elif self.places:  # each group is in one block only
+            torch.bmm(_apart(attention, self.together).mT, above, out=self.places[number])
+
+    def collect(self, number: int, left: Tensor, right: Tensor) -> None:
+        """Add leftᵀ right (together · M, width), the gradient of a block's whole, to those of its parts.
 
         The narrow sums are formed transposed: two threads take a third of the time for a product of 31 rows than for
         one of 31 columns.
         """
-        sample = group // self.share
-        of_given, of_learned, of_strengths = self.sums
-        if of_given is not None:
-            of_given[sample] += self._product(right[:, : self.split], left).T
+        sample = number // self.share
+        _, of_learned, of_strengths = self.sums
+        if self.places:
+            place = self.places[sample]
+            rows = place if self.together == 1 else place.flatten(0, 1)
+            rows += self._product(right[:, : self.split], left).T
         if self.learned is None or (of_learned is None and of_strengths is None):
             return
         right = right[:, self.split : self.end]
@@ -201,24 +230,48 @@ def _differentiable(*inputs: Any) -> list[Tensor | None]:
     return [next(found) if needed else None for _, needed in zip(tensors, wanted, strict=True)]
 
 
-def _blocks(
-    queries: Tensor, keys: _Side, mask: Tensor | None, groups: int
-) -> Iterator[tuple[int, slice | None, Tensor, Tensor]]:
-    """(group, slice of its queries or None for all, these queries, their attention).
+def _together(queries: Tensor, parts: list[Tensor], mask: Tensor | None, width: int, groups: int) -> int:
+    """Groups of a block: as many of those with the same queries as have few scores together."""
+    for given, learned, whole in ((parts[0], parts[1], queries.shape[2]), (parts[3], parts[4], width)):
+        if learned is not None or len(given) < groups or given.shape[2] < whole:
+            return 1
+    share = math.gcd(groups // max(1, len(queries)), groups if mask is None else groups // max(1, len(mask)))
+    scores = queries.shape[1] * parts[0].shape[1]
+    return next((few for few in range(share, 1, -1) if share % few == 0 and few * scores <= BLOCK), 1)
 
-    The attention stands in a buffer that the next block overwrites.
+
+def _blocks(
+    queries: Tensor, keys: _Side, mask: Tensor | None, groups: int, together: int
+) -> Iterator[tuple[int, slice | None, Tensor, Tensor]]:
+    """(number of the block, slice of its queries or None for all, these queries, their attention).
+
+    The attention (queries, together · M) stands in a buffer that the next block overwrites.
     """
     asking, tokens = queries.unbind(), queries.shape[1]
-    step = max(1, BLOCK // max(1, keys.tokens))
+    step = max(1, BLOCK // max(1, together * keys.tokens))
     cuts = [None] if tokens <= step else [slice(at, min(at + step, tokens)) for at in range(0, tokens, step)]
     unseen = None if mask is None else (~mask).unbind()
-    for group in range(groups):
+    for number in range(groups // together):
+        first = number * together
         for rows in cuts:
-            block = _cut(asking[group * len(asking) // groups], rows)
-            scores = torch.mm(block, keys[group].T, out=_scratch("scores", (len(block), keys.tokens), block))
+            block = _cut(asking[first * len(asking) // groups], rows)
+            scores = _scratch("scores", (len(block), together * keys.tokens), block)
+            torch.mm(block, keys.rows(number).T, out=scores)
+            split = scores.view(len(block), together, -1)
             if unseen is not None:
-                scores.masked_fill_(unseen[group * len(unseen) // groups], torch.finfo(scores.dtype).min)
-            yield group, rows, block, torch.softmax(scores, -1, out=scores)
+                split.masked_fill_(unseen[first * len(unseen) // groups], torch.finfo(scores.dtype).min)
+            torch.softmax(split, -1, out=split)
+            yield number, rows, block, scores
+
+
+def _by_block(tensor: Tensor, together: int) -> tuple[Tensor, ...]:
+    """(G, ·, ·) -> of each block (·, ·), or (together, ·, ·) for more groups than one."""
+    return tensor.unbind() if together == 1 else tensor.split(together)
+
+
+def _apart(scores: Tensor, together: int) -> Tensor:
+    """(N, together · M) -> (together, N, M)."""
+    return scores.view(len(scores), together, -1).transpose(0, 1)
 
 
 def _cut(tensor: Tensor, rows: slice | None) -> Tensor:
