@@ -50,6 +50,8 @@ class Config:
         class_weights: weigh classes by the inverse of their frequency in training.
         optimizer: ``adamw`` or ``adam`` (the paper's).
         rate, rate_new: learning rates of pre-trained and of new parameters (units, classifier).
+        vision_rate, text_rate: of the pre-trained parameters of one encoder, instead of ``rate``: in a model of both, a
+            convolutional network often wants a larger one than a transformer.
         weight_decay: on matrices and kernels only.
         schedule: ``cosine`` to zero, or ``constant``.
         warm_up: part of the steps with a rising rate.
@@ -111,6 +113,8 @@ class Config:
     optimizer: Literal["adamw", "adam"] = "adamw"
     rate: float = 5e-5
     rate_new: float = 5e-4
+    vision_rate: float | None = None
+    text_rate: float | None = None
     weight_decay: float = 0.01
     schedule: Literal["cosine", "constant"] = "cosine"
     warm_up: float = 0.1
@@ -315,11 +319,20 @@ def _choices(hint: Any) -> tuple[Any, ...]:
 
 
 def _check(config: Config) -> None:
-    positive = ("epochs", "batch_size", "eval_batch_size", "accumulate", "rate", "rate_new", "max_length")
+    positive: tuple[str, ...] = (
+        "epochs",
+        "batch_size",
+        "eval_batch_size",
+        "accumulate",
+        "rate",
+        "rate_new",
+        "max_length",
+    )
     not_negative = (
         "max_steps", "patience", "save_steps", "workers", "weight_decay", "max_grad_norm", "focal_gamma", "seed",
         "split_seed",
     )  # fmt: skip
+    positive += tuple(name for name in ("vision_rate", "text_rate") if getattr(config, name) is not None)
     wrong = [(name, "more than 0") for name in positive if not getattr(config, name) > 0]
     wrong += [(name, "0 or more") for name in not_negative if not getattr(config, name) >= 0]
     wrong += [(name, "0 up to 1, 1 left out") for name in ("warm_up", "dropout") if not 0 <= getattr(config, name) < 1]

@@ -245,18 +245,19 @@ class _Trainer(transformers.Trainer):  # type: ignore[misc]  # transformers is u
 
 
 def parameter_groups(model: nn.Module, new: set[str], config: Config) -> list[dict[str, Any]]:
-    """Two rates; matrices and kernels decay, vectors (biases, norms, gates) do not.
+    """A rate for what is new and one for each pre-trained encoder; matrices and kernels decay, vectors do not.
 
     Args:
         model: whose parameters; a wrapper's prefixes in their names do not count.
         new: names of those with ``rate_new``.
         config: the rates and the decay.
     """
+    rates = {"image": config.vision_rate or config.rate, "text": config.text_rate or config.rate}
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             plain = name.removeprefix("module.").replace("_fsdp_wrapped_module.", "")
-            rate = config.rate_new if plain in new else config.rate
+            rate = config.rate_new if plain in new else rates[plain.split(".")[1]]  # branches.<modality>.…
             decay = config.weight_decay if parameter.ndim > 1 else 0.0
             groups.setdefault((rate, decay), []).append(parameter)
     return [{"params": listed, "lr": rate, "weight_decay": decay} for (rate, decay), listed in groups.items()]

@@ -148,6 +148,19 @@ def test_two_rates_and_decay_on_matrices_only() -> None:
         assert found[id(parameter)] == (rate, 0.3 if parameter.ndim > 1 else 0.0), name
 
 
+def test_each_encoder_has_its_rate() -> None:
+    classifier = built("late-fusion", vision="demo", text="demo")
+    for settings, rates in (
+        ({}, (0.1, 0.1)), ({"vision_rate": 0.3}, (0.3, 0.1)), ({"vision_rate": 0.3, "text_rate": 0.4}, (0.3, 0.4)),
+    ):  # fmt: skip
+        config = make_config({"data": "-", "rate": 0.1, "rate_new": 0.2, **settings})
+        groups = parameter_groups(classifier, classifier.new_parameters(), config)
+        found = {id(p): group["lr"] for group in groups for p in group["params"]}
+        for modality, rate in zip(("image", "text"), rates, strict=True):
+            assert {found[id(p)] for p in classifier.branches[modality].parameters() if id(p) in found} == {rate}
+        assert {found[id(p)] for p in classifier.fusion.parameters()} == {0.2}
+
+
 def test_random_encoders_start_from_nothing() -> None:
     classifier = built("late-fusion")
     assert classifier.new_parameters() == {name for name, _ in classifier.named_parameters()}
