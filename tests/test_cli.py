@@ -93,6 +93,8 @@ def test_an_interrupted_run_goes_on_to_the_same_numbers(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # A test run in a shell's background inherits an ignored SIGINT; a user's terminal does not.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     ) as process:
         wait_for(out / "rows" / "vision" / "metrics.json", process)
         process.send_signal(signal.SIGINT)
