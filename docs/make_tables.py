@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mi2p_inject.adapters import Adapter, adapters
+from mi2p_inject.recipes.config import Config
 from mi2p_inject.recipes.table_report import markdown, significant
 from mi2p_inject.sweep.report import render as render_support
 
@@ -98,9 +99,13 @@ def _verdict(tables: list[dict[str, Any]]) -> list[str]:
 
 def _command(numbers: dict[str, Any]) -> str:
     """What was typed, but for the folders."""
-    config = numbers["config"]
-    shown = ("image_size", "max_length", "epochs", "rate", "rate_new", "gate", "vision_freeze", "text_freeze")
-    sets = ", ".join(f"`{name}={json.dumps(config[name])}`" for name in shown if config[name] is not None)
+    usual, config = Config().to_json(), numbers["config"]
+    of_rows = {"data", "task", "model", "fusion", "vision", "text", "seed", "keep_weights"}
+    sets = ", ".join(
+        f"`{name}={json.dumps(value)}`"
+        for name, value in config.items()
+        if name not in of_rows and value != usual.get(name, value)
+    )
     typed = (
         f"mi2p table {numbers['table']} --data {numbers['data']} --encoders {numbers['encoders']} --preset practical"
     )

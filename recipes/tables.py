@@ -160,7 +160,7 @@ def _identity(number: int, config: Config, encoders: str, samples: Samples) -> d
         "table": number,
         "encoders": encoders,
         "data": samples.fingerprint,
-        "config": config.to_json(),
+        "config": {**config.to_json(), "source_cache": "" if config.source_cache else None},  # wherever it is
     }
 
 
@@ -224,7 +224,7 @@ def _numbers(
             for result in results
         },
         "notes": list(samples.notes),
-        "config": {**replace(config, data=_public(config)).to_json(), "image_root": None},
+        "config": {**replace(config, data=_public(config)).to_json(), "image_root": None, "source_cache": None},
     }
 
 

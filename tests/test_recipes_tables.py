@@ -34,7 +34,8 @@ def small(table: Path, **more: Any) -> Config:
 
 
 def run(table: Path, out: Path, seeds: tuple[int, ...] = (0, 1), **more: Any) -> Any:
-    return run_table(6, small(table, **more), out, Console(quiet=True), encoders="tiny", seeds=seeds, only=ONLY)
+    config = small(table, source_cache=str(out.parent / "cache"), **more)
+    return run_table(6, config, out, Console(quiet=True), encoders="tiny", seeds=seeds, only=ONLY)
 
 
 @pytest.fixture(scope="module")
