@@ -120,8 +120,11 @@ def attend(
     of_values = heads if order.values == "projected" else 1
     queries, keys = _pair(order.scores, query, key, bases[0], bases[1], scale)
     values = Basis(_groups(value(bases[2]), heads)) if order.values == "projected" else bases[2]
-    if of_keys == of_values == 1:  # one attention of heads·N queries
-        queries, of_queries = queries.unflatten(0, (batch, heads)).flatten(1, 2), 1
+    alone = of_keys == of_values == 1
+    if alone:  # one attention of N·heads queries, in the order in which they come
+        queries, of_queries = queries.unflatten(2, (heads, -1)).flatten(1, 2), 1
+    elif of_queries == heads:
+        queries = _groups(queries, heads)
     key_width, value_width = queries.shape[-1], values.width if order.values == "projected" else filled(values.width)
     kernel = kernel_for(order, batch * heads * tokens * keys.given.shape[1], queries.device)
     if kernel == "blocks":
@@ -132,12 +135,13 @@ def attend(
         q, k, v = (one.unflatten(0, (batch, groups)).expand(-1, most, -1, -1) for one, groups in whole)
         seen = None if mask is None else mask[:, None, None, :]
         read = _fused(q, k, v, seen) if kernel == "fused" else _plain(q, k, v, seen)
-    read = read.reshape(batch, heads, tokens, read.shape[-1])
-    if order.values == "projected":
-        return read.transpose(1, 2).flatten(2)
-    read = _by_head(read[..., : value.width], value.by_head().mT)
-    bias = value.project.bias
-    return read.transpose(1, 2).flatten(2) + bias.to(read.dtype)  # rows of the attention sum to one
+    if alone:
+        read = read.reshape(batch, tokens, heads, read.shape[-1]).transpose(1, 2)
+    else:
+        read = read.reshape(batch, heads, tokens, read.shape[-1])
+    if order.values == "basis":  # rows of the attention sum to one: the bias is added once
+        read = _by_head(read[..., : value.width], value.by_head().mT, value.project.bias.view(heads, 1, -1))
+    return read.transpose(1, 2).flatten(2)
 
 
 def kernel_for(order: Order, scores: int, device: torch.device) -> Kernel:
@@ -155,19 +159,19 @@ def kernel_for(order: Order, scores: int, device: torch.device) -> Kernel:
 def _pair(
     order: ScoreOrder, query: SiteEmbedder, key: SourceEmbedder, left: Basis, right: Basis, scale: float
 ) -> tuple[Tensor, Basis]:
-    """Queries (B or B·heads, N, ·) and keys (B or B·heads, M, ·) whose products are the scaled scores.
+    """Queries (B, N, · or heads·) and keys (B or B·heads, M, ·) whose products are the scaled scores.
 
     The keys lack the zeros that fill them to the queries' width.
     """
     if order == "projected":
-        return _groups(query(left) * scale, query.heads), Basis(_groups(key(right), key.heads))
+        return query(left) * scale, Basis(_groups(key(right), key.heads))
     bias = query.bias_by_head()
     rows = scale * key.by_head()  # (heads, d_k, key width)
     if order == "keys":
         rows = F.pad(rows, (0, filled(key.width) - key.width))
         weight = (rows.mT @ query.by_head()).flatten(0, 1)  # of all heads: (heads·key width, query width)
         offset = None if bias is None else (bias @ rows).flatten()
-        return _groups(F.linear(left.whole(), weight, offset), query.heads), right
+        return F.linear(left.whole(), weight, offset), right
     columns = query.by_head() if bias is None else torch.cat([query.by_head(), bias.mT], -1)
     width = filled(columns.shape[-1])
     columns = F.pad(columns, (0, width - columns.shape[-1]))
@@ -206,11 +210,14 @@ def _groups(packed: Tensor, heads: int) -> Tensor:
     return split.transpose(1, 2).flatten(0, 1)
 
 
-def _by_head(left: Tensor, right: Tensor) -> Tensor:
-    """(B, heads, N, i) times a weight of each head (heads, i, o) -> (B, heads, N, o), as one product a head."""
+def _by_head(left: Tensor, right: Tensor, bias: Tensor) -> Tensor:
+    """(B, heads, N, i) times a weight of each head (heads, i, o) plus a bias (heads, 1, o) -> (B, heads, N, o).
+
+    One product a head, of rows where they stand.
+    """
     batch, _, tokens, _ = left.shape
     flat = left.transpose(0, 1).flatten(1, 2)  # (heads, B·N, i)
-    product: Tensor = torch.bmm(flat, right.to(left.dtype)).unflatten(1, (batch, tokens))
+    product: Tensor = torch.baddbmm(bias.to(left.dtype), flat, right.to(left.dtype)).unflatten(1, (batch, tokens))
     return product.transpose(0, 1)
 
 
