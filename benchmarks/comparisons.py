@@ -14,7 +14,7 @@ import torch
 
 from benchmarks.measure import Comparison, in_process, peak_of, seconds_of, side_by_side
 
-MEMORY_RUNS = 3
+MEMORY_RUNS = 2
 
 
 def _query() -> tuple[Any, torch.Tensor]:
@@ -126,7 +126,7 @@ def hooks_against_hand_bert() -> Comparison:
     from benchmarks import models as m
 
     hand = m.forward_backward(m.ByHand(m.me_bert()), m.ids(1), source=m.picture(1))
-    return side_by_side(hand, m.forward_backward(m.me_bert(), m.ids(1), source=m.picture(1)), rounds=24)
+    return side_by_side(hand, m.forward_backward(m.me_bert(), m.ids(1), source=m.picture(1)), rounds=16)
 
 
 def hooks_against_hand_densenet() -> Comparison:
@@ -134,7 +134,7 @@ def hooks_against_hand_densenet() -> Comparison:
     from benchmarks import models as m
 
     hand = m.forward_backward(m.ByHand(m.me_densenet()), m.pixels(1), source=m.words(1))
-    return side_by_side(hand, m.forward_backward(m.me_densenet(), m.pixels(1), source=m.words(1)), rounds=24)
+    return side_by_side(hand, m.forward_backward(m.me_densenet(), m.pixels(1), source=m.words(1)), rounds=16)
 
 
 def cached_against_in_memory_densenet() -> Comparison:
@@ -175,7 +175,7 @@ def _cached(me: Any, x: torch.Tensor, read: Callable[[list[int]], Any]) -> Compa
             features = cache[samples[start : start + m.BATCH]].to(m.DEVICE)
             return m.forward_backward(me, x, source=features)()
 
-        return side_by_side(m.forward_backward(me, x, source=in_memory), from_disk, rounds=12)
+        return side_by_side(m.forward_backward(me, x, source=in_memory), from_disk, rounds=8)
 
 
 def inject_seconds(what: str) -> Comparison:
@@ -202,7 +202,7 @@ def _inject_seconds(what: str) -> float:
 
 
 def import_seconds() -> Comparison:
-    return Comparison([], [in_process(_import_seconds) for _ in range(5)], "s", paired=False)
+    return Comparison([], [in_process(_import_seconds) for _ in range(3)], "s", paired=False)
 
 
 def _import_seconds() -> float:
