@@ -16,6 +16,7 @@ from torch import Tensor
 
 from benchmarks import models as m
 from benchmarks.measure import seconds_of
+from mi2p_inject.units.block_parts import product_by_rows
 
 HEADS, KEYS, WIDTH = 12, 1024, 768
 UNITS = 12
@@ -50,15 +51,18 @@ def parts() -> list[Part]:
     y = torch.randn(m.BATCH * m.TOKENS, HEADS * key)
     out_q, out_k, out_v = torch.empty(rows, key), torch.empty(learned[0], KEYS), torch.empty(learned[1], KEYS)
     out_a, out_y, out_x, out_w = torch.empty(rows, value), torch.empty_like(y), torch.empty_like(x), torch.empty_like(w)
+    logs = torch.zeros(rows, 1)
     softmax_backward = torch.ops.aten._softmax_backward_data.out
     return [
         _product("QKᵀ, once forward and once backward", 2, q, k.T, scores),
-        _product("AV", 1, scores, v, out_a),
+        _product("AV", 1, scores, v, out_a, by_rows=True),
         _product("gradient of A", 1, above, v.T, scores),
-        _product("gradient of Q", 1, scores, k, out_q),
+        _product("gradient of Q", 1, scores, k, out_q, by_rows=True),
         _product("gradient of the keys' identities", 1, q[:, : learned[0]].T, scores, out_k),
         _product("gradient of the values' identities", 1, above[:, : learned[1]].T, scores, out_v),
-        _other("softmax, forward and backward", 2, lambda: torch.softmax(other, -1, out=scores), scores, other),
+        _other("exponentials, forward and backward", 2, lambda: torch.exp(other, out=scores), scores, other),
+        _other("their sums", 1, lambda: scores.sum(-1), scores),
+        _other("softmax from its logarithms", 1, lambda: scores.sub_(logs), scores, scores),
         _other(
             "backward of softmax", 1,
             lambda: softmax_backward(other, scores, -1, torch.float32, grad_input=other), scores, other, other,
@@ -69,9 +73,10 @@ def parts() -> list[Part]:
     ]  # fmt: skip
 
 
-def _product(name: str, times: float, left: Tensor, right: Tensor, out: Tensor) -> Part:
+def _product(name: str, times: float, left: Tensor, right: Tensor, out: Tensor, by_rows: bool = False) -> Part:
     flops = 2 * left.shape[0] * left.shape[1] * right.shape[1]
-    return _part(name, times, lambda: torch.mm(left, right, out=out), flops, (left, right, out))
+    multiply = product_by_rows if by_rows else lambda a, b, c: torch.mm(a, b, out=c)
+    return _part(name, times, lambda: multiply(left, right, out), flops, (left, right, out))
 
 
 def _other(name: str, times: float, step: Callable[[], object], *touched: Tensor) -> Part:

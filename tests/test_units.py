@@ -15,7 +15,7 @@ from torch._dynamo.backends.debugging import aot_eager
 from mi2p_inject import MI2P, SourceFeatures, ViewSpec
 from mi2p_inject.errors import UnitError
 from mi2p_inject.features import prepare
-from mi2p_inject.units import UNITS, attention, blockwise, unit_config
+from mi2p_inject.units import UNITS, attention, block_parts, unit_config
 from mi2p_inject.units.attention import Kernel, Order, ScoreOrder, ValueOrder
 from mi2p_inject.units.base import largest_divisor
 from mi2p_inject.units.mi2p import MI2PUnit
@@ -62,7 +62,8 @@ def run(unit: MI2PUnit, view: Tensor, source: Tensor, mask: Tensor | None) -> Te
         operations=st.just(0),
     ),
     kernel=st.sampled_from(get_args(Kernel)),
-    block=st.sampled_from([0, 7, 2**20]),
+    block=st.sampled_from([0, 7, 60, 2**20]),
+    least_rows=st.sampled_from([1, 64]),
     trained=st.booleans(),
     seed=st.integers(0, 2**16),
 )
@@ -77,6 +78,7 @@ def test_equals_the_literal_form(
     order: Order,
     kernel: Kernel,
     block: int,
+    least_rows: int,
     trained: bool,
     seed: int,
 ) -> None:
@@ -95,7 +97,8 @@ def test_equals_the_literal_form(
         weight = torch.randn_like(view)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(attention, "kernel_for", lambda *_: kernel)
-            patch.setattr(blockwise, "BLOCK", block)
+            patch.setattr(block_parts, "BLOCK", block)
+            patch.setattr(block_parts, "LEAST_ROWS", least_rows)
             fast = run(unit, view, features, mask)
             ours = gradients(fast, weight, wanted)
         slow = literal(unit, view, features, mask)

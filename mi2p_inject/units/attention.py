@@ -25,12 +25,15 @@ from torch import Tensor
 
 from mi2p_inject.units.basis import Basis
 from mi2p_inject.units.block_operator import opaque
-from mi2p_inject.units.blockwise import BLOCK, attend_in_blocks
+from mi2p_inject.units.blockwise import attend_in_blocks
 from mi2p_inject.units.embed import SiteEmbedder, SourceEmbedder, filled
 
 ScoreOrder = Literal["projected", "keys", "queries"]
 ValueOrder = Literal["projected", "basis"]
 Kernel = Literal["plain", "blocks", "fused"]
+
+MANY = 2**19
+"""More scores than these are never formed as a whole."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ def cheapest(sizes: Sizes) -> Order:
         >>> order.scores, order.values, order.fused
         ('projected', 'projected', True)
     """
-    large = sizes.batch * sizes.heads * sizes.queries * sizes.keys > BLOCK
+    large = sizes.batch * sizes.heads * sizes.queries * sizes.keys > MANY
     orders = [
         Order(
             scores,
@@ -153,7 +156,7 @@ def kernel_for(order: Order, scores: int, device: torch.device) -> Kernel:
         return "fused" if order.fused else "plain"
     if torch.compiler.is_compiling():
         return "blocks" if order.large else "fused" if order.fused else "plain"
-    return "blocks" if scores > BLOCK else "plain"
+    return "blocks" if scores > MANY else "plain"
 
 
 def _pair(
@@ -192,7 +195,7 @@ def _blocks(queries: Tensor, keys: Basis, values: Basis, mask: Tensor | None, wi
     if not torch.compiler.is_compiling():
         return attend_in_blocks(queries, keys, values, mask, width)
     parts = (keys.given, keys.learned, keys.strengths, values.given, values.learned, values.strengths)
-    read: Tensor = opaque(queries, *parts, mask, width, groups)
+    read: Tensor = opaque(queries, *parts, mask, width, groups)[0]
     return read
 
 

@@ -16,16 +16,16 @@ _INPUTS = (
 
 
 @torch.library.custom_op(
-    "mi2p_inject::attend_in_blocks", mutates_args=(), schema=f"({_INPUTS}, SymInt groups) -> Tensor"
+    "mi2p_inject::attend_in_blocks", mutates_args=(), schema=f"({_INPUTS}, SymInt groups) -> (Tensor, Tensor)"
 )
-def opaque(*inputs: Any) -> Tensor:
+def opaque(*inputs: Any) -> tuple[Tensor, Tensor]:
     """`mi2p_inject.units.blockwise.forward`, told the groups of its result."""
     return forward(*inputs[:-1])
 
 
 @torch.library.custom_op(
     "mi2p_inject::attend_in_blocks_backward", mutates_args=(),
-    schema=f"({_INPUTS}, Tensor grad, bool[] wanted) -> Tensor[]",
+    schema=f"({_INPUTS}, Tensor logs, Tensor grad, bool[] wanted) -> Tensor[]",
 )  # fmt: skip
 def opaque_backward(*inputs: Any) -> list[Tensor]:
     """`mi2p_inject.units.blockwise.backward`, without the gradients that are not wanted."""
@@ -34,25 +34,26 @@ def opaque_backward(*inputs: Any) -> list[Tensor]:
 
 
 @opaque.register_fake
-def _(queries: Tensor, *rest: Any) -> Tensor:
+def _(queries: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
     *_, width, groups = rest
-    return queries.new_empty(groups, queries.shape[1], width)
+    return queries.new_empty(groups, queries.shape[1], width), queries.new_empty(groups, queries.shape[1])
 
 
 @opaque_backward.register_fake
 def _(*inputs: Any) -> list[Tensor]:
-    *tensors, _, _, _, wanted = inputs
+    *tensors, _, _, _, _, wanted = inputs
     return [torch.empty_like(one) for one, needed in zip(tensors, wanted, strict=True) if needed]
 
 
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     *tensors, ctx.width, _ = inputs
-    ctx.save_for_backward(*tensors)
+    ctx.save_for_backward(*tensors, output[1])
 
 
-def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+def _gradients(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
     wanted = list(ctx.needs_input_grad[:7])
-    found = iter(opaque_backward(*ctx.saved_tensors, ctx.width, grad, wanted))
+    *tensors, logs = ctx.saved_tensors
+    found = iter(opaque_backward(*tensors, ctx.width, logs, grad, wanted))
     return *(next(found) if needed else None for needed in wanted), None, None, None
 
 
