@@ -71,7 +71,7 @@ def query_against_mean() -> Comparison:
 
 
 def ours_against_literal() -> Comparison:
-    return side_by_side(_literal_step(), _query_step(), rounds=3, warm_up=1)
+    return side_by_side(_literal_step(), _query_step(), rounds=2, warm_up=1)
 
 
 def ours_against_literal_memory() -> Comparison:
@@ -83,7 +83,7 @@ def me_bert_against_bert(**options: Any) -> Comparison:
 
     me = m.me_bert(**options)
     base, ours = m.forward_backward(m.bert(), m.ids()), m.forward_backward(me, m.ids(), source=m.picture())
-    return side_by_side(base, ours, rounds=6)
+    return side_by_side(base, ours, rounds=8)
 
 
 def pooled(measure: Callable[[], Comparison]) -> Comparison:
@@ -175,7 +175,7 @@ def _cached(me: Any, x: torch.Tensor, read: Callable[[list[int]], Any]) -> Compa
             features = cache[samples[start : start + m.BATCH]].to(m.DEVICE)
             return m.forward_backward(me, x, source=features)()
 
-        return side_by_side(m.forward_backward(me, x, source=in_memory), from_disk, rounds=8)
+        return side_by_side(m.forward_backward(me, x, source=in_memory), from_disk, rounds=12)
 
 
 def inject_seconds(what: str) -> Comparison:
@@ -221,7 +221,7 @@ def light_touch() -> Comparison:
     lora = get_peft_model(m.bert(), LoraConfig(r=8, target_modules=["query", "value"]))
     for parameter in lora.parameters():
         parameter.requires_grad_(True)
-    return side_by_side(m.forward_backward(m.bert(), m.ids()), m.forward_backward(lora, m.ids()), rounds=6)
+    return side_by_side(m.forward_backward(m.bert(), m.ids()), m.forward_backward(lora, m.ids()), rounds=4)
 
 
 def _memory(base: str, ours: str) -> Comparison:
