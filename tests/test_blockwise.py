@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -116,3 +118,14 @@ def test_scores_far_from_zero_lose_nothing(level: float, width: int) -> None:
     theirs = torch.autograd.grad(expected, exact, weight.double())
     for one, other in zip(torch.autograd.grad(found, wanted, weight), theirs, strict=True):
         torch.testing.assert_close(one.double(), other, atol=1e-3 * (1 + abs(level)), rtol=1e-3)
+
+
+def test_no_large_buffer_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A high-resolution source would leave its size behind in every thread that ever ran it."""
+    monkeypatch.setattr(block_parts, "BLOCK", 64)
+    monkeypatch.setattr(block_parts, "_buffers", threading.local())
+    values = Basis(torch.randn(2, 100, 3), torch.randn(100, 2), torch.randn(2, 100))
+    attend_in_blocks(torch.randn(2, 4, 8), Basis(torch.randn(2, 100, 8)), values, None, 5)
+    assert all(kept.numel() <= 64 for kept in vars(block_parts._buffers).values())
+    attend_in_blocks(torch.randn(2, 4, 8), Basis(torch.randn(2, 6, 8)), Basis(torch.randn(2, 6, 5)), None, 5)
+    assert vars(block_parts._buffers)

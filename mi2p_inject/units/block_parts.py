@@ -104,6 +104,7 @@ class Side:
         self.tokens, self.wanted = self.given.shape[1], any(wanted)
         self.name, self.width, self.samples = name, width, blocks.split(self.given)
         self.first, self.filled = 0, self.samples if width == self.split else ()
+        self.buffer: Tensor | None = None
         of_given, of_learned, of_strengths = wanted
         self.sums = (
             self.given.new_zeros(self.given.shape) if of_given else None,  # contiguous: its rows are written as views
@@ -127,7 +128,9 @@ class Side:
         """Put the parts of a sample and of those after it together, as many as the buffer takes: 0, its place there."""
         few = slice(sample, sample + max(1, BLOCK // max(1, self.tokens * self.width)))
         given = self.given[few]
-        whole = scratch(self.name, (len(given), self.tokens, self.width), given)
+        if self.buffer is None:
+            self.buffer = scratch(self.name, (len(given), self.tokens, self.width), given)
+        whole = self.buffer[: len(given)]
         whole[..., : self.split] = given
         if self.learned is not None and self.strengths is not None:
             torch.mul(self.strengths[few].unsqueeze(-1), self.learned, out=whole[..., self.split : self.end])
@@ -214,12 +217,14 @@ _buffers = threading.local()
 
 
 def scratch(name: str, shape: Sequence[int], like: Tensor) -> Tensor:
-    """A buffer of this thread, kept: fresh memory is a fault for every page, and out of the cache."""
+    """A buffer, kept by this thread up to a block's size: fresh memory is out of the cache, and a fault every page."""
     size = math.prod(shape)
+    if size > BLOCK:
+        return torch.empty(shape, dtype=like.dtype)
     key = f"{name} {like.dtype}"
     kept: Tensor | None = getattr(_buffers, key, None)
     if kept is None or kept.numel() < size:
         with torch.inference_mode(False):  # a tensor made in inference mode cannot be written outside of it
-            kept = torch.empty(max(BLOCK, size), dtype=like.dtype)
+            kept = torch.empty(BLOCK, dtype=like.dtype)
         setattr(_buffers, key, kept)
     return kept[:size].view(shape)

@@ -99,8 +99,8 @@ def forward(*inputs: Any) -> tuple[Tensor, Tensor]:
         else:
             sums = _exponentials(scores, log, shifted)
             if not shifted and not bool(log.abs().max() < SAFE):
-                shifted = True
-                sums = _exponentials(blocks.scores(number, rows, keys), log, shifted)
+                shifted, scores = True, blocks.scores(number, rows, keys)
+                sums = _exponentials(scores, log, shifted)
             if not of_result:
                 scores.div_(sums.unsqueeze(-1))
         if blocks.together == 1:
