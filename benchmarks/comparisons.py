@@ -102,7 +102,7 @@ def me_bert_against_bert_compiled() -> Comparison:
 
     base, ours = torch.compile(m.bert(), fullgraph=True), torch.compile(m.me_bert(), fullgraph=True)
     steps = m.forward_backward(base, m.ids()), m.forward_backward(ours, m.ids(), source=m.picture())  # type: ignore[arg-type]
-    return side_by_side(*steps, rounds=6, warm_up=3)
+    return side_by_side(*steps, rounds=5, warm_up=3)
 
 
 def me_densenet_against_densenet(**options: Any) -> Comparison:
@@ -258,7 +258,7 @@ def peer_cost(name: str) -> tuple[list[float], float]:
         return step[0]
 
     peak = peak_of(build, runs=2)
-    return [seconds_of(step[0]) for _ in range(3)], peak
+    return [seconds_of(step[0]) for _ in range(2)], peak
 
 
 def peer_names() -> list[str]:

@@ -51,7 +51,7 @@ def curves() -> list[Curve]:
     ]
 
 
-def _curve(name: str, sizes: list[int], build: Callable[[int], Callable[[], object]], rounds: int = 6) -> Curve:
+def _curve(name: str, sizes: list[int], build: Callable[[int], Callable[[], object]], rounds: int = 4) -> Curve:
     steps = [build(size) for size in sizes]
     for step in steps:
         step()
