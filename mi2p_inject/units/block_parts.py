@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 BLOCK = 2**20
-"""Scores of a block, at most: 4 MB."""
+"""Scores of a block, and numbers of a buffer that is kept, at most: 4 MB."""
 
 LEAST_ROWS = 64
 """Of a part, for a product to be divided by rows."""
@@ -74,7 +74,7 @@ class Blocks:
         return self.queries[number // self.share]
 
     def split(self, tensor: Tensor) -> tuple[Tensor, ...]:
-        """(G, ·, ·) -> of each block (·, ·), or (together, ·, ·) for more groups than one."""
+        """(G, N, ·) -> of each block (N, ·), or (together, N, ·) for more groups than one."""
         return tensor.unbind() if self.together == 1 else tensor.split(self.together)
 
     def split_rows(self, tensor: Tensor) -> tuple[Tensor, ...]:
@@ -102,8 +102,8 @@ class Side:
         self.split = self.given.shape[2]
         self.end = self.split if self.learned is None else self.split + self.learned.shape[1]
         self.tokens, self.wanted = self.given.shape[1], any(wanted)
-        self.name, self.width, self.samples = name, width, blocks.split(self.given)
-        self.first, self.filled = 0, self.samples if width == self.split else ()
+        self.name, self.width = name, width
+        self.first, self.filled = 0, blocks.split(self.given) if width == self.split else ()
         self.buffer: Tensor | None = None
         of_given, of_learned, of_strengths = wanted
         self.sums = (
@@ -194,11 +194,10 @@ def pieces(rows: int) -> int:
     return next((parts for parts in (2 * threads, threads) if rows % parts == 0 and rows >= LEAST_ROWS * parts), 1)
 
 
-def product_by_rows(left: Tensor, right: Tensor, out: Tensor) -> Tensor:
+def product_by_rows(left: Tensor, right: Tensor, out: Tensor) -> None:
     """left right: (rows, K)(K, w) -> out (rows, w)."""
     parts = _in_pieces(left)
     torch.bmm(parts, right.expand(len(parts), -1, -1), out=_in_pieces(out))
-    return out
 
 
 def _products(right: Tensor, left: Tensor) -> Tensor:

@@ -79,7 +79,7 @@ def forward(*inputs: Any) -> tuple[Tensor, Tensor]:
 
     Returns:
         The result; and (G, N), in the order of the blocks, the logarithm of the sum of each row's exponentials: with
-        it the backward pass forms the attention by a single exponential.
+        it the backward pass forms the attention by a single exponential. In half precision there is nothing in it.
     """
     queries, *parts, mask, width = inputs
     blocks = Blocks(queries, parts, mask, width)
@@ -103,10 +103,11 @@ def forward(*inputs: Any) -> tuple[Tensor, Tensor]:
                 sums = _exponentials(scores, log, shifted)
             if not of_result:
                 scores.div_(sums.unsqueeze(-1))
+        read = found[number][..., rows, :]
         if blocks.together == 1:
-            read = product_by_rows(scores[:, 0], values[number], found[number][rows])
+            product_by_rows(scores[:, 0], values[number], read)
         else:
-            read = torch.bmm(scores.transpose(0, 1), values[number], out=found[number])
+            torch.bmm(scores.transpose(0, 1), values[number], out=read)
         if of_result:
             read.div_(sums if blocks.together == 1 else sums.T.unsqueeze(-1))
     return out, logs
@@ -144,7 +145,7 @@ def backward(*inputs: Any) -> list[Tensor | None]:
             torch.softmax(attention, -1, out=attention)
         else:
             attention.sub_(noted[number][rows].unsqueeze(-1)).exp_()
-        above = grads[number] if blocks.together > 1 else grads[number][rows]
+        above = grads[number][..., rows, :]
         values.collect_read(number, attention, above)
         if not (found or keys.wanted):
             continue
