@@ -11,7 +11,7 @@ from torch import nn
 from mi2p_inject.adapters import inputs
 from mi2p_inject.adapters.derive import layers_of
 from mi2p_inject.adapters.row import Adapter, Readout
-from mi2p_inject.layout import Axes, Layout
+from mi2p_inject.core.layout import Axes, Layout
 
 MAP = Layout(Axes.NCHW)
 TOKENS = Layout(Axes.NLC)
@@ -26,7 +26,7 @@ RESNET = Adapter(
     layout=MAP,
     readout=Readout(MAP, path="layer4", pooled="mean"),
     inputs=inputs.clip_image,
-    heads=8,
+    num_heads=8,
 )
 
 # The features are those before `ln_post`, as transformers' CLIPVisionModel gives them: behind it, towers that pool
@@ -41,7 +41,7 @@ VIT = Adapter(
     readout=Readout(TOKENS, path="transformer", pooled="cls"),
     inputs=inputs.clip_image,
     patches=1,
-    heads=12,
+    num_heads=12,
 )
 
 
@@ -60,7 +60,7 @@ TEXT = Adapter(
     layout=TOKENS,
     readout=Readout(TOKENS, path=text_features, mask=inputs.until_end_of_text, pooled="eot"),
     inputs=inputs.clip_text,
-    heads=8,
+    num_heads=8,
 )
 
 
@@ -79,7 +79,7 @@ HF_TOWER = Adapter(
     layout=None,
     readout=Readout(LAST_HIDDEN, path="transformer", mask=inputs.not_padding, pooled="mean"),
     inputs=inputs.clip_hf_text,
-    heads=12,
+    num_heads=12,
 )
 
 HF_IMAGE = Adapter(
@@ -92,7 +92,7 @@ HF_IMAGE = Adapter(
     readout=Readout(LAST_HIDDEN, pooled="cls"),
     inputs=inputs.hf_image,
     patches=1,
-    heads=12,
+    num_heads=12,
 )
 
 HF_TEXT = Adapter(
@@ -104,7 +104,7 @@ HF_TEXT = Adapter(
     layout=TOKENS,
     readout=Readout(LAST_HIDDEN, mask=inputs.hf_clip_mask, pooled="eot"),
     inputs=inputs.hf_text,
-    heads=8,
+    num_heads=8,
 )
 
 ROWS: tuple[Adapter, ...] = (RESNET, VIT, TEXT, HF_TOWER, HF_IMAGE, HF_TEXT)

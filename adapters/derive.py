@@ -14,7 +14,7 @@ from torch import nn
 
 from mi2p_inject.adapters import inputs
 from mi2p_inject.adapters.row import Adapter, InputMaker, Library, Modality, Readout
-from mi2p_inject.layout import Axes, Layout
+from mi2p_inject.core.layout import Axes, Layout
 
 LAST_HIDDEN = Layout(Axes.NLC, element="last_hidden_state")
 HEADS: dict[Modality, int] = {"image": 8, "text": 12, "audio": 12, "video": 12}
@@ -144,7 +144,7 @@ def _row(
         layout=None,
         readout=readout,
         inputs=maker,
-        heads=HEADS[modality],
+        num_heads=HEADS[modality],
     )
 
 

@@ -9,7 +9,7 @@ from torch import nn
 from mi2p_inject.adapters.derive import base_of, derive
 from mi2p_inject.adapters.row import Adapter
 from mi2p_inject.adapters.table import adapters
-from mi2p_inject.errors import AdapterError
+from mi2p_inject.core.errors import AdapterError
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mi2p_inject.adapters import inputs
 from mi2p_inject.adapters.hf_image import LAYERS
 from mi2p_inject.adapters.row import Adapter, Readout
-from mi2p_inject.layout import Axes, Layout
+from mi2p_inject.core.layout import Axes, Layout
 
 TOKENS = Layout(Axes.NLC)
 LAST_HIDDEN = Layout(Axes.NLC, element="last_hidden_state")
@@ -23,7 +23,7 @@ WAV2VEC2 = Adapter(
     layout=TOKENS,
     readout=Readout(LAST_HIDDEN, mask=inputs.downsampled_mask, pooled="mean"),
     inputs=inputs.hf_wave,
-    heads=12,
+    num_heads=12,
 )
 
 # Tokens, not patches: its grid is frequency x time (12 x 101 with two prefix tokens), two axes that do not mean the
@@ -37,7 +37,7 @@ AST = Adapter(
     layout=TOKENS,
     readout=Readout(LAST_HIDDEN, pooled="cls"),
     inputs=inputs.hf_spectrogram,
-    heads=12,
+    num_heads=12,
 )
 
 ROWS: tuple[Adapter, ...] = (WAV2VEC2, AST)

@@ -9,7 +9,7 @@ from torch import nn
 
 from mi2p_inject.adapters import inputs
 from mi2p_inject.adapters.row import Adapter, Readout
-from mi2p_inject.layout import Axes, Layout
+from mi2p_inject.core.layout import Axes, Layout
 
 TOKENS = Layout(Axes.NLC)
 LAST_TOKENS = Layout(Axes.NLC, element="last_hidden_state")
@@ -34,7 +34,7 @@ def vit(name: str, cls: str, sites: str, patches: int | Callable[[nn.Module], in
         readout=Readout(LAST_TOKENS, pooled="cls"),
         inputs=inputs.hf_image,
         patches=patches,
-        heads=12,
+        num_heads=12,
     )
 
 
@@ -61,7 +61,7 @@ YOLOS = Adapter(
     layout=TOKENS,
     readout=Readout(LAST_TOKENS, pooled="cls"),
     inputs=inputs.hf_image,
-    heads=12,
+    num_heads=12,
 )
 
 # A stage gives (its tokens, height, width), its blocks give theirs alone in a tuple.
@@ -75,7 +75,7 @@ PVT_V2 = Adapter(
     readout=Readout(LAST_MAP, pooled="mean"),
     inputs=inputs.hf_image,
     patches=0,
-    heads=8,
+    num_heads=8,
 )
 
 # A stage gives (tokens after its downsampling, the same as a map, attentions); only the first goes on to the next one.
@@ -89,7 +89,7 @@ SWIN = Adapter(
     readout=Readout(LAST_TOKENS, pooled="mean"),
     inputs=inputs.hf_image,
     patches=0,
-    heads=8,
+    num_heads=8,
 )
 
 CONVNEXT = Adapter(
@@ -104,7 +104,7 @@ CONVNEXT = Adapter(
     layout=Layout(Axes.NCHW),
     readout=Readout(LAST_MAP, pooled="mean"),
     inputs=inputs.hf_image,
-    heads=8,
+    num_heads=8,
 )
 
 # Its tokens stand window by window, not in raster order: no map.
@@ -117,7 +117,7 @@ HIERA = Adapter(
     layout=Layout(Axes.NLC, element=0),
     readout=Readout(LAST_TOKENS, pooled="mean"),
     inputs=inputs.hf_image,
-    heads=8,
+    num_heads=8,
 )
 
 ROWS: tuple[Adapter, ...] = (HIERA, VIT, DEIT, DINOV2, DINOV2_REGISTERS, YOLOS, PVT_V2, SWIN, CONVNEXT)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from mi2p_inject.adapters import inputs
 from mi2p_inject.adapters.row import Adapter, MaskReader, Pooling, Readout
-from mi2p_inject.layout import Axes, Layout
+from mi2p_inject.core.layout import Axes, Layout
 
 TOKENS = Layout(Axes.NLC)
 IN_TUPLE = Layout(Axes.NLC, element=0)
@@ -32,7 +32,7 @@ def text(
         layout=layout,
         readout=Readout(LAST_HIDDEN, mask=mask, pooled=pooled),
         inputs=inputs.hf_text,
-        heads=12,
+        num_heads=12,
     )
 
 

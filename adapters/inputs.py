@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mi2p_inject.adapters.row import Inputs
-from mi2p_inject.errors import SourceError
+from mi2p_inject.core.errors import SourceError
 
 TEXT_LENGTH = 16
 """Tokens of an example text: long enough for every architecture's shortest window, short enough to cost nothing."""

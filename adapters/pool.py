@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from mi2p_inject.adapters.row import Pooling
-from mi2p_inject.errors import LayoutError
+from mi2p_inject.core.errors import LayoutError
 
 
 def pool(hidden: Tensor, how: Pooling, mask: Tensor | None = None, encoder: nn.Module | None = None) -> Tensor:

@@ -8,14 +8,16 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from mi2p_inject.errors import AdapterError
-from mi2p_inject.layout import Axes, Layout
+from mi2p_inject.core.errors import AdapterError
+from mi2p_inject.core.layout import Axes, Layout
 
 Library = Literal["timm", "transformers", "open_clip", "other"]
 Modality = Literal["image", "text", "audio", "video"]
 Pooling = Literal["mean", "cls", "last", "eot", "bert"]
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 InputMaker = Callable[[nn.Module], Inputs]
+DEFAULT_NUM_HEADS = 8
+"""Attention heads of a unit where no adapter gives another number."""
 MaskReader = Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Tensor], "Tensor | None"]
 
 
@@ -84,7 +86,7 @@ class Adapter:
     readout: Readout
     inputs: InputMaker
     patches: int | Callable[[nn.Module], int] | None = None
-    heads: int = 8
+    num_heads: int = DEFAULT_NUM_HEADS
 
     def __post_init__(self) -> None:
         layout = self.layout or Layout(Axes.NLC)
@@ -97,7 +99,7 @@ class Adapter:
             (spatial and self.patches is not None, "patches= only with token layouts"),
             (layout.grid is not None or layout.prefix > 0, "grid and prefix left to patches= and the probe"),
             (map_read and self.readout.pooled in tokens_only, "pooled='mean' for a map"),
-            (self.heads < 1, "at least one head"),
+            (self.num_heads < 1, "at least one head"),
         )
         for bad, rule in wrong:
             if bad:

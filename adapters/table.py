@@ -8,7 +8,7 @@ from importlib.metadata import entry_points
 from mi2p_inject.adapters import clip as clip_towers
 from mi2p_inject.adapters import hf_audio, hf_image, hf_text, timm_cnn, timm_transformer
 from mi2p_inject.adapters.row import Adapter
-from mi2p_inject.errors import AdapterError
+from mi2p_inject.core.errors import AdapterError
 
 ENTRY_POINT_GROUP = "mi2p_inject.adapters"
 BUILT_IN: tuple[Adapter, ...] = (

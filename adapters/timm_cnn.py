@@ -6,7 +6,7 @@ from torch import nn
 
 from mi2p_inject.adapters import inputs
 from mi2p_inject.adapters.row import Adapter, Readout
-from mi2p_inject.layout import Axes, Layout
+from mi2p_inject.core.layout import Axes, Layout
 
 MAP = Layout(Axes.NCHW)
 
@@ -26,7 +26,7 @@ def cnn(name: str, classes: tuple[str, ...], sites: tuple[str, ...]) -> Adapter:
         layout=MAP,
         readout=Readout(MAP, call="forward_features", pooled="mean"),
         inputs=inputs.timm_image,
-        heads=8,
+        num_heads=8,
     )
 
 
@@ -61,7 +61,7 @@ HRNET = Adapter(
     layout=None,
     readout=Readout(MAP, call="forward_features", pooled="mean"),
     inputs=inputs.timm_image,
-    heads=8,
+    num_heads=8,
 )
 
 ROWS: tuple[Adapter, ...] = (DENSENET, RESNET, CONVNEXT, EFFICIENTNET, HRNET)

@@ -10,7 +10,7 @@ from torch import nn
 
 from mi2p_inject.adapters import inputs
 from mi2p_inject.adapters.row import Adapter, Inputs, Pooling, Readout
-from mi2p_inject.layout import Axes, Layout
+from mi2p_inject.core.layout import Axes, Layout
 
 TOKENS = Layout(Axes.NLC)
 CHANNELS_LAST = Layout(Axes.NHWC)
@@ -33,7 +33,7 @@ def vit(name: str, cls: str, pooled: Pooling) -> Adapter:
         readout=Readout(TOKENS, call="forward_features", pooled=pooled),
         inputs=inputs.timm_image,
         patches=prefix_tokens,
-        heads=12,
+        num_heads=12,
     )
 
 
@@ -52,7 +52,7 @@ SWIN = Adapter(
     layout=CHANNELS_LAST,
     readout=Readout(CHANNELS_LAST, call="forward_features", pooled="mean"),
     inputs=inputs.timm_image,
-    heads=8,
+    num_heads=8,
 )
 
 
@@ -73,7 +73,7 @@ def tokens(name: str, cls: str, sites: tuple[str, ...] | Callable[[nn.Module], l
         layout=None,
         readout=Readout(None, path=path, pooled="cls"),
         inputs=inputs.timm_image,
-        heads=8,
+        num_heads=8,
     )
 
 
@@ -99,7 +99,7 @@ HIERA = Adapter(
     layout=TOKENS,
     readout=Readout(TOKENS, call="forward_features", pooled="mean"),
     inputs=hiera_image,
-    heads=8,
+    num_heads=8,
 )
 
 # A stage gives (the map before its downsampling, the map that goes on, hidden states of its own head).
@@ -112,7 +112,7 @@ EFFICIENTVIM = Adapter(
     layout=Layout(Axes.NCHW, element=1),
     readout=Readout(Layout(Axes.NCHW), path="norm.3", pooled="mean"),
     inputs=inputs.timm_image,
-    heads=8,
+    num_heads=8,
 )
 
 ROWS: tuple[Adapter, ...] = (VIT, EVA, SWIN, HIERA, EFFICIENTVIM, COAT, CROSSVIT)

@@ -20,7 +20,7 @@ from benchmarks.measure import in_process
 from benchmarks.render import render
 from benchmarks.rows import ROWS, measured
 from benchmarks.scaling import all_curves
-from mi2p_inject.atomic import write_whole
+from mi2p_inject.core.atomic_write import write_whole
 
 PACKAGES = ("torch", "timm", "transformers", "peft", "numpy")
 

@@ -21,7 +21,7 @@ def _query() -> tuple[Any, torch.Tensor]:
     """The query embedder of a 256×56×56 map, 8 heads of 64, without its identity: what the literal form computes."""
     from mi2p_inject import MI2P, ViewSpec
 
-    unit = MI2P(heads=8, identity=0).build(ViewSpec.map(256, 56, 56), ViewSpec.tokens(768))
+    unit = MI2P(num_heads=8, channel_embedding_dim=0).build(ViewSpec.map(256, 56, 56), ViewSpec.tokens(768))
     return unit.query.to(_device()), torch.randn(2, 256, 56, 56, device=_device(), requires_grad=True)
 
 
@@ -159,12 +159,12 @@ def cached_against_in_memory_bert() -> Comparison:
 
 def _cached(me: Any, x: torch.Tensor, read: Callable[[list[int]], Any]) -> Comparison:
     from benchmarks import models as m
-    from mi2p_inject.source_fill import fill
+    from mi2p_inject.sources.fill_cache import fill
 
     samples = [str(number) for number in range(64)]
     with tempfile.TemporaryDirectory() as folder:
         cache = fill(
-            folder, me, samples, lambda ids: read([int(one) % m.BATCH for one in ids]), preprocessing="",
+            folder, me.source, samples, lambda ids: read([int(one) % m.BATCH for one in ids]), preprocessing="",
             batch_size=m.BATCH, say=lambda line: None,
         )  # fmt: skip
         in_memory = cache[samples[: m.BATCH]].to(m.DEVICE)

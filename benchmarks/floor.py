@@ -16,7 +16,7 @@ from torch import Tensor
 
 from benchmarks import models as m
 from benchmarks.measure import seconds_of
-from mi2p_inject.units.block_parts import product_by_rows
+from mi2p_inject.units.cpu_kernel.block_parts import product_by_rows
 
 HEADS, KEYS, WIDTH = 12, 1024, 768
 UNITS = 12

@@ -12,7 +12,7 @@ import transformers
 from torch import Tensor, nn
 
 from mi2p_inject import ExpandedModel, SourceFeatures, ViewSpec, inject
-from mi2p_inject.features import PreparedSource, prepare
+from mi2p_inject.sources.features import PreparedSource, prepare
 
 BATCH, TOKENS, PIXELS = 8, 64, 224
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -107,7 +107,7 @@ class ByHand(nn.Module):
 
     def __init__(self, me: ExpandedModel) -> None:
         super().__init__()
-        self.source, units = me.blueprint.source, {site.path: me.unit(site.path) for site in me.sites}
+        self.source, units = me.expansion_config.source, {site.path: me.unit(site.path) for site in me.sites}
         self.edited = me.eject()
         for path, unit in units.items():
             self.edited.set_submodule(path, _Edited(self.edited.get_submodule(path), unit))

@@ -37,7 +37,7 @@ class Row:
 
 
 ROWS = (
-    Row("a", "map query embedding, 256×56×56, d_k 64, 8 heads", "`z.mean((2, 3))`", 3, c.query_against_mean),
+    Row("a", "map query embedding, 256×56×56, head_dim 64, 8 heads", "`z.mean((2, 3))`", 3, c.query_against_mean),
     Row("b-time", "the same embedding, batch 2", "the literal form", 100, c.ours_against_literal, at_least=True),
     Row("b-memory", "the same embedding, batch 2", "the literal form", 100, c.ours_against_literal_memory,
         at_least=True),

@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.measure import seconds_of
 from mi2p_inject import MI2P, SourceFeatures, ViewSpec
-from mi2p_inject.features import prepare
+from mi2p_inject.sources.features import prepare
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from benchmarks.sweep.report import render as render_support
 from mi2p_inject.adapters import Adapter, adapters
 from mi2p_inject.recipes.config import Config
-from mi2p_inject.recipes.table_report import markdown, significant
-from mi2p_inject.sweep.report import render as render_support
+from mi2p_inject.recipes.experiments.table_report import markdown, significant
 
 DOCS = Path(__file__).parent
 ADAPTERS, README, DEMO = DOCS / "adapters.md", DOCS.parent / "README.md", DOCS / "demo" / "table.md"

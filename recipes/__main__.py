@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mi2p_inject.cli import main
+from mi2p_inject.recipes.cli.main import main
 
 __all__: list[str] = []
 

@@ -94,7 +94,7 @@ class Config:
     text: str = "bert-base-uncased"
     pretrained: bool = True
     unit: str = "mi2p"
-    gate: Literal["value", "scalar", "channel", "none"] = "value"
+    gate: Literal["value_proj", "scalar", "channel", "none"] = "value_proj"
     vision_layers: tuple[Layer, ...] | None = None
     text_layers: tuple[Layer, ...] | None = None
     train_backbone: bool = True

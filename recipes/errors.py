@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mi2p_inject.errors import Mi2pError
+from mi2p_inject.core.errors import Mi2pError
 
 __all__ = ["RecipeError"]
 

@@ -13,9 +13,9 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
-from mi2p_inject.recipes.classifier import Classifier, build_classifier
 from mi2p_inject.recipes.config import make_config
-from mi2p_inject.recipes.train import load_encoders
+from mi2p_inject.recipes.systems.classifier import Classifier, build_classifier
+from mi2p_inject.recipes.training.train import load_encoders
 
 SETTINGS = {"model": "me-fusion", "vision": "tiny:vit", "text": "tiny:xlnet", "image_size": 32, "gate": "none"}
 

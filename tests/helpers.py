@@ -115,7 +115,7 @@ PICTURES = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
 def expanded(**options: Any) -> ExpandedModel:
-    return inject(net(), layers="0", source_spec=WORDS, example_inputs=PICTURES, gate=None, **options)
+    return inject(net(), layers="0", source_spec=WORDS, example_inputs=PICTURES, zero_init=None, **options)
 
 
 def complains(kind: type[Mi2pError], *words: str) -> Any:

@@ -17,24 +17,24 @@ from mi2p_inject.units.mi2p import MI2PUnit
 
 def literal(unit: MI2PUnit, view: Tensor, source: Tensor, mask: Tensor | None = None) -> Tensor:
     """Equation 1 or 2 with every tensor formed: head by head, convolutions over whole maps, all keys and values."""
-    heads, d_k = unit.heads, unit.d_k
+    num_heads, head_dim = unit.num_heads, unit.head_dim
     queries = embed(view, unit.query)
     keys = embed(source, unit.key)
     values = value(source, unit)
-    d_v = values.shape[2] // heads
+    d_v = values.shape[2] // num_heads
     rows = []
     for row in range(len(view)):
         if mask is not None and not mask[row].any():
             rows.append(torch.zeros(queries.shape[1], values.shape[2], dtype=view.dtype))
             continue
         parts = []
-        for head in range(heads):
-            q = queries[row, :, head * d_k : (head + 1) * d_k]
-            k = keys[row, :, head * d_k : (head + 1) * d_k]
+        for head in range(num_heads):
+            q = queries[row, :, head * head_dim : (head + 1) * head_dim]
+            k = keys[row, :, head * head_dim : (head + 1) * head_dim]
             v = values[row, :, head * d_v : (head + 1) * d_v]
             if mask is not None:
                 k, v = k[mask[row]], v[mask[row]]
-            parts.append(torch.softmax(q @ k.T / math.sqrt(d_k), dim=-1) @ v)
+            parts.append(torch.softmax(q @ k.T / math.sqrt(head_dim), dim=-1) @ v)
         rows.append(torch.cat(parts, dim=-1))
     out = torch.stack(rows)
     if unit.project is not None:
@@ -62,7 +62,7 @@ def embed(view: Tensor, embedder: Embedder) -> Tensor:
 
 def parts(embedder: Embedder) -> tuple[Tensor, Tensor | None]:
     """The weights that meet the map's numbers, and the identity of each channel (C, out)."""
-    weight, learned = embedder.project.weight, embedder.identity
+    weight, learned = embedder.project.weight, embedder.channel_embedding
     if learned is None:
         return weight, None
     plain = weight.shape[1] - learned.shape[1]

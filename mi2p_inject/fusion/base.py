@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from mi2p_inject.errors import FusionError
+from mi2p_inject.core.errors import FusionError
 
 __all__ = ["Fusion"]
 

@@ -8,7 +8,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from mi2p_inject.errors import FusionError
+from mi2p_inject.core.errors import FusionError
 from mi2p_inject.fusion.base import Fusion
 
 __all__ = ["CrossAttentionFusion"]

@@ -6,15 +6,15 @@ import dataclasses
 import difflib
 from typing import Any
 
-from mi2p_inject.errors import UnitError
-from mi2p_inject.units.base import GateKind as GateKind
+from mi2p_inject.core.errors import UnitError
 from mi2p_inject.units.base import Unit as Unit
 from mi2p_inject.units.base import UnitConfig as UnitConfig
+from mi2p_inject.units.base import ZeroInit as ZeroInit
 from mi2p_inject.units.mi2p import MI2P as MI2P
 
 UNITS: dict[str, UnitConfig] = {
     "mi2p": MI2P(),
-    "mi2p-paper": MI2P(identity=0),
+    "mi2p-paper": MI2P(channel_embedding_dim=0),
 }
 """Name -> configured unit. A new kind is one class and one row here."""
 

@@ -1,8 +1,8 @@
-"""softmax(QKᵀ/√d_k)V, its products taken in the cheapest order.
+"""softmax(QKᵀ/√head_dim)V, its products taken in the cheapest order.
 
 With X the basis of an embedder and W_h its weights for head h (see `mi2p_inject.units.embed`), all of these are equal:
 
-    Q_h K_hᵀ = (X_q W_h^Q)(X_k W_h^K)ᵀ        "projected": heads·d_k numbers a token on both sides
+    Q_h K_hᵀ = (X_q W_h^Q)(X_k W_h^K)ᵀ        "projected": heads·head_dim numbers a token on both sides
              = (X_q (W_h^Q W_h^Kᵀ)) X_kᵀ      "keys": keys are the basis, one for all heads
              = X_q ((X_k W_h^K) W_h^Qᵀ)ᵀ      "queries": queries are the basis, one for all heads
     A_h V_h  = A_h (X_v W_h^V)                "projected"
@@ -10,7 +10,7 @@ With X the basis of an embedder and W_h its weights for head h (see `mi2p_inject
 
 The basis of a map is narrow (9 window means, 49 numbers of a 7×7 map) where queries and keys are 64 numbers a head; of
 tokens it is wide. Which order is cheapest is counted once, when the unit is built. Large scores are never formed as a
-whole: torch's fused attention where its shape rules fit, blocks of our own on a CPU (`mi2p_inject.units.blockwise`).
+whole: torch's fused attention where its shape rules fit, blocks of our own on a CPU (`units.cpu_kernel.blockwise`).
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mi2p_inject.units.basis import Basis
-from mi2p_inject.units.block_operator import opaque
-from mi2p_inject.units.blockwise import attend_in_blocks
+from mi2p_inject.units.basis import TokenFactors
+from mi2p_inject.units.cpu_kernel.block_operator import opaque
+from mi2p_inject.units.cpu_kernel.blockwise import attend_in_blocks
 from mi2p_inject.units.embed import SiteEmbedder, SourceEmbedder, filled
 
 ScoreOrder = Literal["projected", "keys", "queries"]
@@ -65,8 +65,8 @@ class Sizes:
     query_width: int
     key_width: int
     value_width: int
-    heads: int
-    d_k: int
+    num_heads: int
+    head_dim: int
     d_v: int
 
 
@@ -75,20 +75,20 @@ def cheapest(sizes: Sizes) -> Order:
 
     Example:
         >>> from mi2p_inject.units.attention import Sizes, cheapest
-        >>> words_from_picture = Sizes(8, 64, 1024, 769, 32, 64, heads=12, d_k=64, d_v=64)
+        >>> words_from_picture = Sizes(8, 64, 1024, 769, 32, 64, heads=12, head_dim=64, d_v=64)
         >>> order = cheapest(words_from_picture)
         >>> order.scores, order.values, order.fused
         ('keys', 'basis', False)
-        >>> picture_from_words = Sizes(8, 256, 64, 32, 768, 768, heads=8, d_k=64, d_v=392)
+        >>> picture_from_words = Sizes(8, 256, 64, 32, 768, 768, heads=8, head_dim=64, d_v=392)
         >>> order = cheapest(picture_from_words)
         >>> order.scores, order.values, order.fused
         ('queries', 'projected', False)
-        >>> text_from_text = Sizes(8, 64, 64, 769, 768, 768, heads=12, d_k=64, d_v=64)
+        >>> text_from_text = Sizes(8, 64, 64, 769, 768, 768, heads=12, head_dim=64, d_v=64)
         >>> order = cheapest(text_from_text)
         >>> order.scores, order.values, order.fused
         ('projected', 'projected', True)
     """
-    large = sizes.batch * sizes.heads * sizes.queries * sizes.keys > MANY
+    large = sizes.batch * sizes.num_heads * sizes.queries * sizes.keys > MANY
     orders = [
         Order(
             scores,
@@ -103,33 +103,38 @@ def cheapest(sizes: Sizes) -> Order:
 
 
 def attend(
-    order: Order, query: SiteEmbedder, key: SourceEmbedder, value: SourceEmbedder, bases: tuple[Basis, Basis, Basis],
-    mask: Tensor | None, scale: float,
-) -> Tensor:  # fmt: skip
+    order: Order,
+    query: SiteEmbedder,
+    key: SourceEmbedder,
+    value: SourceEmbedder,
+    factors: tuple[TokenFactors, TokenFactors, TokenFactors],
+    mask: Tensor | None,
+    scale: float,
+) -> Tensor:
     """softmax(scale · QKᵀ)V of all heads side by side.
 
     Args:
         order: of the products.
         query, key, value: the embedders.
-        bases: what their `basis` gave: (B, N, ·), (B, M, ·), (B, M, ·).
+        factors: what their `basis` gave: (B, N, ·), (B, M, ·), (B, M, ·).
         mask: (B, M) True for tokens to attend to; every row has one.
-        scale: 1/√d_k.
+        scale: 1/√head_dim.
 
     Returns:
         (B, N, heads·d_v).
     """
-    (batch, tokens, _), heads = bases[0].given.shape, query.heads
-    of_queries, of_keys = (1 if order.scores == shared else heads for shared in ("queries", "keys"))
-    of_values = heads if order.values == "projected" else 1
-    queries, keys = _pair(order.scores, query, key, bases[0], bases[1], scale)
-    values = Basis(_groups(value(bases[2]), heads)) if order.values == "projected" else bases[2]
+    (batch, tokens, _), num_heads = factors[0].given.shape, query.num_heads
+    of_queries, of_keys = (1 if order.scores == shared else num_heads for shared in ("queries", "keys"))
+    of_values = num_heads if order.values == "projected" else 1
+    queries, keys = _pair(order.scores, query, key, factors[0], factors[1], scale)
+    values = TokenFactors(_groups(value(factors[2]), num_heads)) if order.values == "projected" else factors[2]
     alone = of_keys == of_values == 1
     if alone:  # one attention of N·heads queries, in the order in which they come
-        queries, of_queries = queries.unflatten(2, (heads, -1)).flatten(1, 2), 1
-    elif of_queries == heads:
-        queries = _groups(queries, heads)
+        queries, of_queries = queries.unflatten(2, (num_heads, -1)).flatten(1, 2), 1
+    elif of_queries == num_heads:
+        queries = _groups(queries, num_heads)
     key_width, value_width = queries.shape[-1], values.width if order.values == "projected" else filled(values.width)
-    kernel = kernel_for(order, batch * heads * tokens * keys.given.shape[1], queries.device)
+    kernel = kernel_for(order, batch * num_heads * tokens * keys.given.shape[1], queries.device)
     if kernel == "blocks":
         read = _blocks(queries, keys, values, mask, value_width, batch * max(of_queries, of_keys, of_values))
     else:
@@ -139,11 +144,11 @@ def attend(
         seen = None if mask is None else mask[:, None, None, :]
         read = _fused(q, k, v, seen) if kernel == "fused" else _plain(q, k, v, seen)
     if alone:
-        read = read.reshape(batch, tokens, heads, read.shape[-1]).transpose(1, 2)
+        read = read.reshape(batch, tokens, num_heads, read.shape[-1]).transpose(1, 2)
     else:
-        read = read.reshape(batch, heads, tokens, read.shape[-1])
+        read = read.reshape(batch, num_heads, tokens, read.shape[-1])
     if order.values == "basis":  # rows of the attention sum to one: the bias is added once
-        read = _by_head(read[..., : value.width], value.by_head().mT, value.project.bias.view(heads, 1, -1))
+        read = _by_head(read[..., : value.width], value.by_head().mT, value.project.bias.view(num_heads, 1, -1))
     return read.transpose(1, 2).flatten(2)
 
 
@@ -160,16 +165,16 @@ def kernel_for(order: Order, scores: int, device: torch.device) -> Kernel:
 
 
 def _pair(
-    order: ScoreOrder, query: SiteEmbedder, key: SourceEmbedder, left: Basis, right: Basis, scale: float
-) -> tuple[Tensor, Basis]:
+    order: ScoreOrder, query: SiteEmbedder, key: SourceEmbedder, left: TokenFactors, right: TokenFactors, scale: float
+) -> tuple[Tensor, TokenFactors]:
     """Queries (B, N, · or heads·) and keys (B or B·heads, M, ·) whose products are the scaled scores.
 
     The keys lack the zeros that fill them to the queries' width.
     """
     if order == "projected":
-        return query(left) * scale, Basis(_groups(key(right), key.heads))
+        return query(left) * scale, TokenFactors(_groups(key(right), key.num_heads))
     bias = query.bias_by_head()
-    rows = scale * key.by_head()  # (heads, d_k, key width)
+    rows = scale * key.by_head()  # (heads, head_dim, key width)
     if order == "keys":
         rows = F.pad(rows, (0, filled(key.width) - key.width))
         weight = (rows.mT @ query.by_head()).flatten(0, 1)  # of all heads: (heads·key width, query width)
@@ -179,7 +184,7 @@ def _pair(
     width = filled(columns.shape[-1])
     columns = F.pad(columns, (0, width - columns.shape[-1]))
     keys = F.linear(right.whole(), (columns.mT @ rows).flatten(0, 1))
-    return left.whole(width, ones=bias is not None), Basis(_groups(keys, key.heads))
+    return left.whole(width, ones=bias is not None), TokenFactors(_groups(keys, key.num_heads))
 
 
 def _plain(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
@@ -189,7 +194,9 @@ def _plain(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -
     return scores.softmax(-1).to(values.dtype) @ values
 
 
-def _blocks(queries: Tensor, keys: Basis, values: Basis, mask: Tensor | None, width: int, groups: int) -> Tensor:
+def _blocks(
+    queries: Tensor, keys: TokenFactors, values: TokenFactors, mask: Tensor | None, width: int, groups: int
+) -> Tensor:
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else queries.dtype
     queries, keys, values = queries.to(dtype), keys.to(dtype), values.to(dtype)
     if not torch.compiler.is_compiling():
@@ -207,9 +214,9 @@ def _fused(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -
     return read[..., : values.shape[-1]]
 
 
-def _groups(packed: Tensor, heads: int) -> Tensor:
+def _groups(packed: Tensor, num_heads: int) -> Tensor:
     """(B, N, heads·d) -> (B·heads, N, d)."""
-    split: Tensor = packed.unflatten(2, (heads, -1))
+    split: Tensor = packed.unflatten(2, (num_heads, -1))
     return split.transpose(1, 2).flatten(0, 1)
 
 
@@ -226,27 +233,27 @@ def _by_head(left: Tensor, right: Tensor, bias: Tensor) -> Tensor:
 
 def _score_count(sizes: Sizes, order: ScoreOrder) -> int:
     s = sizes
-    wide = s.heads * s.d_k
+    wide = s.num_heads * s.head_dim
     joint = s.query_width * s.key_width * wide
     if order == "projected":
         return s.batch * wide * (s.queries * s.query_width + s.keys * s.key_width + s.queries * s.keys)
     if order == "keys":
-        return joint + s.batch * s.heads * s.queries * s.key_width * (s.query_width + s.keys)
-    return joint + s.batch * s.heads * s.keys * s.query_width * (s.key_width + s.queries)
+        return joint + s.batch * s.num_heads * s.queries * s.key_width * (s.query_width + s.keys)
+    return joint + s.batch * s.num_heads * s.keys * s.query_width * (s.key_width + s.queries)
 
 
 def _value_count(sizes: Sizes, order: ValueOrder) -> int:
     s = sizes
     if order == "projected":
-        return s.batch * s.heads * s.d_v * s.keys * (s.value_width + s.queries)
-    return s.batch * s.heads * s.queries * s.value_width * (s.keys + s.d_v)
+        return s.batch * s.num_heads * s.d_v * s.keys * (s.value_width + s.queries)
+    return s.batch * s.num_heads * s.queries * s.value_width * (s.keys + s.d_v)
 
 
 def _fuses(sizes: Sizes, scores: ScoreOrder, values: ValueOrder) -> bool:
     """Where it fits: queries, keys and values are nearly of one width, as fused kernels want."""
     s = sizes
     narrow, wide = sorted(
-        ({"projected": s.d_k, "keys": s.key_width, "queries": s.query_width}[scores],
+        ({"projected": s.head_dim, "keys": s.key_width, "queries": s.query_width}[scores],
          s.d_v if values == "projected" else s.value_width)
     )  # fmt: skip
     return wide <= 1.25 * narrow

@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from mi2p_inject.errors import UnitError
-from mi2p_inject.features import PreparedSource
-from mi2p_inject.views import ViewSpec
+from mi2p_inject.core.errors import UnitError
+from mi2p_inject.core.views import ViewSpec
+from mi2p_inject.sources.features import PreparedSource
 
-GateKind = Literal["value", "scalar", "channel"]
+ZeroInit = Literal["value_proj", "scalar", "channel"]
 
 
 class Unit(nn.Module, ABC):
@@ -20,7 +20,7 @@ class Unit(nn.Module, ABC):
 
     site: ViewSpec
     source: ViewSpec
-    heads: int
+    num_heads: int
 
     @abstractmethod
     def forward(self, view: Tensor, source: PreparedSource) -> Tensor:
@@ -57,4 +57,4 @@ def largest_divisor(number: int, at_most: int) -> int:
         >>> [largest_divisor(n, 8) for n in (3136, 784, 196, 49)]
         [8, 8, 7, 7]
     """
-    return next(heads for heads in range(min(number, at_most), 0, -1) if number % heads == 0)
+    return next(num_heads for num_heads in range(min(number, at_most), 0, -1) if number % num_heads == 0)

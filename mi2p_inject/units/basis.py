@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Basis:
+class TokenFactors:
     """Tokens in parts: [given | strengths · learned].
 
     The source gave `given`, the same to all units; `learned` is the same for every sample. Side by side they would be
@@ -22,8 +22,8 @@ class Basis:
 
     Example:
         >>> import torch
-        >>> from mi2p_inject.units.basis import Basis
-        >>> Basis(torch.zeros(2, 5, 9), torch.ones(5, 7)).whole().shape
+        >>> from mi2p_inject.units.basis import TokenFactors
+        >>> TokenFactors(torch.zeros(2, 5, 9), torch.ones(5, 7)).whole().shape
         torch.Size([2, 5, 16])
     """
 
@@ -51,7 +51,7 @@ class Basis:
             columns.append(self.given.new_zeros(()).expand(*self.given.shape[:-1], missing))
         return torch.cat(columns, -1) if len(columns) > 1 else self.given
 
-    def to(self, dtype: torch.dtype) -> Basis:
+    def to(self, dtype: torch.dtype) -> TokenFactors:
         """The parts in another floating dtype."""
         learned, strengths = (None if one is None else one.to(dtype) for one in (self.learned, self.strengths))
-        return Basis(self.given.to(dtype), learned, strengths)
+        return TokenFactors(self.given.to(dtype), learned, strengths)

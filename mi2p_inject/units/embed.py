@@ -1,7 +1,7 @@
 """Embedders: how a map and how tokens become query, key and value. A unit is built of three of them.
 
 An embedder is a *basis*, the numbers of a token that all heads share, and one linear layer whose rows are the heads'.
-Of tokens (B, L, D) the basis is the tokens. Of a map (B, C, H, W) a channel is a token: its query and key are d_k
+Of tokens (B, L, D) the basis is the tokens. Of a map (B, C, H, W) a channel is a token: its query and key are head_dim
 kernels convolved over the channel and averaged, so their basis is the channel's k² window means (the same numbers
 exactly); the basis of its value is its H·W numbers. All C channels share these weights, so the literal form cannot tell
 one channel from another; with an identity the basis also holds a learned embedding of each channel.
@@ -17,10 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mi2p_inject.features import PreparedSource
-from mi2p_inject.units.basis import Basis
-from mi2p_inject.views import ViewSpec
-from mi2p_inject.windows import window_means
+from mi2p_inject.core.views import ViewSpec
+from mi2p_inject.core.windows import window_means
+from mi2p_inject.sources.features import PreparedSource
+from mi2p_inject.units.basis import TokenFactors
 
 MULTIPLE = 16
 """Bases are this wide or a multiple: a product 49 wide takes several times as long as one 64 wide."""
@@ -48,40 +48,42 @@ class Embedder(nn.Module):
             the basis a multiple of `MULTIPLE`.
     """
 
-    def __init__(self, width: int, heads: int, out: int, bias: bool, channels: int = 0, identity: int = 0) -> None:
+    def __init__(
+        self, width: int, num_heads: int, out: int, bias: bool, channels: int = 0, embedding_dim: int = 0
+    ) -> None:
         super().__init__()
-        identity = rounded(width + identity, above=width) - width if channels and identity else 0
-        self.given, self.width, self.heads = width, width + identity, heads
+        embedding_dim = rounded(width + embedding_dim, above=width) - width if channels and embedding_dim else 0
+        self.given, self.width, self.num_heads = width, width + embedding_dim, num_heads
         self.project = nn.Linear(self.width, out, bias)
-        self.identity = nn.Parameter(torch.randn(channels, identity)) if identity else None
-        if identity:
+        self.channel_embedding = nn.Parameter(torch.randn(channels, embedding_dim)) if embedding_dim else None
+        if embedding_dim:
             with torch.no_grad():
                 self.project.weight[:, :width].uniform_(-(width**-0.5), width**-0.5)
-                self.project.weight[:, width:].normal_(std=IDENTITY_STD * identity**-0.5)
+                self.project.weight[:, width:].normal_(std=IDENTITY_STD * embedding_dim**-0.5)
 
     def weight(self) -> Tensor:
         """The linear layer (out, width)."""
         return self.project.weight
 
-    def forward(self, basis: Basis) -> Tensor:
+    def forward(self, basis: TokenFactors) -> Tensor:
         """All heads side by side: (B, N, width) -> (B, N, out)."""
         return F.linear(basis.whole(), self.weight(), self.project.bias)
 
     def by_head(self) -> Tensor:
         """The weights (heads, d, width)."""
-        heads: Tensor = self.weight().unflatten(0, (self.heads, -1))
-        return heads
+        num_heads: Tensor = self.weight().unflatten(0, (self.num_heads, -1))
+        return num_heads
 
     def bias_by_head(self) -> Tensor | None:
         """The biases (heads, 1, d); None without."""
-        return None if self.project.bias is None else self.project.bias.view(self.heads, 1, -1)
+        return None if self.project.bias is None else self.project.bias.view(self.num_heads, 1, -1)
 
 
 class SiteEmbedder(Embedder, ABC):
     """An embedder of a site's view."""
 
     @abstractmethod
-    def basis(self, view: Tensor) -> Basis:
+    def basis(self, view: Tensor) -> TokenFactors:
         """(B, N, width)."""
 
 
@@ -89,43 +91,43 @@ class SourceEmbedder(Embedder, ABC):
     """An embedder of the source."""
 
     @abstractmethod
-    def basis(self, source: PreparedSource) -> Basis:
+    def basis(self, source: PreparedSource) -> TokenFactors:
         """(B, M, width)."""
 
 
 class TokenQuery(SiteEmbedder):
     """Q = T W_Q + b (equation 2)."""
 
-    def basis(self, view: Tensor) -> Basis:
-        return Basis(view)
+    def basis(self, view: Tensor) -> TokenFactors:
+        return TokenFactors(view)
 
 
 class MapQuery(SiteEmbedder):
-    """Q = mean over space of d_k kernels on each channel (equation 1, figure 2a), plus the channel's identity."""
+    """Q = mean over space of head_dim kernels on each channel (equation 1, figure 2a), plus the channel's identity."""
 
-    def basis(self, view: Tensor) -> Basis:
-        return Basis(window_means(view, round(self.given**0.5)), self.identity)
+    def basis(self, view: Tensor) -> TokenFactors:
+        return TokenFactors(window_means(view, round(self.given**0.5)), self.channel_embedding)
 
 
 class TokenKey(SourceEmbedder):
     """K = T' W_K (equation 1). No bias: it would add the same to a query's every score, and softmax drops it."""
 
-    def basis(self, source: PreparedSource) -> Basis:
-        return Basis(source.tokens)
+    def basis(self, source: PreparedSource) -> TokenFactors:
+        return TokenFactors(source.tokens)
 
 
 class MapKey(SourceEmbedder):
-    """K = mean over space of d_k kernels on each channel (equation 2, figure 2b), plus the channel's identity."""
+    """K = mean over space of head_dim kernels on each channel (equation 2, figure 2b), plus the channel's identity."""
 
-    def basis(self, source: PreparedSource) -> Basis:
-        return Basis(source.windows(round(self.given**0.5)), self.identity)
+    def basis(self, source: PreparedSource) -> TokenFactors:
+        return TokenFactors(source.windows(round(self.given**0.5)), self.channel_embedding)
 
 
 class TokenValue(SourceEmbedder):
     """V = T' W_V + b (equation 1)."""
 
-    def basis(self, source: PreparedSource) -> Basis:
-        return Basis(source.tokens)
+    def basis(self, source: PreparedSource) -> TokenFactors:
+        return TokenFactors(source.tokens)
 
 
 class MapValue(SourceEmbedder):
@@ -136,14 +138,16 @@ class MapValue(SourceEmbedder):
     spread over channels: under even attention that alone is a linear layer on the pooled map.
     """
 
-    def basis(self, source: PreparedSource) -> Basis:
-        return Basis(source.tokens, self.identity, None if self.identity is None else source.strengths())
+    def basis(self, source: PreparedSource) -> TokenFactors:
+        return TokenFactors(
+            source.tokens, self.channel_embedding, None if self.channel_embedding is None else source.strengths()
+        )
 
     def weight(self) -> Tensor:
-        if self.identity is None:
+        if self.channel_embedding is None:
             return self.project.weight
         plain, loud = self.project.weight.split([self.given, self.width - self.given], -1)
-        return torch.cat([plain, loud * len(self.identity) ** 0.5], -1)
+        return torch.cat([plain, loud * len(self.channel_embedding) ** 0.5], -1)
 
 
 def filled(width: int) -> int:
@@ -162,22 +166,22 @@ def rounded(width: int, above: int) -> int:
     return max(MULTIPLE * round(width / MULTIPLE), filled(above + 1))
 
 
-def query_for(site: ViewSpec, heads: int, d_k: int, kernel_size: int, identity: int) -> SiteEmbedder:
+def query_for(site: ViewSpec, num_heads: int, head_dim: int, kernel_size: int, embedding_dim: int) -> SiteEmbedder:
     """The query embedder of a site's view."""
     if site.kind == "map":
-        return MapQuery(kernel_size**2, heads, heads * d_k, True, site.width, identity)
-    return TokenQuery(site.width, heads, heads * d_k, True)
+        return MapQuery(kernel_size**2, num_heads, num_heads * head_dim, True, site.width, embedding_dim)
+    return TokenQuery(site.width, num_heads, num_heads * head_dim, True)
 
 
-def key_for(source: ViewSpec, heads: int, d_k: int, kernel_size: int, identity: int) -> SourceEmbedder:
+def key_for(source: ViewSpec, num_heads: int, head_dim: int, kernel_size: int, embedding_dim: int) -> SourceEmbedder:
     """The key embedder of a source."""
     if source.kind == "map":
-        return MapKey(kernel_size**2, heads, heads * d_k, False, source.width, identity)
-    return TokenKey(source.width, heads, heads * d_k, False)
+        return MapKey(kernel_size**2, num_heads, num_heads * head_dim, False, source.width, embedding_dim)
+    return TokenKey(source.width, num_heads, num_heads * head_dim, False)
 
 
-def value_for(source: ViewSpec, heads: int, out: int, identity: int) -> SourceEmbedder:
+def value_for(source: ViewSpec, num_heads: int, out: int, embedding_dim: int) -> SourceEmbedder:
     """The value embedder of a source; `out` = heads·d_v."""
     if source.kind == "map":
-        return MapValue(source.vector, heads, out, True, source.width, identity)
-    return TokenValue(source.width, heads, out, True)
+        return MapValue(source.vector, num_heads, out, True, source.width, embedding_dim)
+    return TokenValue(source.width, num_heads, out, True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mi2p_inject.views import ViewSpec
+from mi2p_inject.core.views import ViewSpec
 
 
 class ZeroGate(nn.Module):

@@ -9,13 +9,13 @@ from typing import final, get_args
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mi2p_inject.errors import LayoutError
-from mi2p_inject.features import PreparedSource
+from mi2p_inject.core.errors import LayoutError
+from mi2p_inject.core.views import ViewSpec
+from mi2p_inject.sources.features import PreparedSource
 from mi2p_inject.units.attention import Sizes, attend, cheapest
-from mi2p_inject.units.base import GateKind, Unit, UnitConfig, check_option, largest_divisor
+from mi2p_inject.units.base import Unit, UnitConfig, ZeroInit, check_option, largest_divisor
 from mi2p_inject.units.embed import key_for, query_for, value_for
 from mi2p_inject.units.gate import ZeroGate
-from mi2p_inject.views import ViewSpec
 
 TYPICAL_BATCH, TYPICAL_LENGTH = 8, 64
 """What the order of the products is chosen for; it is right for any other, if not the cheapest."""
@@ -27,15 +27,16 @@ class MI2P(UnitConfig):
     """Options of the MI2P unit.
 
     Args:
-        heads: attention heads asked for; None: the adapter row's number (8 for CNNs, 12 for BERT). A unit takes the
+        num_heads: attention heads asked for; None: the adapter row's number (8 for CNNs, 12 for BERT). A unit takes the
             largest divisor of the site's vector (H·W of a map, D of tokens) up to it, and the summary says which.
-        d_k: width of queries and keys, a head.
+        head_dim: width of queries and keys, a head.
         kernel_size: k of the k×k kernels that embed a map's channels, odd.
-        gate: how the unit starts at zero, so that the expanded model is the backbone bit for bit. "value": its last
-            linear layer (the value embedder, or the output projection) starts at zero. "scalar", "channel": a learned
-            weight for the site, or for each channel, starts at zero. None: the paper's plain addition from the start.
-        identity: width of the learned embedding of each channel of a map, in query, key and value; 8 more or fewer
-            where products are faster for it. 0: the paper's literal form, which cannot tell channels apart.
+        zero_init: how the unit starts at zero, so that the expanded model is the backbone bit for bit.
+            "value_proj": its last linear layer (the value embedder, or the output projection) starts at zero.
+            "scalar", "channel": a learned weight for the site, or for each channel, starts at zero. None: the paper's
+            plain addition from the start.
+        channel_embedding_dim: width of the learned embedding of each channel of a map, in query, key and value; 8 more
+            or fewer where products are faster for it. 0: the paper's literal form, which cannot tell channels apart.
         output_projection: value width rounded up to a multiple of the heads, then a linear layer to the site's vector:
             exactly the asked number of heads.
 
@@ -51,60 +52,63 @@ class MI2P(UnitConfig):
         7
     """
 
-    heads: int | None = None
-    d_k: int = 64
+    num_heads: int | None = None
+    head_dim: int = 64
     kernel_size: int = 3
-    gate: GateKind | None = "value"
-    identity: int = 16
+    zero_init: ZeroInit | None = "value_proj"
+    channel_embedding_dim: int = 16
     output_projection: bool = False
 
     def __post_init__(self) -> None:
-        check_option("heads", self.heads, self.heads is None or _positive(self.heads), "None or a positive integer")
-        check_option("d_k", self.d_k, _positive(self.d_k), "a positive integer")
-        check_option("identity", self.identity, self.identity == 0 or _positive(self.identity), "an integer, 0 or more")
-        check_option(
-            "output_projection", self.output_projection, isinstance(self.output_projection, bool), "True or False"
-        )
+        width, starts = self.channel_embedding_dim, (None, *get_args(ZeroInit))
         odd = _positive(self.kernel_size) and self.kernel_size % 2 == 1
-        check_option("kernel_size", self.kernel_size, odd, "an odd positive integer")
+        flag = isinstance(self.output_projection, bool)
         check_option(
-            "gate", self.gate, self.gate in (None, *get_args(GateKind)), f"None or one of {get_args(GateKind)}"
+            "num_heads",
+            self.num_heads,
+            self.num_heads is None or _positive(self.num_heads),
+            "None or a positive integer",
         )
+        check_option("head_dim", self.head_dim, _positive(self.head_dim), "a positive integer")
+        check_option("kernel_size", self.kernel_size, odd, "an odd positive integer")
+        check_option("zero_init", self.zero_init, self.zero_init in starts, f"None or one of {get_args(ZeroInit)}")
+        check_option("channel_embedding_dim", width, width == 0 or _positive(width), "an integer, 0 or more")
+        check_option("output_projection", self.output_projection, flag, "True or False")
 
     @property
     def kind(self) -> str:
         return "mi2p"
 
     def build(self, site: ViewSpec, source: ViewSpec, default_heads: int = 8) -> MI2PUnit:
-        return MI2PUnit(self, site, source, self.heads or default_heads)
+        return MI2PUnit(self, site, source, self.num_heads or default_heads)
 
 
 @final
 class MI2PUnit(Unit):
-    """softmax(QKᵀ/√d_k)V with the query from the site and key and value from the source, reshaped to the view.
+    """softmax(QKᵀ/√head_dim)V with the query from the site and key and value from the source, reshaped to the view.
 
     Args:
         config: its options.
         site: the view it adds to.
         source: the features it attends to.
-        heads: asked number of heads.
+        num_heads: asked number of heads.
 
     Shapes:
         view (B, C, H, W) or (B, L, D), source of the same B -> residual of the view's shape. A map of another grid
         than the site's gets the residual resized (bilinear).
     """
 
-    def __init__(self, config: MI2P, site: ViewSpec, source: ViewSpec, heads: int) -> None:
+    def __init__(self, config: MI2P, site: ViewSpec, source: ViewSpec, num_heads: int) -> None:
         super().__init__()
-        self.site, self.source, self.d_k = site, source, config.d_k
-        self.heads = heads if config.output_projection else largest_divisor(site.vector, heads)
-        out = self.heads * math.ceil(site.vector / self.heads)
-        self.query = query_for(site, self.heads, config.d_k, config.kernel_size, config.identity)
-        self.key = key_for(source, self.heads, config.d_k, config.kernel_size, config.identity)
-        self.value = value_for(source, self.heads, out, config.identity)
+        self.site, self.source, self.head_dim = site, source, config.head_dim
+        self.num_heads = num_heads if config.output_projection else largest_divisor(site.vector, num_heads)
+        out = self.num_heads * math.ceil(site.vector / self.num_heads)
+        self.query = query_for(site, self.num_heads, config.head_dim, config.kernel_size, config.channel_embedding_dim)
+        self.key = key_for(source, self.num_heads, config.head_dim, config.kernel_size, config.channel_embedding_dim)
+        self.value = value_for(source, self.num_heads, out, config.channel_embedding_dim)
         self.project = nn.Linear(out, site.vector) if config.output_projection else None
-        self.gate = ZeroGate(site, config.gate == "channel") if config.gate in ("scalar", "channel") else None
-        if config.gate == "value":
+        self.gate = ZeroGate(site, config.zero_init == "channel") if config.zero_init in ("scalar", "channel") else None
+        if config.zero_init == "value_proj":
             for parameter in (self.project or self.value.project).parameters():
                 nn.init.zeros_(parameter)
         self.order = cheapest(
@@ -115,9 +119,9 @@ class MI2PUnit(Unit):
                 query_width=self.query.width + 1,
                 key_width=self.key.width,
                 value_width=self.value.width,
-                heads=self.heads,
-                d_k=config.d_k,
-                d_v=out // self.heads,
+                num_heads=self.num_heads,
+                head_dim=config.head_dim,
+                d_v=out // self.num_heads,
             )
         )
 
@@ -131,7 +135,7 @@ class MI2PUnit(Unit):
                 fix="inject again into the model as it is now",
             )
         bases = self.query.basis(view), self.key.basis(source), self.value.basis(source)
-        residual = attend(self.order, self.query, self.key, self.value, bases, source.mask, self.d_k**-0.5)
+        residual = attend(self.order, self.query, self.key, self.value, bases, source.mask, self.head_dim**-0.5)
         if self.project is not None:
             residual = self.project(residual)
         if self.site.grid is not None:
@@ -145,7 +149,7 @@ class MI2PUnit(Unit):
         return residual
 
     def extra_repr(self) -> str:
-        return f"site={self.site}, source={self.source}, heads={self.heads}, d_k={self.d_k}"
+        return f"site={self.site}, source={self.source}, heads={self.heads}, head_dim={self.head_dim}"
 
 
 def _positive(value: object) -> bool:

@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 from mi2p_inject.recipes.data.images import open_image
 
-__all__ = ["common_keys", "file_keys", "likeness_keys", "merge_groups", "text_key"]
+__all__ = ["common_keys", "file_keys", "merge_groups", "near_duplicate_groups", "text_key"]
 
 _NOISE = re.compile(r"https?://\S+|www\.\S+|@\w+|\brt\b|&\w+;")
 _NO_WORD = re.compile(r"[\W_]+")
@@ -61,7 +61,7 @@ def file_keys(paths: Iterable[str]) -> dict[str, str | None]:
     return keys
 
 
-def likeness_keys(paths: Sequence[str]) -> dict[str, int]:
+def near_duplicate_groups(paths: Sequence[str]) -> dict[str, int]:
     """A group number for each readable image; alike images share it (difference hash, at most 3 of 64 bits apart).
 
     Decodes every image. Source of the hash: hackerfactor.com/blog/?/archives/529-Kind-of-Like-That.html.

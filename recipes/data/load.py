@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from mi2p_inject.recipes.data.assemble import Choices, assemble
-from mi2p_inject.recipes.data.crisismmd import load_crisismmd
-from mi2p_inject.recipes.data.folders import load_folder
-from mi2p_inject.recipes.data.food101 import load_food101, wrong_food101
-from mi2p_inject.recipes.data.mmimdb import load_mmimdb
-from mi2p_inject.recipes.data.openclipart import load_openclipart
-from mi2p_inject.recipes.data.openmoji import load_openmoji_raw
-from mi2p_inject.recipes.data.raw import RawData, store
-from mi2p_inject.recipes.data.reading import ENDINGS
+from mi2p_inject.recipes.data.build_samples import Choices, assemble
+from mi2p_inject.recipes.data.formats.crisismmd import load_crisismmd
+from mi2p_inject.recipes.data.formats.folders import load_folder
+from mi2p_inject.recipes.data.formats.food101 import load_food101, wrong_food101
+from mi2p_inject.recipes.data.formats.mmimdb import load_mmimdb
+from mi2p_inject.recipes.data.formats.openclipart import load_openclipart
+from mi2p_inject.recipes.data.formats.openmoji import load_openmoji_raw
+from mi2p_inject.recipes.data.formats.table_files import ENDINGS
+from mi2p_inject.recipes.data.formats.tables import Columns, load_table
 from mi2p_inject.recipes.data.samples import Samples
-from mi2p_inject.recipes.data.tables import Columns, load_table
+from mi2p_inject.recipes.data.source_table import RawData, store
 from mi2p_inject.recipes.errors import RecipeError
 
 __all__ = ["LOADERS", "Request", "load_data"]

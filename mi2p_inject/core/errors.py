@@ -1,0 +1,87 @@
+"""Every error this library raises on purpose: one base class, one message form."""
+
+from __future__ import annotations
+
+
+class Mi2pError(Exception):
+    """Base of all our errors. The message says where, what was expected, what came, and what to do.
+
+    Args:
+        what: one sentence naming the problem.
+        path: dotted path of the module concerned ("" where none is).
+        expected: what would have been right (a shape, a kind, a range).
+        given: what came instead.
+        fix: what the reader can do about it.
+
+    Example:
+        >>> from mi2p_inject.core.errors import SourceError
+        >>> print(SourceError("wrong width", path="layer1", expected="768", given="384", fix="re-inject"))
+        site 'layer1': wrong width
+          expected: 768
+          given: 384
+          fix: re-inject
+    """
+
+    def __init__(self, what: str, *, path: str = "", expected: str = "", given: str = "", fix: str = "") -> None:
+        lines = [f"site '{path}': {what}" if path else what]
+        lines += [
+            f"  {label}: {text}" for label, text in (("expected", expected), ("given", given), ("fix", fix)) if text
+        ]
+        super().__init__("\n".join(lines))
+        self.what, self.path = what, path
+
+
+class SelectionError(Mi2pError):
+    """`layers=` names something the backbone does not have, or nothing at all."""
+
+
+class SiteError(Mi2pError):
+    """A site never fires, fires more than once, or its output is ignored by the backbone."""
+
+
+class LayoutError(Mi2pError):
+    """A hidden state cannot be read as a map or as tokens without guessing."""
+
+
+class SourceError(Mi2pError):
+    """Source features of the wrong kind, width, batch, device or dtype, or with NaN; or no source encoder."""
+
+
+class UnitError(Mi2pError):
+    """A unit's options are unknown or out of range."""
+
+
+class FusionError(Mi2pError):
+    """A late fusion is built or called with sizes that do not fit."""
+
+
+class InjectionError(Mi2pError):
+    """The model cannot be injected (or ejected) in the state it is in."""
+
+
+class AdapterError(Mi2pError):
+    """An adapter row contradicts itself, or several rows claim one model."""
+
+
+class ProbeError(Mi2pError):
+    """The dry run of the backbone or of the source encoder failed."""
+
+
+class RecomputeError(Mi2pError):
+    """A site fired inside a backward pass: gradient checkpointing recomputed it without its source."""
+
+
+class CheckpointError(Mi2pError):
+    """A checkpoint is damaged, foreign, or belongs to another backbone."""
+
+
+class ZooError(Mi2pError):
+    """A name from which no model can be built: unknown, its library missing, or its hub out of reach."""
+
+
+class SweepError(Mi2pError):
+    """The sweep cannot run here, or its file of results is not one of its own."""
+
+
+class InjectionWarning(UserWarning):
+    """Something legal that is rarely meant, such as two live expanded models over one backbone."""

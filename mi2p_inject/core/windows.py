@@ -1,0 +1,44 @@
+"""Window means: what convolution followed by global average pooling really reads of a map."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def window_means(maps: Tensor, kernel_size: int) -> Tensor:
+    """The k² shifted-window means of every channel.
+
+    A k×k convolution with same padding followed by a global average is linear in the map: its result is
+    ``window_means(z, k) @ kernels.flatten(1).T + bias``, exactly (paper, section 3.3, the map
+    query). Tap (i, j) is the sum of the pixels that this tap of the kernel meets on its way over the padded map,
+    divided by H·W.
+
+    Args:
+        maps: (B, C, H, W).
+        kernel_size: k, odd.
+
+    Returns:
+        (B, C, k²), taps in row-major order, in the dtype of `maps`.
+
+    Example:
+        >>> import torch
+        >>> from mi2p_inject.core.windows import window_means
+        >>> z = torch.randn(1, 1, 5, 6)
+        >>> kernel = torch.randn(1, 1, 3, 3)
+        >>> literal = torch.nn.functional.conv2d(z, kernel, padding=1).mean((2, 3))
+        >>> torch.allclose(window_means(z, 3)[:, :, :] @ kernel.flatten(), literal, atol=1e-6)
+        True
+    """
+    height, width = int(maps.shape[2]), int(maps.shape[3])
+    rows = _taps(height, kernel_size, maps)
+    columns = _taps(width, kernel_size, maps) / (height * width)
+    return (rows @ (maps @ columns.mT)).flatten(2)
+
+
+def _taps(size: int, kernel_size: int, like: Tensor) -> Tensor:
+    """(k, size): one where tap i of a same-padded kernel meets position p, else zero."""
+    position = torch.arange(size, device=like.device)
+    shift = torch.arange(kernel_size, device=like.device).unsqueeze(1) - kernel_size // 2
+    shifted = position - shift  # the output position at which tap i reads input position p
+    return ((shifted >= 0) & (shifted < size)).to(like.dtype)

@@ -1,0 +1,80 @@
+"""`load`: an expanded model from a checkpoint, on a fresh backbone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from mi2p_inject.checkpoint.save_load import check_backbone, check_tensors, local_folder, read_weights
+from mi2p_inject.checkpoint.schema import CONFIG_NAME, expansion_config_of, read_config
+from mi2p_inject.core.errors import CheckpointError, InjectionError
+from mi2p_inject.expansion.check_injectable import check_injectable
+from mi2p_inject.expansion.expanded_model import ExpandedModel
+from mi2p_inject.expansion.inject import example_on_meta
+from mi2p_inject.inspection.resolve import resolve
+from mi2p_inject.sources.encoder import Source
+
+__all__ = ["load"]
+
+
+def load(
+    folder: str | Path,
+    *,
+    backbone: nn.Module,
+    source_encoder: nn.Module | None = None,
+    example_inputs: Any = None,
+    source_example_inputs: Any = None,
+) -> ExpandedModel:
+    """An expanded model from a checkpoint, on a fresh backbone.
+
+    All is validated before the backbone is touched: a checkpoint that does not fit leaves it as it was.
+
+    Args:
+        folder: what `save_pretrained` wrote: a folder, or the id of a Hugging Face Hub repository.
+        backbone: a model of the class and shapes that were injected. With trainable="units" it must also have the very
+            weights, since these are not in the checkpoint.
+        source_encoder: as in `inject`; without it, features must be given.
+        example_inputs: as in `inject`, only used by the summary's cost table where no adapter row knows the backbone.
+        source_example_inputs: as in `inject`.
+
+    Raises:
+        CheckpointError: not a checkpoint of ours, damaged, with an unknown unit, holding a pickle, or of another
+            backbone or source encoder.
+        InjectionError: backbone or source encoder cannot be injected, as in `inject`.
+    """
+    if not isinstance(backbone, nn.Module):
+        raise InjectionError(
+            "backbone is no module", expected="torch.nn.Module", given=repr(backbone), fix="pass backbone= a model"
+        )
+    folder = local_folder(folder)
+    config = read_config(folder)
+    expansion_config = expansion_config_of(config, folder / CONFIG_NAME)
+    tensors = read_weights(folder, config)
+    check_backbone(config["backbone"], backbone, values=expansion_config.trainable == "units")
+    check_injectable(backbone, source_encoder, [site.path for site in expansion_config.sites])
+    check_tensors(tensors, expansion_config, backbone, folder / config["weights"])
+    source = Source(source_encoder, source_example_inputs) if source_encoder is not None else None
+    if source is not None and not expansion_config.source.accepts(source.spec):
+        raise CheckpointError(
+            "the checkpoint was made with another source encoder",
+            expected=str(expansion_config.source),
+            given=str(source.spec),
+            fix="pass the source encoder it was trained with",
+        )
+    inputs = resolve(backbone, example_inputs, required=False).inputs
+    model = ExpandedModel(backbone, expansion_config, source, example_on_meta(inputs))
+    try:
+        model.load_state_dict(
+            tensors, strict=False
+        )  # compared above; strict would ask for what trainable="units" leaves
+    except Exception as error:
+        model.eject()
+        raise CheckpointError(
+            f"the backbone did not take its weights: {error}",
+            expected="tensors that load_state_dict copies",
+            given=str(folder / config["weights"]),
+            fix="build the backbone anew, as it was when saved; this one may hold some of the weights already",
+        ) from error
+    return model

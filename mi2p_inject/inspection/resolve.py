@@ -1,0 +1,154 @@
+"""One model, resolved once: its adapter, example inputs and default sites. Made by `resolve`, then passed on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from mi2p_inject.adapters.find import Match, find
+from mi2p_inject.adapters.row import DEFAULT_NUM_HEADS
+from mi2p_inject.core.errors import AdapterError, ProbeError
+from mi2p_inject.core.inputs import Inputs, as_inputs
+from mi2p_inject.core.layout import Axes, Layout
+from mi2p_inject.inspection.infer import patch_grid
+from mi2p_inject.inspection.select import glob_paths
+from mi2p_inject.inspection.vary_inputs import image_size
+
+__all__ = ["ResolvedModel", "resolve"]
+
+
+@dataclass(frozen=True)
+class ResolvedModel:
+    """A model with everything that is looked up about it before its first dry run.
+
+    Attributes:
+        model: the model; it is not touched.
+        match: its adapter and where in the model that architecture stands; None: no adapter matches.
+        inputs: (args, kwargs) of an example call; ((), {}) where none were required and none are known.
+    """
+
+    model: nn.Module
+    match: Match | None
+    inputs: Inputs
+
+    @property
+    def inner(self) -> nn.Module:
+        """The module that the adapter matches: the encoder inside a headed model, or the model itself."""
+        return self.model.get_submodule(self.match.root) if self.match else self.model
+
+    @property
+    def num_heads(self) -> int:
+        """Attention heads of a unit by default."""
+        return self.match.adapter.num_heads if self.match else DEFAULT_NUM_HEADS
+
+    @cached_property
+    def default_paths(self) -> tuple[str, ...]:
+        """The adapter's default sites, in firing order; none without an adapter."""
+        if self.match is None:
+            return ()
+        paths = [path for path, _ in self.model.named_modules()]
+        patterns: Sequence[str] = self.match.site_patterns(self.model)
+        return tuple(path for pattern in patterns for path in glob_paths(pattern, paths))
+
+    @property
+    def verified_paths(self) -> frozenset[str]:
+        """Paths whose layout and effect the adapter guarantees; a derived adapter guarantees none."""
+        known = self.match is not None and self.match.adapter.layout is not None
+        return frozenset(self.default_paths) if known else frozenset()
+
+    def with_patches(self, layout: Layout, output: Any, path: str) -> Layout:
+        """The layout with this model's prefix tokens and patch grid, as seen in one output.
+
+        Args:
+            layout: an adapter's layout, of a site or of the readout.
+            output: what the module at `path` returned on `inputs`.
+            path: for error messages.
+
+        Raises:
+            LayoutError: the tokens after the prefix form no grid.
+        """
+        prefix = self.match.adapter.prefix_tokens(self.inner) if self.match else None
+        if prefix is not None and layout.axes in (Axes.NLC, Axes.LNC):
+            length = int(layout.tensor(output, path).shape[0 if layout.axes is Axes.LNC else 1])
+            layout = replace(layout, prefix=prefix, grid=patch_grid(length, prefix, image_size(self.inputs), path))
+        return self.at_image(layout)
+
+    def at_image(self, layout: Layout) -> Layout:
+        """The layout, with the image size at which its patch grid was seen."""
+        return replace(layout, image=image_size(self.inputs)) if layout.grid and layout.image is None else layout
+
+
+def resolve(
+    model: nn.Module,
+    example_inputs: Any = None,
+    *,
+    name: str = "example_inputs",
+    required: bool = True,
+    ambiguous: bool = False,
+    as_source: bool = False,
+) -> ResolvedModel:
+    """Find a model's adapter and example inputs.
+
+    Args:
+        model: any module; it is not touched.
+        example_inputs: a tensor, a tuple of arguments or a mapping; None: the adapter's.
+        name: what the caller calls `example_inputs`, for error messages.
+        required: without example inputs, raise instead of leaving them empty.
+        ambiguous: accept a model that holds several encoders: no adapter matches then.
+        as_source: the adapter's readout may stand on a part of the model (the encoder of an encoder-decoder).
+
+    Raises:
+        AdapterError: the model holds several encoders and `ambiguous` is False.
+        ProbeError: no example inputs are known and they are required.
+
+    Example:
+        >>> import timm
+        >>> from mi2p_inject.inspection.resolve import resolve
+        >>> resolve(timm.create_model("resnet10t")).default_paths
+        ('layer1', 'layer2', 'layer3', 'layer4')
+    """
+    try:
+        match = find(model)
+    except AdapterError:
+        if not ambiguous:
+            raise
+        match = None
+    if as_source and match is not None and match.adapter.readout.root:
+        match = Match(match.adapter, match.path(match.adapter.readout.root))
+    return ResolvedModel(model, match, _example_inputs(model, match, example_inputs, name, required))
+
+
+def _example_inputs(model: nn.Module, match: Match | None, example_inputs: Any, name: str, required: bool) -> Inputs:
+    """The caller's example inputs, else the adapter's in the model's own floating dtype."""
+    if example_inputs is not None:
+        return as_inputs(example_inputs)
+    if match is None:
+        if not required:
+            return (), {}
+        raise ProbeError(
+            f"no adapter matches {type(model).__name__}, so the dry run has no inputs",
+            expected=f"{name}= as you would call the model",
+            given="none",
+            fix=f"inject(..., {name}=torch.zeros(2, 3, 224, 224)), or a mapping of keyword arguments",
+        )
+    floats = (parameter.dtype for parameter in model.parameters() if parameter.is_floating_point())
+    dtype = next((found for found in floats if found.itemsize >= 2), torch.float32)
+    try:
+        example = match.adapter.inputs(model.get_submodule(match.root))
+    except Exception as error:  # what an adapter reads of the model is not there
+        raise ProbeError(
+            f"no example inputs can be made for {type(model).__name__}: {type(error).__name__}: {error}",
+            expected=f"{name}= as you would call the model",
+            given="none",
+            fix=f"pass {name}=",
+        ) from error
+    made: Inputs = pytree.tree_map_only(
+        Tensor, lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor, example
+    )
+    return made

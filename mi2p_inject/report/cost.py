@@ -1,0 +1,83 @@
+"""What a unit and a backbone cost: operations of one forward of one sample, counted, nothing computed.
+
+Counted are matrix products, convolutions and attention, as `torch.utils.flop_counter` does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+from torch.utils.flop_counter import FlopCounterMode
+
+from mi2p_inject.core.inputs import Inputs
+from mi2p_inject.core.views import ViewSpec
+from mi2p_inject.inspection.dry_run import QuickNorm, on_fake_tensors
+from mi2p_inject.sources.features import SourceFeatures, prepare
+from mi2p_inject.units.base import UnitConfig
+
+DEFAULT_TOKENS = 64
+"""Tokens of a text whose length nothing tells."""
+
+
+@dataclass(frozen=True)
+class UnitCost:
+    """Of one unit: attention heads it got, parameters, operations a sample."""
+
+    num_heads: int
+    parameters: int
+    flops: int
+
+
+@cache
+def unit_cost(
+    config: UnitConfig, site: ViewSpec, source: ViewSpec, num_heads: int, site_tokens: int, source_tokens: int
+) -> UnitCost:
+    """The cost of a unit for one site and one source, from a unit on the meta device.
+
+    Args:
+        config: the unit's options.
+        site: what it sees of the backbone.
+        source: what it sees of the source.
+        heads: attention heads by default.
+        site_tokens: tokens of the site, where it is seen as tokens.
+        source_tokens: tokens of the source, where they are tokens.
+    """
+    with torch.device("meta"), torch.no_grad():
+        unit = config.build(site, source, num_heads)
+        view = _empty_view(site, site_tokens)
+        prepared = prepare(SourceFeatures(_empty_view(source, source_tokens)), source, torch.float32)
+        with FlopCounterMode(display=False) as counter:
+            unit(view, prepared)
+    return UnitCost(unit.num_heads, count(unit), int(counter.get_total_flops()))
+
+
+def backbone_flops(model: nn.Module, inputs: Inputs) -> int:
+    """Operations of one sample, the first of `inputs`; 0 where the model does not run on fake tensors."""
+    try:
+        with on_fake_tensors(model) as (copy, convert), torch.no_grad():
+            args, kwargs = convert(pytree.tree_map_only(Tensor, lambda tensor: tensor[:1], inputs))
+            with FlopCounterMode(display=False) as counter, QuickNorm():  # type: ignore[no-untyped-call]
+                copy(*args, **kwargs)
+    except Exception:
+        return 0
+    return int(counter.get_total_flops())
+
+
+def text_length(inputs: Inputs) -> int:
+    """Tokens of example inputs that are ids (B, L)."""
+    shapes: list[Any] = [leaf.shape for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, Tensor)]
+    return int(shapes[0][1]) if shapes and len(shapes[0]) == 2 else DEFAULT_TOKENS
+
+
+def count(module: nn.Module) -> int:
+    """Numbers in a module's parameters."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _empty_view(spec: ViewSpec, tokens: int) -> Tensor:
+    return torch.empty(1, spec.width, *spec.grid) if spec.grid else torch.empty(1, tokens, spec.width)

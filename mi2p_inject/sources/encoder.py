@@ -1,0 +1,141 @@
+"""The source encoder: frozen, asked once a forward, read as its adapter row says."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mi2p_inject.adapters.row import Readout
+from mi2p_inject.core.errors import LayoutError, SourceError
+from mi2p_inject.core.inputs import as_inputs
+from mi2p_inject.core.layout import Axes, Layout, describe, image_of
+from mi2p_inject.core.shared_state import SOURCES, Record
+from mi2p_inject.core.views import ViewSpec
+from mi2p_inject.inspection.infer import infer_layouts, observe
+from mi2p_inject.inspection.resolve import ResolvedModel, resolve
+from mi2p_inject.sources.features import SourceFeatures
+
+TOKENS = (Axes.NLC, Axes.LNC)
+
+
+class Source:
+    """A frozen encoder and how its features are read.
+
+    Not a module on purpose: its weights are neither parameters of the expanded model nor in its state_dict, and
+    `train()` does not reach it. It runs in eval mode, without gradients.
+
+    Args:
+        encoder: any module. One with an adapter row is read as the row says, on the encoder inside a headed model.
+            One without a row must return tokens (B, L, D) or a map (B, C, H, W), or a `last_hidden_state`.
+        example_inputs: an example batch, for encoders without a row or inputs of another size than usual.
+
+    Attributes:
+        spec: kind, width and grid of its features.
+        tokens: how many tokens (channels of a map) the example features have; for cost estimates.
+
+    Raises:
+        ProbeError: it does not run on the example inputs, or there are none.
+        LayoutError: it gives neither tokens nor a map.
+    """
+
+    def __init__(self, encoder: nn.Module, example_inputs: Any = None) -> None:
+        resolved = resolve(encoder, example_inputs, name="source_example_inputs", as_source=True)
+        self.encoder, self.inner = encoder, resolved.inner
+        self.readout, self.layout, features = _read(resolved)
+        self.path = self.readout.path_in(self.inner)
+        self.spec, self.tokens = ViewSpec.of(features), int(features.shape[1])
+        self._take = _Take()
+        self._handle: torch.utils.hooks.RemovableHandle | None = None
+        self._record: Record | None = None
+
+    def freeze(self) -> None:
+        """Put the encoder in eval mode and start listening at the readout; `thaw` undoes both."""
+        self._record = SOURCES.acquire(self.encoder, self._record)
+        self.encoder.eval()
+        if self.path and self._handle is None:  # a copy brings its own
+            self._handle = self.inner.get_submodule(self.path).register_forward_hook(self._take, prepend=True)
+
+    def thaw(self) -> None:
+        """Give the encoder back as it came."""
+        if self._handle is not None:
+            self._handle.remove()
+            self._handle = None
+        SOURCES.release(self.encoder)
+
+    def encode(self, batch: Any) -> SourceFeatures:
+        """Features of a batch: a tensor, a tuple of arguments, or a mapping of keyword arguments.
+
+        Raises:
+            SourceError: the encoder does not take this batch.
+        """
+        if self.encoder.training:
+            self.encoder.eval()
+        args, kwargs = as_inputs(batch)
+        readout, take = self.readout, self._take
+        with torch.no_grad():
+            take.listening = True
+            try:
+                output = _call(self.inner, readout.call, args, kwargs)
+                if self.path:
+                    output = take.output
+            except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
+                raise SourceError(
+                    f"the source encoder does not take this batch: {type(error).__name__}: {error}",
+                    expected=f"what {type(self.inner).__name__} is called with",
+                    given=describe((*args, kwargs)),
+                    fix="pass source= as you would call the encoder: a tensor, a tuple, or a mapping of arguments",
+                ) from error
+            finally:
+                take.listening, take.output = False, None
+            data = self.layout.view(output, self.path, image_of(args, kwargs))
+            mask = readout.mask(self.inner, args, kwargs, data) if readout.mask and data.dim() == 3 else None
+            if self.path:
+                data = data.clone()  # a later in-place operation of the encoder must not reach it
+        return SourceFeatures(data, mask)
+
+    def apply(self, function: Callable[[Tensor], Tensor]) -> None:
+        """What `.to`, `.cuda` or `.half` of the expanded model do, to the encoder."""
+        self.encoder._apply(function)
+
+
+class _Take(threading.local):
+    """A forward hook that keeps one module's output, for the thread that is encoding only."""
+
+    listening = False
+    output: Any = None
+
+    def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
+        if self.listening:
+            self.output = output
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_Take, ())
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Take:
+        copied: _Take = memo.setdefault(id(self), _Take())
+        return copied
+
+
+def _call(encoder: nn.Module, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return encoder(*args, **kwargs) if method == "forward" else getattr(encoder, method)(*args, **kwargs)
+
+
+def _read(resolved: ResolvedModel) -> tuple[Readout, Layout, Tensor]:
+    """The readout, its exact layout, and the fake features of the dry run."""
+    encoder, inputs = resolved.inner, resolved.inputs
+    readout = resolved.match.adapter.readout if resolved.match else Readout(None)
+    path, call = readout.path_in(encoder), readout.call
+    seen = observe(encoder, [path], inputs, call)
+    found = seen[path].output
+    if readout.layout is not None:
+        layout = resolved.with_patches(readout.layout, found, path)
+    else:
+        inferred = infer_layouts(encoder, [path], inputs, seen, call)[path]
+        if isinstance(inferred, LayoutError):
+            raise inferred
+        layout = resolved.at_image(inferred)
+    return readout, layout, layout.view(found, path)

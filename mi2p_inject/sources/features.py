@@ -1,0 +1,223 @@
+"""Source features: what a source encoder gives, checked once, and prepared once a forward for all units."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mi2p_inject.core.errors import SourceError
+from mi2p_inject.core.layout import describe
+from mi2p_inject.core.views import ViewSpec
+from mi2p_inject.core.windows import window_means
+
+
+@dataclass(frozen=True)
+class SourceFeatures:
+    """Features of the other modality: tokens (B, L, D) with an optional mask, or a map (B, C, H, W).
+
+    Args:
+        data: floating tokens (B, L, D) or map (B, C, H, W).
+        mask: (B, L), True (or 1) where a token is real and False (or 0) where it is padding; None: all are real.
+
+    Raises:
+        SourceError: wrong number of axes, not floating, or a mask that is none or of another shape.
+
+    Example:
+        >>> import torch
+        >>> from mi2p_inject import SourceFeatures
+        >>> words = SourceFeatures(torch.randn(2, 7, 384), torch.ones(2, 7, dtype=torch.bool))
+        >>> print(words.spec, len(words))
+        tokens (B, L, 384) 2
+    """
+
+    data: Tensor
+    mask: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        data = self.data
+        if not isinstance(data, Tensor) or data.dim() not in (3, 4) or not data.is_floating_point():
+            given = f"{data.dtype} {tuple(data.shape)}" if isinstance(data, Tensor) else type(data).__name__
+            raise SourceError(
+                "source features are neither tokens nor a map",
+                expected="a floating tensor (B, L, D) or (B, C, H, W)",
+                given=given,
+                fix="pass the encoder's last hidden state or last map, not ids, logits or a pooled vector",
+            )
+        if self.mask is not None:
+            if data.dim() != 3 or not isinstance(self.mask, Tensor) or self.mask.shape != data.shape[:2]:
+                raise SourceError(
+                    "the mask does not fit the tokens",
+                    expected=f"(B, L) = {tuple(data.shape[:2])}" if data.dim() == 3 else "no mask: a map has none",
+                    given=describe(self.mask),
+                    fix="pass the attention mask that went with these very tokens",
+                )
+            object.__setattr__(self, "mask", self.mask.to(device=data.device, dtype=torch.bool))
+
+    def __len__(self) -> int:
+        return int(self.data.shape[0])
+
+    @property
+    def spec(self) -> ViewSpec:
+        """Kind, width and grid of these features."""
+        return ViewSpec.of(self.data)
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> SourceFeatures:
+        """The same features on another device or in another floating dtype."""
+        mask = None if self.mask is None else self.mask.to(device=device)
+        return SourceFeatures(self.data.to(device=device, dtype=dtype), mask)
+
+    def __getitem__(self, rows: slice | list[int] | Tensor) -> SourceFeatures:
+        """The features of some rows (a slice, a list of indices or an index tensor), always with a batch axis."""
+        return SourceFeatures(self.data[rows], None if self.mask is None else self.mask[rows])
+
+
+STRENGTH_EPSILON = 1e-8
+"""Keeps the strengths of a map whose channels are all alike (a missing row's zeros) at zero."""
+
+
+@dataclass
+class PreparedSource:
+    """Source features as the units read them: built once a forward, shared by every unit.
+
+    Padding and missing rows are zeroed (a NaN there reaches neither output nor gradient), the map is pooled to the
+    grid the units were built for, and its window means are computed once for each kernel size.
+    """
+
+    tokens: Tensor
+    """(B, M, P): the M tokens a unit attends to; of a map, its channels with their P = H·W numbers."""
+    mask: Tensor | None
+    """(B, M) True for tokens to attend to; None: all. A row without any real token attends everywhere, to zeros."""
+    rows: Tensor | None
+    """(B,) True for rows that get a residual; None: all."""
+    grid: tuple[int, int] | None
+    _windows: dict[int, Tensor] = field(default_factory=dict)
+    _strengths: Tensor | None = None
+
+    @property
+    def batch(self) -> int:
+        """Number of rows."""
+        return int(self.tokens.shape[0])
+
+    def windows(self, kernel_size: int) -> Tensor:
+        """Window means (B, C, kernel_size²) of the source map, computed at the first call and kept."""
+        if self.grid is None:
+            raise SourceError("only a map has window means", expected="a map", given="tokens", fix="report this bug")
+        if kernel_size not in self._windows:
+            self._windows[kernel_size] = window_means(self.tokens.unflatten(2, self.grid), kernel_size)
+        return self._windows[kernel_size]
+
+    def strengths(self) -> Tensor:
+        """How active each channel of the source map is, (B, C): its mean, standardised over the sample's channels."""
+        if self._strengths is None:
+            means = self.tokens.float().mean(2) if self.tokens.itemsize < 4 else self.tokens.mean(2)
+            centred = means - means.mean(1, keepdim=True)
+            self._strengths = centred * (centred.square().mean(1, keepdim=True) + STRENGTH_EPSILON).rsqrt()
+        return self._strengths
+
+
+def prepare(
+    features: SourceFeatures,
+    built: ViewSpec,
+    dtype: torch.dtype,
+    source_mask: Tensor | None = None,
+    strict: bool = False,
+) -> PreparedSource:
+    """Check features against what the units were built for and bring them into the form units read.
+
+    Args:
+        features: what the source encoder gave, or the user.
+        built: the spec the units were built for.
+        dtype: the units' dtype.
+        source_mask: (B,) bool, False for rows whose source is missing.
+        strict: raise where a map would have to be pooled to the built grid.
+
+    Raises:
+        SourceError: another kind or width; a source_mask of the wrong shape or dtype; another grid under strict; a NaN
+            or infinity that is neither padding nor in a missing row.
+    """
+    spec, data, mask, rows = features.spec, features.data, features.mask, source_mask
+    if not built.accepts(spec):
+        raise SourceError(
+            f"source features of the wrong {'kind' if spec.kind != built.kind else 'width'}",
+            expected=str(built),
+            given=str(spec),
+            fix="use the source encoder (or source_spec) this model was injected with, or inject again",
+        )
+    if source_mask is not None and (
+        not isinstance(source_mask, Tensor) or source_mask.shape != (len(features),) or source_mask.dtype != torch.bool
+    ):
+        raise SourceError(
+            "source_mask must say for each row whether its source is there",
+            expected=f"a bool tensor of shape ({len(features)},)",
+            given=f"{getattr(source_mask, 'dtype', '')} {describe(source_mask)}".strip(),
+            fix="pass has_source.bool() with one entry per sample",
+        )
+    if source_mask is not None and source_mask.device != data.device:
+        raise SourceError(
+            "source_mask is on another device than the source features",
+            expected=str(data.device),
+            given=str(source_mask.device),
+            fix="move it: source_mask.to(features.data.device)",
+        )
+    _check_finite(data, mask, source_mask)
+    data = data.to(dtype)
+    if not torch.compiler.is_compiling() and data.is_inference() and torch.is_grad_enabled():
+        data = data.clone()  # autograd does not save tensors made in inference mode
+    if built.kind == "map":
+        if spec.grid != built.grid:
+            if strict:
+                raise SourceError(
+                    "source map of another grid than at injection (strict)",
+                    expected=str(built),
+                    given=str(spec),
+                    fix="resize the source's input, inject with source_example_inputs= of this size, or strict=False",
+                )
+            data = F.adaptive_avg_pool2d(data, built.grid)
+        data = data.flatten(2)
+    elif mask is None and data.shape[1] == 0:  # no tokens: as if all were padding
+        mask = data.new_ones(data.shape[:2], dtype=torch.bool)
+    if mask is not None:
+        data, mask = _trimmed(data, mask)
+        data = data.masked_fill(~mask.unsqueeze(-1), 0)
+        real = mask.any(1)
+        rows = real if rows is None else rows & real
+        mask = mask | ~real.unsqueeze(1)
+    if rows is not None:
+        data = data.masked_fill(~rows[:, None, None], 0)
+    return PreparedSource(data, mask, rows, built.grid)
+
+
+def _trimmed(data: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Without the columns that are padding in every row: they cost as much as words, and add exactly nothing."""
+    if torch.compiler.is_compiling() or data.device.type == "meta":  # shapes must not depend on values there
+        return data, mask
+    used = mask.any(0)
+    if bool(used.all()):
+        return data, mask
+    used[0] |= ~used.any()  # something has to be attended to
+    return data[:, used], mask[:, used]
+
+
+def _check_finite(data: Tensor, mask: Tensor | None, rows: Tensor | None) -> None:
+    """Loud about NaN and infinity where they would count."""
+    if torch.compiler.is_compiling() or data.device.type == "meta":
+        return
+    finite = torch.isfinite(data)
+    if bool(finite.all()):
+        return
+    if mask is not None:
+        finite = finite | ~mask.unsqueeze(-1)
+    good = finite.flatten(1).all(1)
+    if rows is not None:
+        good = good | ~rows
+    bad = (~good).nonzero().flatten().tolist()
+    if bad:
+        raise SourceError(
+            "source features hold NaN or infinity",
+            expected="finite numbers in every real token",
+            given=f"bad rows {bad[:8]}{'…' if len(bad) > 8 else ''} of {len(data)}",
+            fix="look at these samples and at the source encoder's precision (fp16 overflows first)",
+        )

@@ -1,0 +1,142 @@
+"""`mi2p layers`: the sites a model offers, as a tree."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.text import Text
+from rich.tree import Tree
+from torch import nn
+
+from mi2p_inject.adapters.find import find
+from mi2p_inject.core.errors import ProbeError, UnitError
+from mi2p_inject.core.human import human
+from mi2p_inject.core.views import ViewSpec
+from mi2p_inject.core.zoo import build
+from mi2p_inject.recipes.cli.exit_codes import reported
+from mi2p_inject.report.cost import DEFAULT_TOKENS, count
+from mi2p_inject.report.survey import Candidate, Survey, survey
+
+MOST_RANDOM_PARAMETERS = 1_000_000_000
+"""Up to here random weights are made where only a real run tells what a head reads: 4 GB."""
+WIDE = 240
+
+
+def layers(
+    model: Annotated[str, typer.Argument(help="`densenet121`, `bert`, `./folder`, `ViT-B-32/text`, a hub id.")],
+    source: Annotated[str, typer.Option(help="What a unit would hear: tokens:768 or map:1024x7x7.")] = "",
+    every: Annotated[bool, typer.Option("--all", help="Every module that runs, not the default sites only.")] = False,
+    meta: Annotated[
+        bool, typer.Option("--meta", help="Never make weights, not even to see what a head reads.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List where units can be injected into MODEL: path, layout, shape, and what a unit there costs.
+
+    Nothing is downloaded but a configuration, no pre-trained weights are loaded. A star marks the default sites; a
+    module that cannot be a site is grey, with the reason.
+
+    MODEL is a timm name; a model type or class of transformers, in its default configuration; an open_clip name with
+    its tower; a local folder; or a hub id. `timm:`, `transformers:` or `open_clip:` before it says whose it is.
+
+    Examples:
+
+    - `mi2p layers densenet121`
+
+    - `mi2p layers bert --source map:1024x7x7`
+
+    - `mi2p layers open_clip:ViT-B-32/visual --all`
+
+    - `mi2p layers ./my-model --json`
+    """
+    with reported():
+        console = Console()
+        if not console.is_terminal:
+            console.width = WIDE  # a pipe or a file: one line a module
+        with console.status("building and looking"):
+            built = build(model)
+            spec = read_source(source) if source else _default_source(built)
+            found = _survey(model, built, spec, every, meta)
+        if as_json:
+            typer.echo(json.dumps(found.to_json(), indent=1))
+        else:
+            console.print(tree(found))
+
+
+def _survey(name: str, built: nn.Module, spec: ViewSpec, every: bool, meta: bool) -> Survey:
+    """The survey of a model without weights; of one with random ones, where that tells more and is affordable."""
+    enough = meta or count(built) > MOST_RANDOM_PARAMETERS
+    try:
+        found = survey(built, spec, every)
+    except ProbeError:  # its code looks at values
+        if enough:
+            raise
+    else:
+        if found.patches_checked or enough:
+            return found
+    return survey(build(name, meta=False), spec, every)
+
+
+def read_source(text: str) -> ViewSpec:
+    """`tokens:768` or `map:1024x7x7` as a spec.
+
+    Raises:
+        UnitError: neither.
+    """
+    kind, _, sizes = text.partition(":")
+    numbers = [int(size) for size in sizes.split("x") if size.isascii() and size.isdigit()]
+    if (kind, len(numbers), sizes.count("x")) not in (("tokens", 1, 0), ("map", 3, 2)):
+        raise UnitError(
+            "--source says no view",
+            expected="tokens:WIDTH or map:CHANNELSxHEIGHTxWIDTH",
+            given=repr(text),
+            fix="for instance --source tokens:768, or --source map:1024x7x7",
+        )
+    return ViewSpec.tokens(numbers[0]) if kind == "tokens" else ViewSpec.map(*numbers)
+
+
+def tree(found: Survey) -> Tree:
+    """A survey as a tree of module paths."""
+    cost = f", {human(found.flops)} a sample" if found.flops else ""
+    row = f"adapter row {found.row}" if found.row else "no adapter row"
+    root = Tree(Text(f"{found.model}: {found.parameters:,} parameters{cost}; {row}", style="bold"), highlight=False)
+    branches = {"": root}
+    for one in found.candidates:
+        parent, name = _branch(branches, one.path)
+        branches[one.path] = parent.add(_label(one, name, found.flops))
+    heard = f"{DEFAULT_TOKENS} tokens of {found.source.width}" if found.source.kind == "tokens" else str(found.source)
+    root.add(Text(f"* default site; costs are one unit's, its source {heard}, one sample", style="italic"))
+    if not found.patches_checked:
+        said = "not checked without weights: whether the head reads the patches of the last sites or a class token only"
+        root.add(Text(said, style="italic"))
+    return root
+
+
+def _branch(branches: dict[str, Tree], path: str) -> tuple[Tree, str]:
+    """The nearest branch above a path, made where missing, and the name below it."""
+    above, _, name = path.rpartition(".")
+    if above not in branches:
+        parent, own = _branch(branches, above)
+        branches[above] = parent.add(Text(own, style="dim"))
+    return branches[above], name
+
+
+def _label(one: Candidate, name: str, whole: int) -> Text:
+    label = Text(name, style="bold" if one.default else "")
+    label.append(" *" if one.default else "", style="bold green")
+    label.append(f"  {one.kind}", style="dim")
+    if one.reason:
+        return Text(f"{label.plain}: {one.reason}", style="dim")
+    share = f" ({one.flops / whole:.1%})" if whole else ""
+    label.append(f"  {one.layout}  {one.view}  ")
+    label.append(f"{one.num_heads} heads, {one.parameters:,} parameters, {human(one.flops)}{share}", style="cyan")
+    return label
+
+
+def _default_source(model: nn.Module) -> ViewSpec:
+    match = find(model)
+    image = match is None or match.adapter.modality in ("image", "video")
+    return ViewSpec.tokens(768) if image else ViewSpec.map(1024, 7, 7)

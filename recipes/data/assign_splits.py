@@ -1,0 +1,109 @@
+"""Train, validation and test: as given, or made; and what they share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mi2p_inject.recipes.data.row_index import Light
+from mi2p_inject.recipes.data.samples import PARTS
+from mi2p_inject.recipes.data.splits import split_rows, take_validation
+from mi2p_inject.recipes.errors import RecipeError
+
+__all__ = ["Rows", "duplicates_across", "given_or_made", "report_sizes", "without_duplicates"]
+
+#: numbers of samples, ascending
+Rows = NDArray[np.int64]
+
+
+def given_or_made(
+    light: Light, numbers: list[Any], classes: tuple[str, ...], seed: int, training: bool, notes: list[str]
+) -> dict[str, Rows]:
+    """The parts that the data set gives; else stratified ones of whole groups. A missing validation part is made.
+
+    Args:
+        light: with merged groups.
+        numbers: class number or numbers of each sample.
+        classes: names.
+        seed: of parts that are made.
+        training: else nothing is made, and samples without a part are the test.
+        notes: what was made is appended.
+
+    Raises:
+        RecipeError: the given parts have no "train"; a class is too rare to be split.
+    """
+    where = np.array([part or "" for part in light.parts])
+    given = {part: np.flatnonzero(where == part) for part in PARTS if (where == part).any()}
+    if not training:
+        return given or {"test": np.arange(len(where))}
+    strata, groups = _strata(numbers, len(classes)), np.asarray(light.groups, dtype=np.int64)
+    if not given:
+        notes.append(f"split 60/10/30 by class, duplicates together ({groups.max() + 1} groups), seed {seed}")
+        return split_rows(strata, groups, seed, (*classes, "no label")).parts()
+    if "train" not in given:
+        raise RecipeError(f"there is no training part, only {', '.join(given)}")
+    if "validation" not in given:
+        given["train"], given["validation"] = take_validation(given["train"], strata, groups, seed)
+        notes.append(f"validation: a tenth of the training part, by class, duplicates together, seed {seed}")
+    if "test" not in given:
+        notes.append("there is no test part")
+    return {part: given[part] for part in PARTS if part in given}
+
+
+def report_sizes(parts: dict[str, Rows], published: dict[str, int], notes: list[str]) -> None:
+    """A note on each part whose size is not the published one, or one that all are."""
+    if not published:
+        return
+    sizes = {names: sum(len(parts.get(part, ())) for part in names.split("+")) for names in published}
+    differ = [f"{part} {sizes[part]} (published: {count})" for part, count in published.items() if sizes[part] != count]
+    shown = "/".join(map(str, sizes.values()))
+    notes.append(
+        "sizes differ from the published ones: " + ", ".join(differ) if differ else f"sizes as published: {shown}"
+    )
+
+
+def duplicates_across(light: Light, parts: dict[str, Rows], notes: list[str]) -> None:
+    """Notes how many samples of a part have their text or image in an earlier one, too."""
+    for later, earlier in (("validation", "train"), ("test", "train"), ("test", "validation")):
+        if not {later, earlier} <= parts.keys():
+            continue
+        counts = [
+            f"{count} by {what}"
+            for what, keys in (("text", light.text_keys), ("image", light.image_keys))
+            if (count := int(_shared(keys, parts[later], parts[earlier]).sum()))
+        ]
+        if counts:
+            notes.append(f"duplicates: of {len(parts[later])} {later} samples, {earlier} has {' and '.join(counts)}")
+
+
+def without_duplicates(light: Light, parts: dict[str, Rows], notes: list[str]) -> dict[str, Rows]:
+    """Training without what validation or test have, validation without what the test has. The test stays whole."""
+    kept = dict(parts)
+    for part, others in (("train", ("validation", "test")), ("validation", ("test",))):
+        if part not in kept:
+            continue
+        rows = kept[part]
+        double = np.zeros(len(rows), dtype=bool)
+        for other in others:
+            for keys in (light.text_keys, light.image_keys):
+                double |= _shared(keys, rows, parts.get(other, rows[:0]))
+        kept[part] = rows[~double]
+        notes.append(
+            f"dedupe: {int(double.sum())} of {len(rows)} {part} samples dropped: {' or '.join(others)} has them"
+        )
+    return kept
+
+
+def _shared(keys: Any, rows: Rows, others: Rows) -> NDArray[np.bool_]:
+    known = {keys[row] for row in others} - {None}
+    return np.array([keys[row] in known for row in rows], dtype=bool)
+
+
+def _strata(numbers: list[Any], classes: int) -> Rows:
+    """(N,) what a split keeps even: the class; of several labels the rarest; a stratum of its own for no label."""
+    if not numbers or isinstance(numbers[0], int):
+        return np.asarray(numbers, dtype=np.int64)
+    counts = np.bincount([one for row in numbers for one in row], minlength=classes)
+    return np.array([min(row, key=lambda one: counts[one]) if row else classes for row in numbers], dtype=np.int64)

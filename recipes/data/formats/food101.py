@@ -1,0 +1,92 @@
+"""UPMC Food-101: 101 dishes, photos and texts of web pages (Wang et al., ICME workshop 2015). Both copies in use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mi2p_inject.recipes.data.formats.folders import files_below, read_text, subfolders
+from mi2p_inject.recipes.data.formats.table_files import table_rows
+from mi2p_inject.recipes.data.source_table import RawData, Row
+from mi2p_inject.recipes.errors import RecipeError
+
+if TYPE_CHECKING:
+    from mi2p_inject.recipes.data.load import Request
+
+__all__ = ["load_food101", "wrong_food101"]
+
+_PARTS = ("train", "test")
+_CLASSES = 101
+_PAPER = {"train": 58131, "validation": 6452, "test": 21519}  # MI2P, Table 1
+_TITLES = {"train+validation": 67972, "test": 22716}  # the copy with titles
+
+
+def load_food101(request: Request) -> RawData:
+    """Food-101 with texts: pages (``texts_txt/``, as in the paper) or titles (``texts/train_titles.csv``).
+
+    A tenth of the training part becomes validation.
+
+    Args:
+        request: its root holds ``images/{train,test}/<class>/`` and one of the two kinds of texts.
+
+    Raises:
+        RecipeError: it is the other Food-101, without texts; or neither layout.
+    """
+    root = request.folder("food101")
+    pages, titles = root / "texts_txt", root / "texts"
+    if not pages.is_dir() and not (titles / "train_titles.csv").is_file():
+        if (root / "meta").is_dir() or list(root.glob("**/train-*-of-*.parquet")):
+            raise wrong_food101(str(root))
+        raise RecipeError(
+            f"{root} is not UPMC Food-101",
+            expected="texts_txt/<class>/<name>.txt or texts/train_titles.csv and texts/test_titles.csv, beside images/",
+            given=", ".join(sorted(path.name for path in root.iterdir())[:10]) or "an empty folder",
+        )
+    folders = [root / "images" / part for part in _PARTS]
+    for folder in folders:
+        if not folder.is_dir():
+            raise RecipeError(f"the images folder {folder} does not exist", fix="unpack the images of UPMC Food-101")
+    if pages.is_dir():
+        files = [path for folder in (*folders, pages) for path in files_below(folder)]
+        notes, published = _class_note(subfolders(folders[0])), _PAPER
+        rows = lambda: _page_rows(root)  # noqa: E731
+    else:
+        files = [titles / f"{part}_titles.csv" for part in _PARTS]
+        notes, published = (), _TITLES
+        rows = lambda: _title_rows(root)  # noqa: E731
+    return RawData("food101", rows, files, {"root": str(root)}, multi_label=False, published=published, notes=notes)
+
+
+def wrong_food101(given: str) -> RecipeError:
+    """The error for the data set of the same name that has no texts."""
+    return RecipeError(
+        f"{given} is ETHZ Food-101 (on the Hub: ethz/food101): another data set, pictures without texts",
+        expected="UPMC Food-101, with a text for each picture",
+        fix="download UPMC Food-101 and give its folder: food101:/path",
+    )
+
+
+def _page_rows(root: Path) -> Iterator[Row]:
+    texts = {(path.parent.name, path.stem): path for path in files_below(root / "texts_txt")}
+    for part in _PARTS:
+        for path in files_below(root / "images" / part):
+            label = path.parent.name
+            text = read_text(texts.pop((label, path.stem), None))
+            yield Row(f"{part}/{label}/{path.name}", str(path), text, (label,), part)
+    for (label, stem), path in texts.items():
+        reason = "a text without an image: its part is unknown"
+        yield Row(f"texts_txt/{label}/{stem}", None, read_text(path), (label,), dropped=reason)
+
+
+def _title_rows(root: Path) -> Iterator[Row]:
+    names = ["file", "title", "class"]
+    for part in _PARTS:
+        for _, fields in table_rows(root / "texts" / f"{part}_titles.csv", names):
+            label, file = fields["class"].strip(), fields["file"].strip()
+            image = root / "images" / part / label / file
+            yield Row(f"{part}/{label}/{file}", str(image), fields["title"], (label,), part)
+
+
+def _class_note(found: list[str]) -> tuple[str, ...]:
+    return () if len(found) == _CLASSES else (f"{len(found)} classes in images/train, published: {_CLASSES}",)

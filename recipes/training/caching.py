@@ -1,0 +1,93 @@
+"""The source features of a data set, encoded once and kept on disk: see `mi2p_inject.sources.cache`."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from torch.utils import _pytree as pytree
+
+from mi2p_inject.expansion.expanded_model import ExpandedModel
+from mi2p_inject.recipes.config import Config
+from mi2p_inject.recipes.data import Samples
+from mi2p_inject.recipes.data.images import image_problem
+from mi2p_inject.recipes.encoders.encoder import Encoder
+from mi2p_inject.recipes.encoders.preprocess import ImageSpec
+from mi2p_inject.recipes.systems.classifier import Classifier
+from mi2p_inject.recipes.training.inputs import Collator, ImageTextDataset
+from mi2p_inject.recipes.training.progress import row_progress
+from mi2p_inject.sources.cache import SourceCache
+from mi2p_inject.sources.fill_cache import fill
+
+__all__ = ["cache_sources"]
+
+
+def cache_sources(classifier: Classifier, config: Config, samples: Samples, console: Console) -> dict[str, SourceCache]:
+    """Encode what is not in ``config.source_cache`` yet, for every frozen encoder that the classifier hears.
+
+    Args:
+        classifier: on the device that shall encode.
+        config: says where.
+        samples: all parts are encoded; those without the modality, or with a bad image, are left out.
+        console: for progress.
+
+    Returns:
+        Modality of a source -> its features.
+
+    Raises:
+        SourceError: the folder cannot be written, or has too little room.
+    """
+    cached: dict[str, SourceCache] = {}
+    for modality, source in classifier.sources().items():
+        network = classifier.get_submodule(f"branches.{modality}.network")
+        if isinstance(network, ExpandedModel):
+            cached[source.modality] = _fill(network, source, config, samples, console)
+    return cached
+
+
+def _fill(network: ExpandedModel, source: Encoder, config: Config, samples: Samples, console: Console) -> SourceCache:
+    spec = source.spec if isinstance(source.spec, ImageSpec) else None
+    collator = Collator(
+        image=spec, text=None if isinstance(source.spec, ImageSpec) else source.spec, classes=1, multi_label=False
+    )
+    where: dict[str, tuple[ImageTextDataset, int]] = {}
+    for rows in samples.parts.values():
+        pictures = ImageTextDataset(rows, spec)
+        present = _present(rows, source.modality)
+        where |= {name: (pictures, row) for row, name in enumerate(rows["id"][:]) if present[row]}
+    device = next(network.parameters()).device
+
+    def read(names: list[str]) -> Any:
+        items = [pictures[row] for pictures, row in (where[name] for name in names)]
+        batch = source.inputs(collator([{**item, "label": None} for item in items]))
+        return pytree.tree_map(lambda tensor: tensor.to(device), batch)
+
+    preprocessing = spec.to_json() if spec else {"max_length": source.spec.max_length}  # type: ignore[union-attr]
+    with row_progress(console, f"encoding {source.modality}s, once") as on_batch:
+        return fill(
+            Path(str(config.source_cache)),
+            network.source,
+            list(where),
+            read,
+            preprocessing=json.dumps(
+                {"data": samples.fingerprint, "by": source.origin, **preprocessing}, sort_keys=True
+            ),
+            batch_size=config.eval_batch_size,
+            say=lambda line: console.print(line, highlight=False, soft_wrap=True),
+            on_batch=on_batch,
+        )
+
+
+def _present(rows: Any, modality: str) -> list[bool]:
+    if modality == "text":
+        return [bool(text and text.strip()) for text in rows["text"][:]]
+    images = rows["image"][:]
+    with ThreadPoolExecutor(8) as pool:
+        return list(pool.map(lambda image: image is not None and _good(image), images))
+
+
+def _good(image: Any) -> bool:
+    return not isinstance(image, str) or image_problem(image) is None

@@ -1,0 +1,128 @@
+"""From rows of a data set to batches of tensors: pictures are opened in the loader's processes, one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from mi2p_inject.recipes.data.images import open_image
+from mi2p_inject.recipes.encoders.preprocess import ImageSpec, TextSpec
+from mi2p_inject.sources.cache import SourceCache
+
+if TYPE_CHECKING:
+    import datasets
+
+__all__ = ["Collator", "ImageTextDataset", "Item"]
+
+Item = dict[str, Any]
+
+
+class ImageTextDataset(Dataset[Item]):
+    """Rows with opened pictures. Augmentation depends on seed, epoch and row alone, so a resumed run repeats it.
+
+    Args:
+        rows: with the columns image, text, and label where there are labels.
+        spec: of the pictures; None: they are not read.
+        augment: crop and mirror them at random.
+        seed: of the augmentation.
+    """
+
+    def __init__(self, rows: datasets.Dataset, spec: ImageSpec | None, *, augment: bool = False, seed: int = 0) -> None:
+        self.rows, self.spec, self.augment, self.seed, self.epoch = rows, spec, augment, seed, 0
+        self._transform = spec.transform(augment) if spec else None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Item:
+        """``id``, ``pixels`` (3, H, W) or None, ``text`` or None, ``label`` or None."""
+        row = self.rows[index]
+        return {
+            "id": row.get("id"),
+            "pixels": self._pixels(row["image"], index) if self.spec else None,
+            "text": row["text"],
+            "label": row.get("label"),
+        }
+
+    def _pixels(self, image: Any, index: int) -> Tensor | None:
+        if self.spec is None or self._transform is None:
+            return None
+        enough = round(max(self.spec.size) / self.spec.crop_pct)
+        picture = open_image(image, on_bad="missing", at_least=2 * enough if self.augment else enough)
+        if picture is None:
+            return None
+        if not self.augment:
+            return cast(Tensor, self._transform(picture))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(hash((self.seed, self.epoch, index)) % 2**63)
+            return cast(Tensor, self._transform(picture))
+
+
+@dataclass(frozen=True)
+class Collator:
+    """Items -> a batch, with only what the model reads.
+
+    Args:
+        image: makes pixels; None: no ``pixel_values``.
+        text: makes token ids; None: no ``input_ids``.
+        classes: number of classes.
+        multi_label: labels become rows of zeros and ones.
+        cached: modality -> its features as a source, by sample id; a sample that is not there lacks the modality.
+    """
+
+    image: ImageSpec | None
+    text: TextSpec | None
+    classes: int
+    multi_label: bool
+    cached: Mapping[str, SourceCache] = field(default_factory=dict)
+
+    def __call__(self, items: Sequence[Item]) -> dict[str, Tensor]:
+        """``pixel_values`` (B, 3, H, W), ``input_ids`` and ``attention_mask`` (B, L), ``image_present`` and
+        ``text_present`` (B,) bool, ``labels`` (B,) or (B, K) where there are any. Of cached sources, where a sample of
+        the batch has one: ``image_source`` (B, C, H, W), ``text_source`` (B, L, D), ``text_source_mask`` (B, L)."""
+        batch: dict[str, Tensor] = {}
+        for modality, cache in self.cached.items():
+            batch.update(_cached(modality, cache, [item["id"] for item in items]))
+        if self.image is not None:
+            blank = self.image.blank()
+            pixels = [item["pixels"] for item in items]
+            stacked = torch.stack([blank if one is None else one for one in pixels])
+            batch["pixel_values"] = stacked.contiguous(memory_format=torch.channels_last)  # convolutions are faster
+            batch["image_present"] = torch.tensor([one is not None for one in pixels])
+        if self.text is not None:
+            texts = [(item["text"] or "").strip() for item in items]
+            batch.update(self.text(texts))
+            batch["text_present"] = torch.tensor([bool(text) for text in texts])
+        labels = [item["label"] for item in items]
+        if all(label is not None for label in labels):
+            batch["labels"] = self._labels(labels)
+        return batch
+
+    def _labels(self, labels: list[Any]) -> Tensor:
+        if not self.multi_label:
+            return torch.tensor(labels)
+        rows = torch.zeros(len(labels), self.classes)
+        for row, numbers in zip(rows, labels, strict=True):
+            row[list(numbers)] = 1
+        return rows
+
+
+def _cached(modality: str, cache: SourceCache, samples: list[str]) -> dict[str, Tensor]:
+    """The features of those samples that have any, zeros for the others."""
+    present = torch.tensor([sample in cache for sample in samples])
+    batch = {f"{modality}_present": present}
+    if not present.any():
+        return batch
+    found = cache[[sample for sample in samples if sample in cache]]
+    features = {f"{modality}_source": found.data}
+    if found.mask is not None:
+        features[f"{modality}_source_mask"] = found.mask
+    for name, values in features.items():
+        batch[name] = values.new_zeros(len(samples), *values.shape[1:])
+        batch[name][present] = values
+    return batch

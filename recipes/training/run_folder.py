@@ -1,0 +1,167 @@
+"""The folder of a run: nothing half-written, nothing overwritten unasked, and an interrupted run goes on.
+
+::
+
+    run.json            what the run is (recipe, format, seed, settings): written first
+    rows/<row>/         a run folder for each row of a demo (and each seed of a table)
+    model/              a trained model: see `mi2p_inject.recipes.training.saved`; appears at once and complete
+    checkpoints/        to resume from; gone when the run is finished
+    table.md figure.png the report
+    metrics.json        all numbers: written last, so its presence means "finished"
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mi2p_inject.recipes.errors import RecipeError
+
+__all__ = ["FINISHED", "IDENTITY", "RunFolder", "check_out", "read_identity"]
+
+FINISHED = "metrics.json"
+IDENTITY = "run.json"
+_ROWS = "rows"
+_FILES = (FINISHED, "table.md", "figure.png", "history.json", "predictions.safetensors")
+_FOLDERS = (_ROWS, "model", "checkpoints", "tensorboard", "source-cache")
+_TEMPORARY = ".unfinished-"
+
+
+class RunFolder:
+    """Opens a run folder, new or unfinished.
+
+    Args:
+        path: the folder; made if absent.
+        identity: what the run is, as JSON values. An unfinished run goes on only if it has the very same identity.
+        overwrite: delete an earlier run there first. Only what a run writes is deleted, and only where run.json says
+            that the folder is a run's.
+        extend: a finished run may go on, too.
+
+    Raises:
+        RecipeError: the path is a file, holds a finished or another run, or holds files that are no run's.
+    """
+
+    def __init__(self, path: Path, identity: dict[str, Any], *, overwrite: bool = False, extend: bool = False) -> None:
+        self.path = path
+        check_out(path, overwrite=overwrite, extend=extend)
+        self._check(identity, overwrite)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            if overwrite:
+                self._clear()
+            self._sweep()
+            if not (path / IDENTITY).exists():
+                self.write(IDENTITY, lambda file: file.write_text(_json(identity)))
+        except OSError as error:
+            raise RecipeError(f"cannot write to {path}: {error.strerror}", fix="choose another --out") from error
+
+    def finished_rows(self) -> list[str]:
+        """Names of the rows that are complete: each is the run folder of its own."""
+        return sorted(mark.parent.name for mark in (self.path / _ROWS).glob(f"*/{FINISHED}"))
+
+    def row(self, name: str) -> Path:
+        """The folder of a row, finished or not."""
+        return self.path / _ROWS / name
+
+    def save_folder(self, name: str, fill: Callable[[Path], None]) -> None:
+        """Let ``fill`` write into a temporary folder, which becomes ``name`` in one step; an older one is replaced."""
+        target = self.path / name
+        temporary = target.with_name(f"{_TEMPORARY}{target.name}")
+        try:
+            temporary.mkdir(parents=True)
+            fill(temporary)
+            shutil.rmtree(target, ignore_errors=True)
+            os.replace(temporary, target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    def write(self, name: str, fill: Callable[[Path], object]) -> Path:
+        """Let ``fill`` write a temporary file, which becomes ``name`` in one step."""
+        stem, dot, suffix = name.rpartition(".")
+        temporary = self.path / f"{_TEMPORARY}{stem}{dot}{suffix}"
+        try:
+            fill(temporary)
+            os.replace(temporary, self.path / name)
+        finally:
+            temporary.unlink(missing_ok=True)
+        return self.path / name
+
+    def write_json(self, name: str, value: Any) -> Path:
+        """`write` of an indented JSON document."""
+        return self.write(name, lambda file: file.write_text(_json(value)))
+
+    def _check(self, identity: dict[str, Any], overwrite: bool) -> None:
+        known = read_identity(self.path)
+        if known is not None and known != identity and not overwrite:
+            different = sorted(_differences(known, identity))
+            raise RecipeError(
+                f"--out {self.path} holds an unfinished run of other settings ({', '.join(different)} differ)",
+                fix="repeat its settings to go on with it, add --overwrite to replace it, or name another --out",
+            )
+
+    def _clear(self) -> None:
+        for name in _FILES:  # the mark of a finished run first
+            (self.path / name).unlink(missing_ok=True)
+        for name in _FOLDERS:
+            shutil.rmtree(self.path / name, ignore_errors=True)
+        (self.path / IDENTITY).unlink(missing_ok=True)
+
+    def _sweep(self) -> None:
+        """Remove what a killed run left half-written."""
+        for leftover in self.path.glob(f"{_TEMPORARY}*"):
+            if leftover.is_dir():
+                shutil.rmtree(leftover)
+            else:
+                leftover.unlink()
+
+
+def check_out(path: Path, *, overwrite: bool = False, extend: bool = False) -> None:
+    """Whether a run may begin or go on there, before anything is read or made; arguments as `RunFolder`'s.
+
+    Raises:
+        RecipeError: the path is a file, cannot be written, holds a finished run, or holds files that are no run's.
+    """
+    if path.exists() and not path.is_dir():
+        raise RecipeError(f"--out {path} is a file, not a folder", fix="name a new folder, e.g. --out runs/demo")
+    nearest = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        raise RecipeError(f"cannot write to {path}: {nearest} is not a writable folder", fix="choose another --out")
+    if not path.is_dir() or not any(path.iterdir()):
+        return
+    if read_identity(path) is None:
+        raise RecipeError(
+            f"--out {path} holds files, but no run of mi2p", fix="name a new folder; --overwrite deletes runs only"
+        )
+    if (path / FINISHED).exists() and not (overwrite or extend):
+        raise RecipeError(
+            f"--out {path} holds a finished run", fix="add --overwrite to replace it, or name another --out"
+        )
+
+
+def read_identity(path: Path) -> dict[str, Any] | None:
+    """What the run in a folder is; None where there is none that can be read."""
+    try:
+        value = json.loads((path / IDENTITY).read_text())
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) and "recipe" in value else None
+
+
+def _differences(known: dict[str, Any], identity: dict[str, Any]) -> set[str]:
+    """Names of the settings that differ, those inside a group of settings by their own names."""
+    found = set()
+    for key in {*known, *identity}:
+        old, new = known.get(key), identity.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            found |= _differences(old, new)
+        elif old != new:
+            found.add(key)
+    return found
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"

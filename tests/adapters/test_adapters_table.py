@@ -1,0 +1,131 @@
+"""The table of adapter rows: none goes untested, contradictions are refused, other distributions can add theirs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from models import HEADED, TINY
+from torch import nn
+
+from mi2p_inject.adapters import Adapter, Readout, adapters, find
+from mi2p_inject.core.errors import AdapterError
+from mi2p_inject.core.layout import Axes, Layout
+
+
+def test_no_class_of_any_row_goes_untested() -> None:
+    built = [type(tiny.build()) for tiny in TINY.values()]
+    tested = {f"{cls.__module__}.{cls.__qualname__}" for cls in built}
+    missing = {cls for row in adapters() for cls in row.classes} - tested
+    assert not missing, f"add an entry to TINY in tests/models.py for {missing}"
+    assert {row.name for row in adapters()} <= set(TINY)
+    assert {tiny.row for tiny in (*TINY.values(), *HEADED.values())} <= {row.name for row in adapters()}
+
+
+def test_models_without_a_row_are_derived_or_not_found() -> None:
+    from transformers import AlbertConfig, AlbertModel
+
+    tiny = {"embedding_size": 8, "hidden_size": 8, "num_attention_heads": 1, "intermediate_size": 8, "vocab_size": 9}
+    derived = find(AlbertModel(AlbertConfig(**tiny)))
+    assert derived is not None
+    assert (derived.adapter.name, derived.adapter.layout) == ("AlbertModel", None)
+    assert derived.adapter not in adapters()
+    assert find(nn.Sequential(nn.Linear(2, 2))) is None
+
+
+def test_two_encoders_are_refused() -> None:
+    both = nn.ModuleDict({"a": TINY["bert"].build(), "b": TINY["hf_vit"].build()})
+    with pytest.raises(AdapterError, match=r"several encoders(.|\n)*a \(bert\), b \(hf_vit\)"):
+        find(both)
+
+
+BERT = next(row for row in adapters() if row.name == "bert")
+DENSENET = next(row for row in adapters() if row.name == "densenet")
+
+
+@pytest.mark.parametrize(
+    ("row", "wrong"),
+    [
+        (BERT, {"name": ""}),
+        (BERT, {"classes": ()}),
+        (BERT, {"classes": ("BertModel",)}),
+        (BERT, {"sites": ()}),
+        (BERT, {"num_heads": 0}),
+        (BERT, {"layout": Layout(Axes.NLC, prefix=1, grid=(2, 2))}),
+        (DENSENET, {"patches": 1}),
+        (DENSENET, {"readout": Readout(Layout(Axes.NCHW), pooled="cls")}),
+    ],
+)
+def test_a_row_that_contradicts_itself_is_refused(row: Adapter, wrong: dict[str, Any]) -> None:
+    with pytest.raises(AdapterError, match="contradicts itself"):
+        replace(row, **wrong)
+
+
+@pytest.fixture
+def third_party(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], None]]:
+    """Installs a distribution with an entry point of our group, for the time of one test."""
+
+    def install(source: str, target: str) -> None:
+        (tmp_path / "third_party_rows.py").write_text(source)
+        info = tmp_path / "third_party_rows-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: third-party-rows\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(f"[mi2p_inject.adapters]\nmine = {target}\n")
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.delitem(sys.modules, "third_party_rows", raising=False)
+        adapters.cache_clear()
+
+    yield install
+    monkeypatch.undo()
+    sys.modules.pop("third_party_rows", None)
+    adapters.cache_clear()
+
+
+MINE = """
+from dataclasses import replace
+from mi2p_inject.adapters import hf_text
+ROW = replace(hf_text.BERT, name="mine", classes=("torch.nn.modules.container.Sequential",), sites=("*",))
+CLASH = replace(ROW, name="bert")
+STOLEN = replace(hf_text.BERT, name="mine")
+ROWS = [ROW]
+NUMBER = 3
+WORDS = ["bert"]
+"""
+
+
+@pytest.mark.parametrize("attribute", ["ROW", "ROWS"])
+def test_rows_of_another_distribution_are_picked_up(third_party: Callable[[str, str], None], attribute: str) -> None:
+    third_party(MINE, f"third_party_rows:{attribute}")
+    assert adapters()[-1].name == "mine"
+    match = find(nn.Sequential(nn.Linear(2, 2)))
+    assert match is not None
+    assert match.adapter.name == "mine"
+
+
+@pytest.mark.parametrize(
+    ("target", "says"),
+    [
+        ("third_party_rows:CLASH", "share a name"),
+        ("third_party_rows:STOLEN", "share a class"),
+        ("third_party_rows:WORDS", "no adapter row"),
+        ("third_party_rows:NUMBER", "'mine'"),
+        ("third_party_rows:NOWHERE", "'mine'"),
+        ("no_such_module_of_mine:ROW", "'mine'"),
+    ],
+)
+def test_a_broken_entry_point_is_named(third_party: Callable[[str, str], None], target: str, says: str) -> None:
+    third_party(MINE, target)
+    with pytest.raises(AdapterError, match=says):
+        adapters()
+
+
+def test_rows_import_no_model_library() -> None:
+    heavy = {"timm", "transformers", "open_clip"}
+    code = f"import sys, mi2p_inject.adapters as a; a.adapters(); print(*{heavy} & {{*sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr

@@ -1,0 +1,197 @@
+"""All ways to run a backbone work after injection, and hear the source: other outputs, other methods, generation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import timm
+import torch
+import transformers as hf
+from helpers import awake, complains, differs, floats, token_features
+from models import BERT, HF, SPECIAL, TINY, TRANSFORMER
+from torch import Tensor, nn
+
+from mi2p_inject import ExpandedModel, SourceFeatures, ViewSpec, inject
+from mi2p_inject.core.errors import InjectionError, SiteError, SourceError
+
+WORDS = ViewSpec.tokens(12)
+DECODER = {**TRANSFORMER, **SPECIAL, "max_position_embeddings": 40}
+DECODERS = {
+    "GPT2LMHeadModel": {**SPECIAL, "n_embd": 24, "n_layer": 3, "n_head": 4, "n_positions": 40},
+    "LlamaForCausalLM": {**DECODER, "num_key_value_heads": 2},
+    "MistralForCausalLM": {**DECODER, "num_key_value_heads": 2, "sliding_window": 6},
+    "OPTForCausalLM": {**DECODER, "ffn_dim": 32, "word_embed_proj_dim": 24},
+    "GPTNeoXForCausalLM": DECODER,
+    "BertLMHeadModel": {**BERT, "is_decoder": True},
+}
+NORMED = {"hf_pvt_v2"}  # every state is listed behind its stage's norm: none is what a site gives
+ATTENTIONS = [name for name, (_, fields, _) in HF.items() if "depths" not in fields]
+
+
+def loud(model: nn.Module, **options: Any) -> ExpandedModel:
+    me = inject(model, source_spec=WORDS, zero_init=None, **options)
+    for site in me.sites:
+        awake(me.unit(site.path), 1.0)
+    return me
+
+
+class Record:
+    """Hears what a site gives after injection."""
+
+    def __init__(self, me: ExpandedModel) -> None:
+        self.seen: list[Tensor] = []
+        for site in me.sites:
+            me.backbone.get_submodule(site.path).register_forward_hook(self.hook)
+
+    def hook(self, module: nn.Module, args: Any, output: Any) -> None:
+        self.seen.append(output if isinstance(output, Tensor) else output[0])
+
+
+@pytest.mark.parametrize("name", HF)
+def test_other_outputs(name: str) -> None:
+    """Hidden states are the injected ones, attentions come, tuples stay tuples: all hear the source."""
+    tiny = TINY[name]
+    model = tiny.build()
+    options: list[dict[str, bool]] = [{"output_hidden_states": True}, {"return_dict": False}]
+    if name in ATTENTIONS:
+        model.set_attn_implementation("eager")
+        options.append({"output_attentions": True})
+    args, kwargs = tiny.inputs(2, 0)
+    plain = [model(*args, **kwargs, **option) for option in options]
+    me = loud(model)
+    record = Record(me)
+    for option, expected in zip(options, plain, strict=True):
+        assert not differs(me(*args, **kwargs, **option), expected)
+        record.seen.clear()
+        out = me(*args, source=token_features(2), **kwargs, **option)
+        assert type(out) is type(expected)
+        assert len(floats(out)) == len(floats(expected))
+        assert differs(floats(out)[0], floats(expected)[0])
+        if "output_hidden_states" in option:
+            found = sum(any(shown(one, state) for state in out.hidden_states) for one in record.seen)
+            # The last layer's state is listed behind the final norm, and a stage's before its downsampling.
+            assert found >= len(me.sites) - 1 or name in NORMED
+            assert all(differs(*pair) for pair in zip(out.hidden_states[1:], expected.hidden_states[1:], strict=True))
+        if "output_attentions" in option:
+            assert len(out.attentions) == len(expected.attentions) > 0
+
+
+def shown(one: Tensor, state: Tensor) -> bool:
+    """XLNet computes length first and lists batch first."""
+    return any(turned.shape == state.shape and torch.equal(turned, state) for turned in (one, one.transpose(0, 1)))
+
+
+@pytest.mark.parametrize("name", ["densenet", "resnet", "convnext", "efficientnet", "vit", "eva", "swin"])
+@pytest.mark.parametrize("method", ["forward_features", "forward_intermediates", "forward"])
+def test_methods_of_timm(name: str, method: str) -> None:
+    tiny = TINY[name]
+    me = loud(tiny.build())
+    args, _ = tiny.inputs(2, 0)
+    plain = getattr(me.backbone, method)(*args)
+    assert not differs(me.call(method, *args), plain)
+    assert differs(me.call(method, *args, source=token_features(2)), plain)
+    assert not differs(getattr(me.backbone, method)(*args), plain)  # the source is gone with the call
+
+
+@pytest.mark.parametrize(
+    ("name", "layers", "options"),
+    [("resnet10t", "layer*", {}), ("regnetx_002", "s*", {}), ("densenet121", "features_denseblock*", {}),
+     ("efficientnet_lite0", "blocks.*", {}), ("vit_tiny_patch16_224", "model.blocks.*", {"img_size": 32}),
+     ("mobilenetv3_small_050", "body.blocks.*", {"feature_cls": "hook"})],
+)  # fmt: skip
+def test_features_only(name: str, layers: str, options: dict[str, Any]) -> None:
+    model = timm.create_model(name, features_only=True, **options).eval()
+    pixels = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    plain = model(pixels)
+    me = loud(model, layers=layers, example_inputs=pixels)
+    out = me(pixels, source=token_features(2))
+    assert [one.shape for one in out] == [one.shape for one in plain]
+    assert differs(out[-1], plain[-1])
+    assert not differs(me.eject()(pixels), plain)
+
+
+def decoder(name: str) -> nn.Module:
+    cls = getattr(hf, name)
+    torch.manual_seed(0)
+    model: nn.Module = cls(cls.config_class(**DECODERS[name])).eval()
+    for parameter in model.parameters():  # untrained decoders repeat one token whatever they hear
+        parameter.data.normal_(0, 0.3)
+    return model
+
+
+def prompts(rows: int = 2) -> dict[str, Tensor]:
+    ids = torch.randint(3, 50, (rows, 5), generator=torch.Generator().manual_seed(1))
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+
+def stepwise(me: ExpandedModel, source: SourceFeatures, steps: int) -> Tensor:
+    """Greedy generation by whole forwards, without a cache."""
+    ids = prompts()["input_ids"]
+    for _ in range(steps):
+        logits = me(input_ids=ids, attention_mask=torch.ones_like(ids), source=source, use_cache=False).logits
+        ids = torch.cat([ids, logits[:, -1:].argmax(-1)], 1)
+    return ids
+
+
+GREEDY = {"do_sample": False, "max_new_tokens": 6, "min_new_tokens": 6, "eos_token_id": None, "pad_token_id": 1}
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_generation_with_a_cache_is_generation_without(name: str) -> None:
+    me = loud(decoder(name))
+    words = token_features(2)
+    with torch.no_grad():
+        out = me.call("generate", **prompts(), source=words, **GREEDY)
+        assert torch.equal(out, stepwise(me, words, 6))
+        plain = me.backbone.generate(**prompts(), **GREEDY)
+        assert torch.equal(me.call("generate", **prompts(), **GREEDY), plain)
+        assert not torch.equal(out, plain)
+
+
+def test_beams_repeat_the_source() -> None:
+    me = loud(decoder("LlamaForCausalLM"))
+    words = token_features(2)
+    beams = {**GREEDY, "num_beams": 3, "num_return_sequences": 2}
+    both = me.call("generate", **prompts(), source=words, **beams)
+    for row in (0, 1):
+        one = {key: value[row : row + 1] for key, value in prompts().items()}
+        alone = me.call("generate", **one, source=words[[row]], **beams)
+        assert torch.equal(both[2 * row : 2 * row + 2], alone)
+
+
+@pytest.mark.parametrize("sites", ["encoder.block.*", "decoder.block.*"])
+def test_generation_of_an_encoder_decoder(sites: str) -> None:
+    """The encoder runs once on each prompt, the decoder once a token on each beam: both hear their row."""
+    fields = {"d_model": 24, "d_kv": 6, "d_ff": 32, "num_layers": 2, "num_heads": 4, "vocab_size": 60}
+    torch.manual_seed(0)
+    model = hf.T5ForConditionalGeneration(hf.T5Config(**fields, decoder_start_token_id=0)).eval()
+    for parameter in model.parameters():
+        parameter.data.normal_(0, 0.3)
+    me, words, beams = loud(model, layers=sites), token_features(2), {**GREEDY, "num_beams": 3}
+    both = me.call("generate", **prompts(), source=words, **beams)
+    assert not torch.equal(both, model.generate(**prompts(), **beams))
+    for row in (0, 1):
+        one = {key: value[row : row + 1] for key, value in prompts().items()}
+        assert torch.equal(both[row : row + 1], me.call("generate", **one, source=words[[row]], **beams))
+
+
+def test_generation_encodes_once() -> None:
+    text, runs = TINY["bert"].build(), []
+    text.register_forward_hook(lambda *_: runs.append(1))
+    me = inject(decoder("LlamaForCausalLM"), source_encoder=text, zero_init=None)
+    runs.clear()
+    me.call("generate", **prompts(), source=TINY["bert"].inputs(2, 0)[1], **GREEDY)
+    assert len(runs) == 1
+
+
+def test_bad_calls() -> None:
+    tiny = TINY["resnet"]
+    me = loud(tiny.build())
+    args, _ = tiny.inputs(2, 0)
+    with complains(InjectionError, "forward_featurs", "forward_features"):
+        me.call("forward_featurs", *args)
+    with complains(SiteError, "did not fire"):
+        me.call("get_classifier", source=token_features(2))
+    with complains(SourceError, "3 rows|2 rows"):
+        me.call("forward_features", *args, source=token_features(3))

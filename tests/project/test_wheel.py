@@ -1,0 +1,62 @@
+"""The wheel, built from the checkout and used from another directory: all packages are in it, under their one name."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with nothing but the unpacked wheel, built from a copy: a build leaves its traces in the source tree."""
+    source, target = tmp_path_factory.mktemp("source") / "project", tmp_path_factory.mktemp("site")
+    unwanted = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "__pycache__", "runs")
+    shutil.copytree(ROOT, source, symlinks=True, ignore=unwanted)
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    subprocess.run([*pip, "--target", str(target), str(source)], check=True, capture_output=True)
+    return target
+
+
+def test_works_from_another_directory(installed: Path, tmp_path: Path) -> None:
+    code = (
+        "import torch, mi2p_inject, mi2p_inject.adapters, mi2p_inject.recipes, mi2p_inject.fusion\n"
+        "print(mi2p_inject.__file__, mi2p_inject.adapters.__file__, mi2p_inject.recipes.__file__, sep='\\n')\n"
+        "net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1)); x = torch.zeros(2, 3, 5, 5)\n"
+        "me = mi2p_inject.inject(net, layers='0', source_spec=mi2p_inject.ViewSpec.tokens(3), example_inputs=x)\n"
+        "me.save_pretrained('out'); print(len(mi2p_inject.adapters.adapters()))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(installed)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    *files, rows = done.stdout.split()
+    assert all(Path(file).is_relative_to(installed) for file in files)
+    assert int(rows) > 20
+
+
+def test_holds_every_module_once_and_the_licence(installed: Path) -> None:
+    def names(folder: Path) -> set[str]:
+        return {path.name for path in folder.glob("*.py")}
+
+    for package, folder in (
+        ("", "mi2p_inject"),
+        ("adapters", "adapters"),
+        ("recipes", "recipes"),
+        ("recipes/data", "recipes/data"),
+    ):
+        assert names(installed / "mi2p_inject" / package) == names(ROOT / folder)
+    assert not (installed / "adapters").exists()
+    assert (installed / "mi2p_inject" / "py.typed").exists()
+    assert list(installed.glob("mi2p_inject-*.dist-info/licenses/LICENSE"))
+
+
+def test_the_rows_have_one_name(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", "import adapters"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "mi2p_inject.adapters" in done.stderr

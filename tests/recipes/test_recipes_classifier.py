@@ -1,0 +1,263 @@
+"""The one classifier: every model and fusion over real encoders; missing modalities; the losses."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, get_args, get_type_hints
+
+import pytest
+import torch
+from torch import Tensor
+
+from mi2p_inject import ExpandedModel
+from mi2p_inject.fusion import FUSIONS
+from mi2p_inject.recipes.config import Config, make_config
+from mi2p_inject.recipes.encoders.encoder import Encoder
+from mi2p_inject.recipes.encoders.load import load_encoder
+from mi2p_inject.recipes.errors import RecipeError
+from mi2p_inject.recipes.experiments.demo_experiment import PAIRS, config_of, identity_of
+from mi2p_inject.recipes.experiments.demo_experiment import ROWS as DEMO
+from mi2p_inject.recipes.systems.classifier import Classifier, build_classifier
+from mi2p_inject.recipes.systems.losses import ClassLoss
+from mi2p_inject.recipes.training.train import load_encoders
+from mi2p_inject.recipes.training.trainer import parameter_groups
+
+MODELS = get_args(get_type_hints(Config)["model"])
+CASES = [
+    (model, fusion) for model in MODELS for fusion in (FUSIONS if model in ("late-fusion", "me-fusion") else ["score"])
+]
+
+
+def built(model: str, fusion: str = "score", **settings: Any) -> Classifier:
+    torch.manual_seed(0)
+    names = {"vision": "tiny:densenet", "text": "tiny:xlnet", "gate": "none", **settings}
+    config = make_config({"data": "-", "model": model, "fusion": fusion, **names})
+    encoders: dict[str, Encoder] = {
+        modality: load_encoder(
+            {"image": config.vision, "text": config.text}[modality],
+            "image" if modality == "image" else "text",
+            image_size=32 if modality == "image" else None,
+        )
+        for modality in config.modalities
+    }
+    return build_classifier(config, encoders, 3, multi_label=False)
+
+
+def batch(model: Classifier, image: list[bool], text: list[bool]) -> dict[str, Tensor]:
+    """Pixels and tokens that differ by row; what is missing is blank."""
+    generator = torch.Generator().manual_seed(1)
+    count = len(image)
+    here = torch.tensor(image)
+    pixels = torch.randn(count, 3, 32, 32, generator=generator) * here.view(-1, 1, 1, 1)
+    ids = torch.randint(1000, 2000, (count, 7), generator=generator)
+    mask = torch.ones_like(ids)
+    mask[1::2, 5:] = 0
+    given = {"pixel_values": pixels, "image_present": here}
+    given |= {"input_ids": ids, "attention_mask": mask, "text_present": torch.tensor(text)}
+    read = {"image": ("pixel_values", "image_present"), "text": ("input_ids", "attention_mask", "text_present")}
+    modalities = {*model.branches, *({"image", "text"} if model.sources() else ())}
+    return {name: given[name] for modality in modalities for name in read[modality]}
+
+
+@pytest.mark.parametrize(("model", "fusion"), CASES)
+class TestEveryModel:
+    def test_learns_with_all_its_parameters_and_leaves_the_sources_alone(self, model: str, fusion: str) -> None:
+        classifier = built(model, fusion).train()
+        sources = {name: source.model for name, source in classifier.sources().items()}
+        assert set(sources) == ({*classifier.branches} if model.startswith("me-") else set())
+        before = {name: [p.clone() for p in source.state_dict().values()] for name, source in sources.items()}
+        optimizer = torch.optim.SGD(classifier.parameters(), lr=0.01)
+        output = classifier(**batch(classifier, [True] * 4, [True] * 4), labels=torch.tensor([0, 1, 2, 1]))
+        assert output["logits"].shape == (4, 3)
+        output["loss"].backward()
+        silent = {name for name, p in classifier.named_parameters() if p.requires_grad and p.grad is None}
+        other_uses = ("seg_embed", "r_s_bias", "mask_emb")  # of XLNet
+        assert not [name for name in silent if not name.endswith(other_uses)]
+        optimizer.step()
+        for name, source in sources.items():
+            assert not source.training
+            assert all(map(torch.equal, before[name], source.state_dict().values()))
+        own = {id(p) for p in classifier.parameters()}
+        assert not any(id(p) in own for source in sources.values() for p in source.parameters())
+
+    def test_rows_without_a_modality_are_as_if_alone(self, model: str, fusion: str) -> None:
+        classifier = built(model, fusion).eval()
+        there = ([True, False, True, True], [True, True, False, True])
+        whole = batch(classifier, *there)
+        with torch.no_grad():
+            logits = classifier(**whole)["logits"]
+            assert logits.isfinite().all()
+            for row in range(4):
+                alone = classifier(**{name: value[row : row + 1] for name, value in whole.items()})["logits"]
+                assert torch.allclose(alone[0], logits[row], atol=1e-4)
+
+    def test_what_is_missing_is_not_heard(self, model: str, fusion: str) -> None:
+        classifier = built(model, fusion).eval()
+        if len({*classifier.branches}) < 2 and not classifier.sources():
+            pytest.skip("reads one modality")
+        first = batch(classifier, [True, True], [False, False])
+        second = {**first, "input_ids": first["input_ids"] + 1}
+        own = "text" in classifier.branches and bool(classifier.sources())  # the collator makes its own tokens blank
+        with torch.no_grad():
+            one, other = (classifier(**given)["logits"] for given in (first, second))
+            present = classifier(**{**first, "text_present": torch.tensor([True, True])})["logits"]
+        assert torch.equal(one, other) != own
+        assert own or not torch.allclose(one, present)
+
+
+def test_an_expanded_model_without_a_source_is_its_backbone() -> None:
+    plain, expanded = built("vision").eval(), built("me-vision").eval()
+    network = expanded.branches["image"].network
+    assert isinstance(network, ExpandedModel)
+    given = batch(expanded, [True, True], [False, False])
+    with torch.no_grad():
+        vector, present = expanded.branches["image"](given)
+        expected = network.backbone(given["pixel_values"])
+    assert torch.equal(vector, expected)
+    assert present.all()
+    assert set(plain.state_dict()) == {
+        name.replace("network.backbone.", "network.") for name in expanded.state_dict() if "units" not in name
+    }
+
+
+def test_two_expanded_models_hear_frozen_copies_of_each_other() -> None:
+    classifier = built("me-fusion")
+    image, text = classifier.branches["image"].network, classifier.branches["text"].network
+    assert image.source_encoder is not text.backbone
+    assert text.source_encoder is not image.backbone
+    for source, backbone in ((image.source_encoder, text.backbone), (text.source_encoder, image.backbone)):
+        assert all(map(torch.equal, source.state_dict().values(), backbone.state_dict().values()))
+
+
+def test_moves_with_its_sources() -> None:
+    classifier = built("me-fusion").to(torch.float64)
+    for source in classifier.sources().values():
+        assert {p.dtype for p in source.model.parameters()} == {torch.float64}
+
+
+def test_two_rates_and_decay_on_matrices_only() -> None:
+    classifier = built("me-vision", vision="demo", text="tiny")
+    config = make_config({"data": "-", "rate": 0.1, "rate_new": 0.2, "weight_decay": 0.3})
+    groups = parameter_groups(classifier, classifier.new_parameters(), config)
+    found = {id(p): (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]}
+    assert len(found) == sum(len(group["params"]) for group in groups)
+    trained = {name: p for name, p in classifier.named_parameters() if p.requires_grad}
+    assert found.keys() == {id(p) for p in trained.values()}
+    for name, parameter in trained.items():
+        rate = 0.2 if name.startswith("fusion.") or ".units." in name else 0.1
+        assert found[id(parameter)] == (rate, 0.3 if parameter.ndim > 1 else 0.0), name
+
+
+def test_each_encoder_has_its_rate() -> None:
+    classifier = built("late-fusion", vision="demo", text="demo")
+    for settings, rates in (
+        ({}, (0.1, 0.1)), ({"vision_rate": 0.3}, (0.3, 0.1)), ({"vision_rate": 0.3, "text_rate": 0.4}, (0.3, 0.4)),
+    ):  # fmt: skip
+        config = make_config({"data": "-", "rate": 0.1, "rate_new": 0.2, **settings})
+        groups = parameter_groups(classifier, classifier.new_parameters(), config)
+        found = {id(p): group["lr"] for group in groups for p in group["params"]}
+        for modality, rate in zip(("image", "text"), rates, strict=True):
+            assert {found[id(p)] for p in classifier.branches[modality].parameters() if id(p) in found} == {rate}
+        assert {found[id(p)] for p in classifier.fusion.parameters()} == {0.2}
+
+
+def test_random_encoders_start_from_nothing() -> None:
+    classifier = built("late-fusion")
+    assert classifier.new_parameters() == {name for name, _ in classifier.named_parameters()}
+
+
+@pytest.mark.parametrize("model", ["vision", "me-vision", "me-fusion", "late-fusion"])
+def test_a_frozen_backbone(model: str) -> None:
+    classifier = built(model, train_backbone=False)
+    trained = {name for name, p in classifier.named_parameters() if p.requires_grad}
+    assert all(name.startswith("fusion.") or ".units." in name for name in trained)
+    assert any(name.startswith("fusion.") for name in trained)
+
+
+@pytest.mark.parametrize(
+    ("layers", "sites"),
+    [
+        ([0, -1], ["features.denseblock1", "features.denseblock4"]),
+        (["2/4"], ["features.denseblock2"]),
+        (["1/2"], ["features.denseblock1", "features.denseblock2"]),
+        (["features.denseblock3"], ["features.denseblock3"]),
+    ],
+)
+def test_layers(layers: list[Any], sites: list[str]) -> None:
+    network = built("me-vision", vision_layers=layers).branches["image"].network
+    assert [site.path for site in network.sites] == sites
+
+
+@pytest.mark.parametrize("layer", ["0/4", "5/4", "1/99"])
+def test_a_part_of_the_layers_that_is_none(layer: str) -> None:
+    with pytest.raises(RecipeError, match="no such part"):
+        built("me-vision", vision_layers=[layer])
+
+
+@pytest.mark.parametrize("gamma", [0.0, 2.0])
+@pytest.mark.parametrize("weights", [None, torch.tensor([0.5, 1.0, 2.0])])
+class TestLosses:
+    def test_one_label(self, gamma: float, weights: Tensor | None) -> None:
+        logits, labels = torch.randn(5, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 2, 1])
+        expected = []
+        for row, label in zip(logits.tolist(), labels.tolist(), strict=True):
+            p = math.exp(row[label]) / sum(map(math.exp, row))
+            weight = 1 if weights is None else weights[label].item()
+            expected.append(-weight * (1 - p) ** gamma * math.log(p))
+        loss = ClassLoss(gamma=gamma, weights=weights)(logits, labels)
+        assert loss.item() == pytest.approx(sum(expected) / 5, rel=1e-5)
+
+    def test_several_labels(self, gamma: float, weights: Tensor | None) -> None:
+        logits = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+        labels = torch.tensor([[0, 1, 1], [0, 0, 0], [1, 1, 1], [1, 0, 0], [0, 0, 1]])
+        expected = []
+        for row, answers in zip(logits.tolist(), labels.tolist(), strict=True):
+            for k, (logit, yes) in enumerate(zip(row, answers, strict=True)):
+                p = 1 / (1 + math.exp(-logit if yes else logit))
+                weight = weights[k].item() if weights is not None and yes else 1
+                expected.append(-weight * (1 - p) ** gamma * math.log(p))
+        loss = ClassLoss(multi_label=True, gamma=gamma, weights=weights)(logits, labels)
+        assert loss.item() == pytest.approx(sum(expected) / 15, rel=1e-5)
+
+
+def test_frozen_parameters() -> None:
+    classifier = built("me-fusion", vision_freeze=["features.conv0.*", "features.norm0.*"], text_freeze=["*embedding*"])
+    still = {name for name, p in classifier.named_parameters() if not p.requires_grad}
+    assert any("conv0" in name for name in still)
+    assert any("embedding" in name for name in still)
+    assert all("conv0" in name or "norm0" in name or "embedding" in name for name in still)
+    with pytest.raises(RecipeError, match="no parameter 'nothing'"):
+        built("vision", vision_freeze=["nothing"])
+
+
+def test_rows_of_the_demo() -> None:
+    names = [row.name for row in DEMO]
+    assert len(names) == len(set(names)) == 6
+    for place, row in enumerate(DEMO):
+        assert bool(row.settings) != bool(row.fuses)
+        assert set(row.fuses) <= set(names[:place])  # a fusion comes after what it fuses
+    settings = {row.name: config_of(row, seed=3, smoke=False).to_json() for row in DEMO if row.settings}
+    for expanded, alone in PAIRS.items():
+        if expanded in settings:  # only the units differ
+            differ = {name for name, value in settings[expanded].items() if value != settings[alone][name]}
+            assert differ == {"model"}
+    assert identity_of(seed=0, smoke=False) == identity_of(seed=0, smoke=False)
+    assert identity_of(seed=0, smoke=False) != identity_of(seed=1, smoke=False)
+    assert identity_of(seed=0, smoke=False) != identity_of(seed=0, smoke=True)
+
+
+@pytest.mark.parametrize("kind", ["picture", "text"])
+def test_a_row_of_the_demo_and_its_expanded_row_start_from_the_same_values(kind: str) -> None:
+    states = []
+    rows = {row.name: row for row in DEMO}
+    for name in {"picture": ("vision", "me-vision"), "text": ("text", "me-text")}[kind]:
+        config = config_of(rows[name], seed=0, smoke=False)
+        torch.manual_seed(0)
+        encoders = load_encoders(config)
+        torch.manual_seed(0)
+        model = build_classifier(config, encoders, 9, multi_label=False)
+        states.append(
+            {key.replace("network.backbone.", "network."): value for key, value in model.state_dict().items()}
+        )
+    plain, expanded = states
+    assert all(torch.equal(value, expanded[name]) for name, value in plain.items())

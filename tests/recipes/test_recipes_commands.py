@@ -1,0 +1,186 @@
+"""The commands on top of the recipes: every way to go wrong ends in one clear line, and the usual way in files."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from recipes_data import CLASSES, write_table
+from typer.testing import CliRunner, Result
+
+from mi2p_inject.recipes.cli.app import app
+from mi2p_inject.recipes.experiments.paper_tables import ENCODERS
+
+COMMANDS = ("train", "settings", "eval", "predict", "report", "table")
+SMALL = (
+    "--vision", "tiny:vit", "--text", "tiny:xlnet", "--max-steps", "2", "--batch-size", "8", "--set", "image_size=32",
+)  # fmt: skip
+
+TINY = ("--encoders", "tiny")
+
+
+def mi2p(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "200", "NO_COLOR": "1"})
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_table(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def run(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "first"
+    result = mi2p("train", "--data", table, "--model", "me-vision", "--out", out, *SMALL)
+    assert result.exit_code == 0, result.output
+    for words in ("note:", "me-vision", "validation", "test", "accuracy", str(out)):
+        assert words in result.output
+    return out
+
+
+def test_the_readmes_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    section = readme.split("## Train on your own data")[1].split("\n## ")[0]
+    first, second = re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
+    table = write_table(tmp_path)
+    (tmp_path / "cat.jpg").write_bytes((table.parent / "img" / "test0.png").read_bytes())
+    monkeypatch.chdir(tmp_path)
+    for line in first.splitlines():
+        result = mi2p(*shlex.split(line)[1:])
+        assert result.exit_code == 0, (line, result.output)
+    for line in second.splitlines():  # these take hours; their options exist
+        result = mi2p(*shlex.split(line)[1:], "--seeds", "x")
+        assert "whole numbers" in result.output, (line, result.output)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_shows_examples(name: str) -> None:
+    result = mi2p(name, "--help")
+    assert result.exit_code == 0
+    assert "Examples" in result.output
+    assert f"mi2p {name}" in result.output
+
+
+def test_predict(run: Path, table: Path) -> None:
+    picture = table.parent / "img" / "test0.png"
+    for given in (("--image", picture), ("--text", "a crimson thing"), ("--image", picture, "--text", "crimson")):
+        answer = json.loads(mi2p("predict", run, *given).output)
+        assert answer["label"] in CLASSES
+        assert sum(answer["probabilities"].values()) == pytest.approx(1, abs=1e-4)
+        assert max(answer["probabilities"], key=answer["probabilities"].get) == answer["label"]
+
+
+def test_predict_a_file(run: Path, table: Path) -> None:
+    result = mi2p("predict", run, "--data", table)
+    answers = [json.loads(line) for line in result.output.splitlines()]
+    assert len(answers) == len(table.read_text().splitlines()) - 1
+    assert len({answer["id"] for answer in answers}) == len(answers)
+
+
+def test_eval_and_report(run: Path) -> None:
+    numbers = json.loads(mi2p("eval", run, "--json").output)
+    saved = json.loads(mi2p("report", run, "--json").output)
+    assert numbers["metrics"]["accuracy"] == saved["test"]["accuracy"]
+    assert set(numbers["f1_of_classes"]) == set(CLASSES)
+    assert "accuracy" in mi2p("eval", run, "--part", "validation").output
+    assert "# me-vision" in mi2p("report", run).output
+
+
+def test_settings_are_a_configuration(tmp_path: Path, table: Path) -> None:
+    result = mi2p("settings", "--preset", "paper", "--set", "seed=7")
+    told = yaml.safe_load(result.output)
+    assert (told["optimizer"], told["seed"]) == ("adam", 7)
+    (tmp_path / "c.yaml").write_text(result.output)
+    again = mi2p("settings", "--config", tmp_path / "c.yaml")
+    assert {**yaml.safe_load(again.output), "data": "my.csv"} == told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("train",), "no data named"),
+        (("train", "--data", "none.csv"), "none.csv"),
+        (("train", "--data", "{table}", "--set", "epoch=3"), "did you mean 'epochs'"),
+        (("train", "--data", "{table}", "--set", "epochs"), "name=value"),
+        (("train", "--data", "{table}", "--model", "me-visio"), "did you mean 'me-vision'"),
+        (("train", "--data", "{table}", "--preset", "papr"), "practical or paper"),
+        (("train", "--data", "{table}", "--label-col", "lable"), "label"),
+        (("train", "--data", "{table}", "--config", "none.yaml"), "cannot read"),
+        (("table", "6", "--data", "{table}", "--encoders", "none"), "paper, demo, tiny"),
+        (("table", "6", "--data", "{table}", "--seeds", "1,x"), "whole numbers"),
+        (("table", "6", "--data", "{table}", "--seeds", "1,1"), "different"),
+    ],
+)
+def test_mistakes_are_one_clear_line(arguments: tuple[str, ...], words: str, table: Path, tmp_path: Path) -> None:
+    result = mi2p(*(one.format(table=table) for one in arguments), "--out", tmp_path / "run")
+    assert result.exit_code == 1, result.output
+    assert result.output.startswith("error: ")
+    assert words in result.output
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("command", [("train",), ("table", "6")])
+def test_unusable_folders(command: tuple[str, ...], table: Path, run: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("mine")
+    cases = [
+        (tmp_path / "file", "is a file"),
+        (tmp_path / "file" / "below", "not a writable folder"),
+        (Path("/proc/run"), "cannot write"),
+        (tmp_path / "mine", "no run of mi2p"),
+    ]
+    for out, words in cases:
+        result = mi2p(*command, "--data", table, "--out", out, *(SMALL if command == ("train",) else TINY))
+        assert result.exit_code == 1
+        assert words in result.output
+    assert (tmp_path / "file").read_text() == "mine"
+    result = mi2p("train", "--data", table, "--model", "me-vision", "--out", run, *SMALL)
+    assert result.exit_code == 1
+    assert "--overwrite" in result.output
+
+
+@pytest.mark.parametrize("command", [("train", "--model", "me-vision"), ("table", "6")])
+def test_a_mistaken_encoder_leaves_nothing_and_deletes_nothing(
+    command: tuple[str, ...], table: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ENCODERS, "mistaken", {**ENCODERS["tiny"], "clip-image": "tiny:nothing"})
+    mistake = ("--text", "tiny:nothing") if command[0] == "train" else ("--encoders", "mistaken")
+    small = SMALL if command[0] == "train" else ()
+    new = tmp_path / "new"
+    result = mi2p(*command, "--data", table, "--out", new, *small, *mistake)
+    assert result.exit_code == 1, result.output
+    assert "nothing" in result.output
+    assert not new.exists()
+    old = shutil.copytree(run, tmp_path / "old")
+    before = {path: path.read_bytes() for path in old.rglob("*") if path.is_file()}
+    result = mi2p(*command, "--data", table, "--out", old, "--overwrite", *small, *mistake)
+    assert result.exit_code == 1, result.output
+    assert {path: path.read_bytes() for path in old.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("report", "{tmp}"), "no run folder"),
+        (("eval", "{tmp}"), "no run folder"),
+        (("predict", "{tmp}", "--text", "a"), "no run folder"),
+        (("predict", "{run}"), "one sample"),
+        (("predict", "{run}", "--text", " "), "nothing to read"),
+        (("predict", "{run}", "--text", "a", "--data", "b.csv"), "one sample"),
+        (("predict", "{run}", "--image", "none.png"), "missing file"),
+        (("predict", "{run}", "--data", "none.csv"), "none.csv"),
+        (("eval", "{run}", "--part", "tset"), "train, validation, test"),
+        (("eval", "{run}", "--data", "none.csv"), "none.csv"),
+    ],
+)
+def test_mistakes_with_runs(arguments: tuple[str, ...], words: str, run: Path, tmp_path: Path) -> None:
+    result = mi2p(*(one.format(tmp=tmp_path, run=run) for one in arguments))
+    assert result.exit_code == 1, result.output
+    assert result.output.startswith("error: ")
+    assert words in result.output
