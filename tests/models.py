@@ -203,7 +203,7 @@ HRNET: dict[str, Any] = {"stem_width": 8} | {
     for number in range(1, 5)
 }
 STAGES = ["ds_r1_k3_s1_e1_c8", "ir_r2_k3_s2_e2_c8", "ir_r1_k3_s2_e2_c12", "ir_r1_k3_s2_e2_c16", "ir_r1_k3_s1_e2_c16"]
-CLIP_TOWER = {"width": 24, "layers": 3, "num_heads": 4, "mlp_ratio": 2.0, "output_dim": 16}
+CLIP_TOWER = {"width": 24, "layers": 3, "heads": 4, "mlp_ratio": 2.0, "output_dim": 16}
 CLIP_IMAGE = {**CLIP_TOWER, "image_size": PIXELS // 2, "patch_size": 8}
 CLIP_WORDS = {**CLIP_TOWER, "context_length": CLIP_TEXT, "vocab_size": VOCABULARY}
 
