@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mi2p_inject.recipes.errors import RecipeError
+from mi2p_inject.recipes.evaluation.resampling import RESAMPLES, Interval, Resampled, group_weights
 
 __all__ = [
     "METRICS",
@@ -19,6 +19,7 @@ __all__ = [
     "decide",
     "f1_of_classes",
     "measure",
+    "resampled_metrics",
     "tune_thresholds",
 ]
 
@@ -29,22 +30,6 @@ Floats = NDArray[np.float64]
 METRICS = ("accuracy", "macro_f1", "weighted_f1")
 #: of several labels a sample
 METRICS_OF_SEVERAL = ("micro_f1", "macro_f1", "samples_f1")
-_RESAMPLES = 2000
-_CHUNK = 100  # resamples measured at a time
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A number and its 95 % bootstrap interval.
-
-    Attributes:
-        value: measured on the whole test set.
-        low, high: the 2.5 % and 97.5 % quantiles over the resamples.
-    """
-
-    value: float
-    low: float
-    high: float
 
 
 def measure(true: Labels, predicted: Labels, classes: int) -> dict[str, float]:
@@ -120,7 +105,7 @@ def bootstrap_metrics(
     classes: int,
     *,
     seed: int,
-    resamples: int = _RESAMPLES,
+    resamples: int = RESAMPLES,
 ) -> dict[str, Interval]:
     """The metrics with intervals. Whole groups are resampled: variants of one picture are not independent.
 
@@ -139,7 +124,7 @@ def bootstrap_metrics(
         >>> bootstrap_metrics(y, y, g, 2, seed=0)["accuracy"]
         Interval(value=1.0, low=1.0, high=1.0)
     """
-    return _intervals(_resampled(true, _listed(predicted), groups, classes, seed, resamples), true)
+    return _mean(true, predicted, groups, classes, seed, resamples).intervals()
 
 
 def bootstrap_difference(
@@ -150,36 +135,33 @@ def bootstrap_difference(
     classes: int,
     *,
     seed: int,
-    resamples: int = _RESAMPLES,
+    resamples: int = RESAMPLES,
 ) -> dict[str, Interval]:
     """``metric(first) - metric(second)`` on the same resamples (paired), arguments as in `bootstrap_metrics`."""
-    measured = [_resampled(true, _listed(predicted), groups, classes, seed, resamples) for predicted in (first, second)]
-    return _intervals(measured[0] - measured[1], true)
+    measured = [_mean(true, predicted, groups, classes, seed, resamples) for predicted in (first, second)]
+    return (measured[0] - measured[1]).intervals()
 
 
-def _listed(predicted: Labels | Sequence[Labels]) -> list[Labels]:
-    return [predicted] if isinstance(predicted, np.ndarray) else list(predicted)
+def resampled_metrics(
+    true: Labels, predicted: Labels, groups: Labels, classes: int, *, seed: int, resamples: int = RESAMPLES
+) -> Resampled:
+    """The metrics of one prediction on the test set and on its resamples, arguments as in `bootstrap_metrics`."""
+    if len(true) == 0 or len({len(true), len(predicted), len(groups)}) > 1:
+        raise RecipeError(
+            f"labels, predictions and groups must have one length > 0, got {[len(true), len(predicted), len(groups)]}"
+        )
+    statistics, several = _statistics(true, predicted, classes), true.ndim == 2
+    chunks = group_weights(groups, seed=seed, resamples=resamples)
+    values = np.concatenate([_measured(weights, statistics, several) for weights in chunks])
+    return Resampled(METRICS_OF_SEVERAL if several else METRICS, values)
 
 
-def _resampled(
-    true: Labels, predictions: list[Labels], groups: Labels, classes: int, seed: int, resamples: int
-) -> Floats:
-    """(1 + resamples, 3) metrics, averaged over the predictions; the first row is of the whole test set, once."""
-    for predicted in predictions:
-        if len(true) == 0 or len({len(true), len(predicted), len(groups)}) > 1:
-            raise RecipeError(
-                "labels, predictions and groups must have one length > 0, "
-                f"got {[len(true), len(predicted), len(groups)]}"
-            )
-    group_of_row = np.unique(groups, return_inverse=True)[1]
-    count = int(group_of_row.max()) + 1
-    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples)
-    statistics = [_statistics(true, predicted, classes) for predicted in predictions]
-    chunks = (drawn[i : i + _CHUNK, group_of_row].astype(np.float64) for i in range(0, resamples, _CHUNK))
-    rows: list[Floats] = [np.ones((1, len(true))), *chunks]
-    several = true.ndim == 2
-    return np.concatenate(
-        [np.mean([_measured(weights, one, several) for one in statistics], axis=0) for weights in rows]
+def _mean(
+    true: Labels, predicted: Labels | Sequence[Labels], groups: Labels, classes: int, seed: int, resamples: int
+) -> Resampled:
+    several = [predicted] if isinstance(predicted, np.ndarray) else predicted
+    return Resampled.mean(
+        [resampled_metrics(true, one, groups, classes, seed=seed, resamples=resamples) for one in several]
     )
 
 
@@ -201,9 +183,3 @@ def _measured(weights: Floats, per_sample: tuple[Floats, Floats, Floats], severa
         return np.stack([micro, f1.mean(axis=1), weights @ own / weights.sum(axis=1)], axis=1)
     total = true.sum(axis=1)
     return np.stack([hits.sum(axis=1) / total, f1.mean(axis=1), (f1 * true).sum(axis=1) / total], axis=1)
-
-
-def _intervals(measured: Floats, true: Labels) -> dict[str, Interval]:
-    low, high = np.quantile(measured[1:], [0.025, 0.975], axis=0)
-    names = METRICS_OF_SEVERAL if true.ndim == 2 else METRICS
-    return {name: Interval(float(measured[0, i]), float(low[i]), float(high[i])) for i, name in enumerate(names)}
