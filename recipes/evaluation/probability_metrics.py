@@ -135,7 +135,7 @@ def _losses(true: Labels, probabilities: Floats) -> Floats:
 
 
 def _gaps(true: Labels, probabilities: Floats) -> Floats:
-    """(N, bins) accuracy minus confidence of each sample, in the bin of its confidence; of several labels their mean."""
+    """(N, bins) accuracy minus confidence, in the bin of the confidence; of several labels a sample the mean."""
     if true.ndim == 2:
         confidence, right = probabilities, true
     else:

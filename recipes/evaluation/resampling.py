@@ -1,4 +1,4 @@
-"""The bootstrap over groups that every metric shares: the same seed draws the same resamples, so differences are paired."""
+"""The bootstrap over groups that every metric shares: one seed draws the same resamples, so differences are paired."""
 
 from __future__ import annotations
 
