@@ -41,6 +41,11 @@ def write(path: Path, text: str, encoding: str = "utf-8") -> Path:
     return path
 
 
+def sizes(samples: Samples) -> dict[str, int]:
+    """Number of samples in each split."""
+    return {split: len(rows) for split, rows in samples.splits.items()}
+
+
 def note(samples: Samples, words: str) -> str:
     """The one note with these words."""
     found = [one for one in samples.notes if words in one]

@@ -1,7 +1,7 @@
 """Data for the recipes: a user's table or folder, or a benchmark, becomes `Samples`.
 
-The way the data goes: a loader (`LOADERS`) reads `Row`s -> `raw.store` keeps them on disk -> `assemble` numbers labels,
-looks for images, makes parts and notes what a user must be told.
+The way the data goes: a loader (`LOADERS`) reads `Row`s -> `source_table.store` keeps them on disk -> `build_samples`
+numbers labels, looks for images, makes splits and notes what a user must know.
 """
 
 from mi2p_inject.recipes.data.images import ImageError as ImageError

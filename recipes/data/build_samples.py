@@ -1,4 +1,4 @@
-"""From stored rows to `Samples`: labels numbered, missing and bad ones counted, parts made, differences reported."""
+"""From stored rows to `Samples`: labels numbered, missing and bad ones counted, splits made, differences reported."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mi2p_inject.recipes.data.assign_splits import (
     Rows,
+    assign_splits,
     duplicates_across,
-    given_or_made,
     report_sizes,
     without_duplicates,
 )
 from mi2p_inject.recipes.data.check_modalities import check_images, check_read_in_training, complete_rows
 from mi2p_inject.recipes.data.duplicates import merge_groups
 from mi2p_inject.recipes.data.labels import check_seen_in_training, classes_of, number_labels
-from mi2p_inject.recipes.data.row_index import Light, read_light
+from mi2p_inject.recipes.data.row_index import RowIndex, read_row_index
 from mi2p_inject.recipes.data.samples import Samples
-from mi2p_inject.recipes.data.source_table import RawData
+from mi2p_inject.recipes.data.source_table import SourceTable
 
 if TYPE_CHECKING:
     import datasets
 
-__all__ = ["Choices", "assemble"]
+__all__ = ["Choices", "build_samples"]
 
 
 @dataclass(frozen=True)
@@ -40,91 +40,91 @@ class Choices:
     labelled: bool = True
 
 
-def assemble(raw: RawData, stored: datasets.Dataset, choices: Choices) -> Samples:
+def build_samples(table: SourceTable, stored: datasets.Dataset, choices: Choices) -> Samples:
     """The samples of a data set.
 
     Args:
-        raw: what the loader said about it.
-        stored: its rows, by `raw.store`.
+        table: what the loader said about it.
+        stored: its rows, by `source_table.store`.
         choices: the user's.
 
     Raises:
         RecipeError: there is nothing to learn from these rows; the message says why.
     """
-    notes = list(raw.notes)
+    notes = list(table.notes)
     training = choices.classes is None and choices.labelled
-    light = read_light(raw, stored, notes)
+    index = read_row_index(table, stored, notes)
 
-    multi_label = raw.multi_label if raw.multi_label is not None else any(len(one) > 1 for one in light.labels)
-    classes = choices.classes or raw.classes or (classes_of(light.labels, raw.name) if choices.labelled else ())
-    numbers: list[Any] = [None] * len(light.ids)
+    multi_label = table.multi_label if table.multi_label is not None else any(len(one) > 1 for one in index.labels)
+    classes = choices.classes or table.classes or (classes_of(index.labels, table.name) if choices.labelled else ())
+    numbers: list[Any] = [None] * len(index.ids)
     if choices.labelled:
-        numbers = number_labels(light.labels, light.ids, classes, multi_label, raw.name)
+        numbers = number_labels(index.labels, index.ids, classes, multi_label, table.name)
 
-    check_images(light, choices.check_images, choices.on_bad_image, alike=choices.dedupe == "near", notes=notes)
-    light.drop_common_keys(notes)
-    light.groups = merge_groups(light.groups, light.text_keys, light.image_keys)
+    check_images(index, choices.check_images, choices.on_bad_image, alike=choices.dedupe == "near", notes=notes)
+    index.drop_common_keys(notes)
+    index.groups = merge_groups(index.groups, index.text_keys, index.image_keys)
 
-    parts = given_or_made(light, numbers, classes, choices.seed, training, notes)
-    report_sizes(parts, raw.published, notes)
-    complete = complete_rows(light, raw, choices.missing, training, notes)
-    parts = {name: rows[complete[rows]] for name, rows in parts.items()}
-    duplicates_across(light, parts, notes)
+    splits = assign_splits(index, numbers, classes, choices.seed, training, notes)
+    report_sizes(splits, table.published, notes)
+    complete = complete_rows(index, table, choices.missing, training, notes)
+    splits = {name: rows[complete[rows]] for name, rows in splits.items()}
+    duplicates_across(index, splits, notes)
     if choices.dedupe != "none":
-        parts = without_duplicates(light, parts, notes)
+        splits = without_duplicates(index, splits, notes)
     if training:
-        check_seen_in_training(light.labels, parts, classes, raw.name)
-        check_read_in_training(light, raw, parts)
+        check_seen_in_training(index.labels, splits, classes, table.name)
+        check_read_in_training(index, table, splits)
 
-    data = _with_columns(stored, light, numbers, multi_label, drawn=raw.drawn)
+    data = _with_columns(stored, index, numbers, multi_label, drawn=table.drawn)
     return Samples(
-        parts={name: data.select(light.index[rows]) for name, rows in parts.items() if len(rows)},
+        splits={name: data.select(index.stored_rows[rows]) for name, rows in splits.items() if len(rows)},
         classes=classes,
         multi_label=multi_label,
-        notes=(*notes, *_contents(parts, light)),
-        fingerprint=_fingerprint(light, parts, numbers, classes),
+        notes=(*notes, *_contents(splits, index)),
+        fingerprint=_fingerprint(index, splits, numbers, classes),
     )
 
 
 def _with_columns(
-    stored: datasets.Dataset, light: Light, numbers: list[Any], multi_label: bool, drawn: bool
+    stored: datasets.Dataset, index: RowIndex, numbers: list[Any], multi_label: bool, drawn: bool
 ) -> datasets.Dataset:
     """All stored rows, with the columns of `Samples`: the texts stay on disk, the new columns are small."""
     import datasets
 
     def spread(values: list[Any]) -> list[Any]:
         column: list[Any] = [None] * len(stored)
-        for row, value in zip(light.index.tolist(), values, strict=True):
+        for row, value in zip(index.stored_rows.tolist(), values, strict=True):
             column[row] = value
         return column
 
     number, text = datasets.Value("int64"), datasets.Value("string")
     new: dict[str, tuple[list[Any], Any]] = {
         "label": (spread(numbers), datasets.List(number) if multi_label else number),
-        "group": (spread([str(group) for group in light.groups]), text),
+        "group": (spread([str(group) for group in index.groups]), text),
     }
     if not drawn:
-        new["image"] = (spread(light.images), text)
+        new["image"] = (spread(index.images), text)
     data = stored.select_columns(["id", "text", "image"] if drawn else ["id", "text"])
     for name, (column, feature) in new.items():
         data = data.add_column(name, column, new_fingerprint=f"{stored._fingerprint}-{name}", feature=feature)
     return data.select_columns(["id", "image", "text", "label", "group"])
 
 
-def _contents(parts: dict[str, Rows], light: Light) -> list[str]:
-    lines = [", ".join(f"{len(rows)} {name}" for name, rows in parts.items()) + " samples"]
-    if "train" in parts:
-        counts = Counter(label for row in parts["train"] for label in light.labels[row])
+def _contents(splits: dict[str, Rows], index: RowIndex) -> list[str]:
+    lines = [", ".join(f"{len(rows)} {name}" for name, rows in splits.items()) + " samples"]
+    if "train" in splits:
+        counts = Counter(label for row in splits["train"] for label in index.labels[row])
         shown = ", ".join(f"{label} {count}" for label, count in counts.most_common(30))
         lines.append(f"classes in training: {shown}" + (" ..." if len(counts) > 30 else ""))
     return lines
 
 
-def _fingerprint(light: Light, parts: dict[str, Rows], numbers: list[Any], classes: tuple[str, ...]) -> str:
+def _fingerprint(index: RowIndex, splits: dict[str, Rows], numbers: list[Any], classes: tuple[str, ...]) -> str:
     digest = hashlib.sha256(repr(classes).encode(errors="replace"))
-    for name, rows in parts.items():
+    for name, rows in splits.items():
         digest.update(name.encode())
         for row in rows.tolist():
-            one = (light.ids[row], light.content[row], light.text_hashes[row], numbers[row])
+            one = (index.ids[row], index.content[row], index.text_hashes[row], numbers[row])
             digest.update(repr(one).encode(errors="replace"))
     return digest.hexdigest()[:32]

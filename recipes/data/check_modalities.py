@@ -13,8 +13,8 @@ from tqdm.auto import tqdm
 
 from mi2p_inject.recipes.data.duplicates import file_keys, near_duplicate_groups
 from mi2p_inject.recipes.data.images import image_problem
-from mi2p_inject.recipes.data.row_index import Light, examples
-from mi2p_inject.recipes.data.source_table import RawData
+from mi2p_inject.recipes.data.row_index import RowIndex, examples
+from mi2p_inject.recipes.data.source_table import SourceTable
 from mi2p_inject.recipes.errors import RecipeError
 
 __all__ = ["check_images", "check_read_in_training", "complete_rows"]
@@ -24,14 +24,19 @@ _THREADS = 4
 
 
 def check_images(
-    light: Light, extent: Literal["some", "all"], on_bad: Literal["missing", "error"], *, alike: bool, notes: list[str]
+    index: RowIndex,
+    extent: Literal["some", "all"],
+    on_bad: Literal["missing", "error"],
+    *,
+    alike: bool,
+    notes: list[str],
 ) -> None:
     """Finds the image files, gives them keys, and sets bad ones to None.
 
     Every file is looked for; 200 of them, or all, are decoded.
 
     Args:
-        light: its ``images``, ``image_keys`` and ``content`` are set; drawn images are left as they are.
+        index: its ``images``, ``image_keys`` and ``content`` are set; drawn images are left as they are.
         extent: how many images are decoded.
         on_bad: raise at a bad image, or count it as missing.
         alike: alike images get the same key, not only equal files; decodes all.
@@ -40,9 +45,9 @@ def check_images(
     Raises:
         RecipeError: all images are bad or missing; one is, and ``on_bad="error"``.
     """
-    if light.image_keys:
+    if index.image_keys:
         return
-    paths = sorted({path for path in light.images if path is not None})
+    paths = sorted({path for path in index.images if path is not None})
     found = file_keys(paths)
     good = [path for path in paths if found[path] is not None]
     tried = good
@@ -51,20 +56,20 @@ def check_images(
     problems = _problems([path for path in paths if found[path] is None]) | _problems(tried)
     if problems:
         _report(problems, len(paths), len(tried), len(good), on_bad, notes)
-    light.images = [None if path in problems else path for path in light.images]
-    light.content = [path and found[path] for path in light.images]
+    index.images = [None if path in problems else path for path in index.images]
+    index.content = [path and found[path] for path in index.images]
     keys = near_duplicate_groups([path for path in good if path not in problems]) if alike else found
-    light.image_keys = [path and keys.get(path) for path in light.images]
+    index.image_keys = [path and keys.get(path) for path in index.images]
 
 
 def complete_rows(
-    light: Light, raw: RawData, missing: Literal["keep", "drop"], training: bool, notes: list[str]
+    index: RowIndex, table: SourceTable, missing: Literal["keep", "drop"], training: bool, notes: list[str]
 ) -> NDArray[np.bool_]:
     """(N,) which samples stay: those with an image or a text; with both, if ``missing="drop"``.
 
     Args:
-        light: after `check_images`.
-        raw: says which modalities the data set should have.
+        index: after `check_images`.
+        table: says which modalities the data set should have.
         missing: whether a sample without one of them is dropped.
         training: an empty modality is then an error, else a note.
         notes: counts are appended.
@@ -72,17 +77,17 @@ def complete_rows(
     Raises:
         RecipeError: no sample has a text, or an image, and there should be one.
     """
-    has = {"image": np.array([one is not None for one in light.images])}
-    has["text"] = np.array([one is not None for one in light.text_hashes])
-    for kind in raw.modalities:
+    has = {"image": np.array([one is not None for one in index.images])}
+    has["text"] = np.array([one is not None for one in index.text_hashes])
+    for kind in table.modalities:
         without = np.flatnonzero(~has[kind])
-        if len(without) == len(light.ids) and training:
+        if len(without) == len(index.ids) and training:
             raise RecipeError(
-                f"{raw.name}: {'the text is empty everywhere' if kind == 'text' else 'no sample has an image'}",
+                f"{table.name}: {'the text is empty everywhere' if kind == 'text' else 'no sample has an image'}",
                 fix=f"give the right {kind} column, or train on a table without one",
             )
         if len(without):
-            named = examples([light.ids[row] for row in without[:3]])
+            named = examples([index.ids[row] for row in without[:3]])
             what = "dropped" if missing == "drop" else "kept: the modality is missing"
             notes.append(f"{len(without)} samples without {kind} ({named}), {what}")
     neither = int((~has["image"] & ~has["text"]).sum())
@@ -90,32 +95,32 @@ def complete_rows(
         notes.append(f"{neither} of them have neither image nor text: dropped")
     stay = has["image"] | has["text"]
     if missing == "drop":
-        for kind in raw.modalities:
+        for kind in table.modalities:
             stay &= has[kind]
     if not stay.any():
-        raise RecipeError(f"{raw.name}: no sample is left", given="; ".join(notes))
+        raise RecipeError(f"{table.name}: no sample is left", given="; ".join(notes))
     return np.asarray(stay)
 
 
-def check_read_in_training(light: Light, raw: RawData, parts: Mapping[str, NDArray[np.int64]]) -> None:
+def check_read_in_training(index: RowIndex, table: SourceTable, splits: Mapping[str, NDArray[np.int64]]) -> None:
     """A modality that training never saw cannot be learned from.
 
     Args:
-        light: after `check_images`.
-        raw: says which modalities the data set should have.
-        parts: name -> rows; nothing is checked without a "train".
+        index: after `check_images`.
+        table: says which modalities the data set should have.
+        splits: name -> rows; nothing is checked without a "train".
 
     Raises:
-        RecipeError: the samples with an image, or with a text, are all outside the training part.
+        RecipeError: the samples with an image, or with a text, are all outside the training split.
     """
-    seen = {"image": light.images, "text": light.text_hashes}
-    for kind in raw.modalities:
-        if "train" in parts and all(seen[kind][row] is None for row in parts["train"]):
+    seen = {"image": index.images, "text": index.text_hashes}
+    for kind in table.modalities:
+        if "train" in splits and all(seen[kind][row] is None for row in splits["train"]):
             raise RecipeError(
-                f"{raw.name}: no training sample has {'an image' if kind == 'image' else 'a text'}",
+                f"{table.name}: no training sample has {'an image' if kind == 'image' else 'a text'}",
                 given=", ".join(
-                    f"{sum(seen[kind][row] is not None for row in rows)} of {len(rows)} in {part}"
-                    for part, rows in parts.items()
+                    f"{sum(seen[kind][row] is not None for row in rows)} of {len(rows)} in {split}"
+                    for split, rows in splits.items()
                 ),
                 fix=f"give the right {kind} column and split, or train on a table without that column",
             )

@@ -77,29 +77,29 @@ def number_labels(
 
 
 def check_seen_in_training(
-    labels: Sequence[tuple[str, ...]], parts: dict[str, NDArray[np.int64]], classes: tuple[str, ...], name: str
+    labels: Sequence[tuple[str, ...]], splits: dict[str, NDArray[np.int64]], classes: tuple[str, ...], name: str
 ) -> None:
     """A label that training never saw cannot be predicted.
 
     Args:
         labels: of all samples.
-        parts: name -> rows; nothing is checked without a "train".
+        splits: name -> rows; nothing is checked without a "train".
         classes: all labels.
         name: of the data set, for messages.
 
     Raises:
         RecipeError: a label is in validation or test only; there is one class in training.
     """
-    if "train" not in parts:
+    if "train" not in splits:
         return
-    seen = {part: Counter(label for i in rows for label in labels[i]) for part, rows in parts.items()}
-    for part, counts in seen.items():
+    seen = {split: Counter(label for i in rows for label in labels[i]) for split, rows in splits.items()}
+    for split, counts in seen.items():
         unseen = Counter({label: count for label, count in counts.items() if label not in seen["train"]})
         if unseen:
             raise RecipeError(
-                f"{name}: labels in {part} that no training sample has: {_counted(unseen)}",
+                f"{name}: labels in {split} that no training sample has: {_counted(unseen)}",
                 given="in training: " + _counted(seen["train"]),
-                fix="correct the labels, move samples to the training part, or take these out",
+                fix="correct the labels, move samples to the training split, or take these out",
             )
     if len(seen["train"]) < 2:
         raise RecipeError(f"{name}: training: {_one_class(set(seen['train']))}", expected="two classes or more")

@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from mi2p_inject.recipes.data.build_samples import Choices, assemble
+from mi2p_inject.recipes.data.build_samples import Choices, build_samples
 from mi2p_inject.recipes.data.formats.crisismmd import load_crisismmd
 from mi2p_inject.recipes.data.formats.folders import load_folder
 from mi2p_inject.recipes.data.formats.food101 import load_food101, wrong_food101
 from mi2p_inject.recipes.data.formats.mmimdb import load_mmimdb
 from mi2p_inject.recipes.data.formats.openclipart import load_openclipart
-from mi2p_inject.recipes.data.formats.openmoji import load_openmoji_raw
+from mi2p_inject.recipes.data.formats.openmoji import load_openmoji_table
 from mi2p_inject.recipes.data.formats.table_files import ENDINGS
 from mi2p_inject.recipes.data.formats.tables import Columns, load_table
 from mi2p_inject.recipes.data.samples import Samples
-from mi2p_inject.recipes.data.source_table import RawData, store
+from mi2p_inject.recipes.data.source_table import SourceTable, store
 from mi2p_inject.recipes.errors import RecipeError
 
 __all__ = ["LOADERS", "Request", "load_data"]
@@ -55,7 +55,7 @@ class Request:
         return self.root
 
 
-def _own(request: Request) -> RawData:
+def _own(request: Request) -> SourceTable:
     path = request.root
     if path is None:
         raise RecipeError("no file or folder was given")
@@ -74,13 +74,13 @@ def _own(request: Request) -> RawData:
 
 
 #: name before the colon of a specification -> loader; "own" is a user's file or folder, given without a name
-LOADERS: dict[str, Callable[[Request], RawData]] = {
+LOADERS: dict[str, Callable[[Request], SourceTable]] = {
     "own": _own,
     "crisismmd": load_crisismmd,
     "food101": load_food101,
     "mmimdb": load_mmimdb,
     "openclipart": load_openclipart,
-    "openmoji": load_openmoji_raw,
+    "openmoji": load_openmoji_table,
 }
 
 
@@ -111,7 +111,7 @@ def load_data(
     Rows are read once and stored memory-mapped; images are looked for, and some are decoded, before anything else runs.
 
     Args:
-        spec: a ``.csv``, ``.tsv``, ``.jsonl`` or ``.parquet`` file; a folder with such a file for each part, or with
+        spec: a ``.csv``, ``.tsv``, ``.jsonl`` or ``.parquet`` file; a folder with such a file for each split, or with
             ``<split>/<label>/<image>`` or ``<label>/<image>``; or ``name:/path`` with a name of `LOADERS`.
         image_col, text_col, label_col, split_col, id_col, group_col: columns of a table; default: the ones named
             ``image``, ``text``, ``label``, ``split``, ``id``, ``group``, if they exist. Without a split, one is made:
@@ -125,9 +125,9 @@ def load_data(
             looks alike (``"near"``, decodes all images). Texts are compared by their words. Otherwise only counted.
         multi_label: whether ``|`` separates labels; default: if one label has it.
         repair_text: undo wrong decodings of texts (``â€™`` for ``’``); otherwise only counted.
-        seed: of parts that are made.
+        seed: of splits that are made.
         classes: of a trained model, to evaluate it: labels must be among them, nothing is split, and samples without
-            a part are the part ``"test"``.
+            a split are the split ``"test"``.
         labelled: False: labels are not read and all ``label`` are None (prediction).
         cache_dir: where rows are stored; default: the cache folder of `datasets`.
 
@@ -143,10 +143,10 @@ def load_data(
         multi_label=multi_label,
         labelled=labelled,
     )
-    raw = LOADERS[name](request)
-    stored = store(raw, repair_text=repair_text, cache_dir=cache_dir)
+    table = LOADERS[name](request)
+    stored = store(table, repair_text=repair_text, cache_dir=cache_dir)
     choices = Choices(missing, check_images, on_bad_image, dedupe, seed, classes, labelled)
-    return assemble(raw, stored, choices)
+    return build_samples(table, stored, choices)
 
 
 def _parse(spec: str) -> tuple[str, Path | None]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mi2p_inject.recipes.data.duplicates import common_keys
-from mi2p_inject.recipes.data.source_table import MAX_CHARACTERS, RawData
+from mi2p_inject.recipes.data.source_table import MAX_CHARACTERS, SourceTable
 from mi2p_inject.recipes.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 
     import datasets
 
-__all__ = ["Light", "examples", "read_light"]
+__all__ = ["RowIndex", "examples", "read_row_index"]
 
 _NAMED = 3  # examples in a note
-_SMALL = ("id", "labels", "part", "group", "dropped", "text_hash", "text_key")
+_SMALL = ("id", "labels", "split", "group", "dropped", "text_hash", "text_key")
 
 
 @dataclass
-class Light:
+class RowIndex:
     """One entry a sample, in the order of the stored rows; rows that are no samples are left out.
 
     Attributes:
-        index: (N,) the row in the stored data set.
-        ids, labels, parts: as the loader gave them.
+        stored_rows: (N,) the row in the stored data set.
+        ids, labels, splits: as the loader gave them.
         images: path of the image, "drawn" for a drawn one, None for none.
         text_hashes: of the text, None for none.
         text_keys, image_keys: equal for duplicates; see `duplicates`.
@@ -39,10 +39,10 @@ class Light:
         content: key of the content of the image file.
     """
 
-    index: NDArray[np.int64]
+    stored_rows: NDArray[np.int64]
     ids: list[str]
     labels: list[tuple[str, ...]]
-    parts: list[str | None]
+    splits: list[str | None]
     images: list[str | None]
     text_hashes: list[str | None]
     text_keys: list[str | None]
@@ -62,49 +62,49 @@ class Light:
                 notes.append(f"{several} samples share {len(common)} very common {what}(s), not taken as duplicates")
 
 
-def read_light(raw: RawData, stored: datasets.Dataset, notes: list[str]) -> Light:
+def read_row_index(table: SourceTable, stored: datasets.Dataset, notes: list[str]) -> RowIndex:
     """The small columns of the stored rows.
 
     Args:
-        raw: what the loader said.
-        stored: by `raw.store`.
+        table: what the loader said.
+        stored: by `source_table.store`.
         notes: what was dropped, cut or wrongly decoded is appended.
 
     Raises:
         RecipeError: there are no samples; two have the same id.
     """
-    table = stored.data
-    small = {name: table.column(name).to_pylist() for name in _SMALL}
+    columns = stored.data
+    small = {name: columns.column(name).to_pylist() for name in _SMALL}
     dropped = Counter(reason for reason in small["dropped"] if reason)
     notes += [f"left out: {count} rows: {reason}" for reason, count in dropped.most_common()]
-    index = [row for row, reason in enumerate(small["dropped"]) if reason is None]
-    if not index:
-        raise RecipeError(f"{raw.name} has no samples", given="; ".join(notes))
-    ids = [small["id"][row] for row in index]
-    _check_ids(ids, raw.name)
+    stored_rows = [row for row, reason in enumerate(small["dropped"]) if reason is None]
+    if not stored_rows:
+        raise RecipeError(f"{table.name} has no samples", given="; ".join(notes))
+    ids = [small["id"][row] for row in stored_rows]
+    _check_ids(ids, table.name)
 
-    images = _pictures(stored) if raw.drawn else table.column("image").to_pylist()
-    light = Light(
-        index=np.asarray(index, dtype=np.int64),
+    images = _pictures(stored) if table.drawn else columns.column("image").to_pylist()
+    index = RowIndex(
+        stored_rows=np.asarray(stored_rows, dtype=np.int64),
         ids=ids,
-        labels=[tuple(small["labels"][row] or ()) for row in index],
-        parts=[small["part"][row] for row in index],
-        images=["drawn" if raw.drawn and images[row] else images[row] for row in index],
-        text_hashes=[small["text_hash"][row] for row in index],
-        text_keys=[small["text_key"][row] for row in index],
-        groups=[small["group"][row] for row in index],
+        labels=[tuple(small["labels"][row] or ()) for row in stored_rows],
+        splits=[small["split"][row] for row in stored_rows],
+        images=["drawn" if table.drawn and images[row] else images[row] for row in stored_rows],
+        text_hashes=[small["text_hash"][row] for row in stored_rows],
+        text_keys=[small["text_key"][row] for row in stored_rows],
+        groups=[small["group"][row] for row in stored_rows],
     )
-    if raw.drawn:
-        light.image_keys = [images[row] for row in index]
-        light.content = [images[row] for row in index]
+    if table.drawn:
+        index.image_keys = [images[row] for row in stored_rows]
+        index.content = [images[row] for row in stored_rows]
     for column, what, fix in (
         ("mojibake", "texts were decoded with a wrong character set", "; --set repair_text=true undoes it"),
         ("cut", f"texts were cut after {MAX_CHARACTERS} characters", ""),
     ):
-        marks = table.column(column).to_pylist()
-        if rows := [row for row in index if marks[row]]:
+        marks = columns.column(column).to_pylist()
+        if rows := [row for row in stored_rows if marks[row]]:
             notes.append(f"{len(rows)} {what} ({examples([small['id'][row] for row in rows])}){fix}")
-    return light
+    return index
 
 
 def examples(names: list[str]) -> str:

@@ -11,18 +11,18 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import datasets
 
-__all__ = ["PARTS", "Samples"]
+__all__ = ["SPLITS", "Samples"]
 
-#: names of the parts, in the order in which they are shown
-PARTS = ("train", "validation", "test")
+#: names of the splits, in the order in which they are shown
+SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Image-text samples with labels, split into parts; rows on disk, images unopened.
+    """Image-text samples with labels, of a train, validation and test split; rows on disk, images unopened.
 
     Attributes:
-        parts: ``"train"``, ``"validation"``, ``"test"`` (those that exist) -> a memory-mapped `datasets.Dataset` with
+        splits: ``"train"``, ``"validation"``, ``"test"`` (those that exist) -> a memory-mapped `datasets.Dataset` with
             the columns ``id`` (str), ``image`` (str path or None; a `datasets.Image` where the loader draws its own
             pictures), ``text`` (str or None), ``label`` (int; list of int if ``multi_label``; None if unlabelled) and
             ``group`` (str: samples of one group are duplicates or variants of one another).
@@ -32,7 +32,7 @@ class Samples:
         fingerprint: changes with the content and with the options that made it. Images enter by name and size.
     """
 
-    parts: dict[str, datasets.Dataset]
+    splits: dict[str, datasets.Dataset]
     classes: tuple[str, ...]
     multi_label: bool
     notes: tuple[str, ...]
@@ -47,18 +47,18 @@ class Samples:
             for kind in kinds
             if any(
                 batch.column(kind).null_count < batch.num_rows
-                for part in self.parts.values()
-                for batch in part.select_columns(kind).with_format("arrow").iter(1000)
+                for split in self.splits.values()
+                for batch in split.select_columns(kind).with_format("arrow").iter(1000)
             )
         )
 
-    def targets(self, part: str) -> NDArray[np.int64]:
-        """Labels of a part: (N,) class numbers, or (N, classes) of 0 and 1 if ``multi_label``.
+    def targets(self, split: str) -> NDArray[np.int64]:
+        """Labels of a split: (N,) class numbers, or (N, classes) of 0 and 1 if ``multi_label``.
 
         Raises:
-            KeyError: there is no such part.
+            KeyError: there is no such split.
         """
-        labels = self.parts[part]["label"]
+        labels = self.splits[split]["label"]
         if not self.multi_label:
             return np.asarray(labels[:], dtype=np.int64)
         table = np.zeros((len(labels), len(self.classes)), dtype=np.int64)

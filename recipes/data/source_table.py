@@ -1,4 +1,4 @@
-"""What a loader reads, before labels are numbered and parts are made; stored on disk once."""
+"""What a loader reads, before labels are numbered and splits are made; stored on disk once."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     import datasets
     from PIL import Image
 
-__all__ = ["MAX_CHARACTERS", "RawData", "Row", "is_part", "part_name", "store"]
+__all__ = ["MAX_CHARACTERS", "Row", "SourceTable", "is_split", "split_name", "store"]
 
 #: longer texts are cut: 20,000 characters are some ten times what a text encoder reads
 MAX_CHARACTERS = 20_000
 _VERSION = 2  # of the stored columns and of how loaders fill them: count up when either changes
-_PART_NAMES = {
+_SPLIT_NAMES = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("validation", "valid", "val", "dev", "development"), "validation"),
     **dict.fromkeys(("test", "testing"), "test"),
@@ -38,7 +38,7 @@ class Row(NamedTuple):
         image: absolute path, or a picture that the loader drew; None if the sample has none.
         text: as it was found; None if the sample has none.
         labels: names of its labels; None if it is unlabelled.
-        part: "train", "validation", "test"; None where the split is still to be made.
+        split: "train", "validation", "test"; None where the split is still to be made.
         group: samples with the same key belong together.
         dropped: why this is no sample of the task, for counting; None for a sample.
     """
@@ -47,13 +47,13 @@ class Row(NamedTuple):
     image: str | Image.Image | None
     text: str | None
     labels: tuple[str, ...] | None
-    part: str | None = None
+    split: str | None = None
     group: str | None = None
     dropped: str | None = None
 
 
 @dataclass(frozen=True)
-class RawData:
+class SourceTable:
     """A data set as its loader found it.
 
     Attributes:
@@ -64,7 +64,7 @@ class RawData:
         classes: the labels in their order; None: those found, sorted.
         multi_label: whether a sample may have several labels; None: whether one has.
         modalities: what a sample should have.
-        published: size of each part, or of several joined by ``+``, as published; a difference is reported.
+        published: size of each split, or of several joined by ``+``, as published; a difference is reported.
         notes: what the loader has to say.
         drawn: the images are pictures, not paths.
     """
@@ -81,30 +81,30 @@ class RawData:
     drawn: bool = False
 
 
-def is_part(name: str) -> bool:
-    """Whether a name is one of a part, such as "dev"."""
-    return name.strip().lower() in _PART_NAMES
+def is_split(name: str) -> bool:
+    """Whether a name is one of a split, such as "dev"."""
+    return name.strip().lower() in _SPLIT_NAMES
 
 
-def part_name(value: str, where: str) -> str:
+def split_name(value: str, where: str) -> str:
     """``"dev"`` -> ``"validation"`` and so on.
 
     Raises:
-        RecipeError: the value names no part.
+        RecipeError: the value names no split.
     """
-    if not is_part(value):
-        raise RecipeError(f"{where}: {value!r} is no part of a data set", expected=", ".join(_PART_NAMES))
-    return _PART_NAMES[value.strip().lower()]
+    if not is_split(value):
+        raise RecipeError(f"{where}: {value!r} is no split of a data set", expected=", ".join(_SPLIT_NAMES))
+    return _SPLIT_NAMES[value.strip().lower()]
 
 
-def store(raw: RawData, *, repair_text: bool = False, cache_dir: Path | None = None) -> datasets.Dataset:
+def store(table: SourceTable, *, repair_text: bool = False, cache_dir: Path | None = None) -> datasets.Dataset:
     """The rows as a memory-mapped data set, read from the stored one if nothing has changed.
 
     Columns: those of `Row`, ``text_hash``, ``text_key`` (see `duplicates`), ``mojibake`` (the text was decoded with a
     wrong character set) and ``cut`` (it was longer than `MAX_CHARACTERS`). Texts are stripped; empty ones are None.
 
     Args:
-        raw: what a loader found.
+        table: what a loader found.
         repair_text: undo wrong decodings of texts (``â€™`` becomes ``’``).
         cache_dir: where to store; default: the cache folder of `datasets`.
 
@@ -115,8 +115,8 @@ def store(raw: RawData, *, repair_text: bool = False, cache_dir: Path | None = N
 
     text = datasets.Value("string")
     columns = {
-        **dict.fromkeys(("id", "text", "part", "group", "dropped", "text_hash", "text_key"), text),
-        "image": datasets.Image() if raw.drawn else text,
+        **dict.fromkeys(("id", "text", "split", "group", "dropped", "text_hash", "text_key"), text),
+        "image": datasets.Image() if table.drawn else text,
         "labels": datasets.List(text),
         **dict.fromkeys(("mojibake", "cut"), datasets.Value("bool")),
     }
@@ -124,8 +124,8 @@ def store(raw: RawData, *, repair_text: bool = False, cache_dir: Path | None = N
         return datasets.Dataset.from_generator(
             _columns,
             features=datasets.Features(columns),
-            gen_kwargs={"raw": raw, "repair_text": repair_text},
-            fingerprint=_fingerprint(raw, repair_text),
+            gen_kwargs={"table": table, "repair_text": repair_text},
+            fingerprint=_fingerprint(table, repair_text),
             cache_dir=cache_dir and str(cache_dir),
         )
     except (datasets.exceptions.DatasetGenerationError, OSError) as error:
@@ -135,25 +135,25 @@ def store(raw: RawData, *, repair_text: bool = False, cache_dir: Path | None = N
         if not isinstance(cause, OSError):
             raise
         raise RecipeError(
-            f"cannot store the rows of {raw.name}: {cause}",
+            f"cannot store the rows of {table.name}: {cause}",
             fix="free some space, or set HF_DATASETS_CACHE to a folder that can be written",
         ) from cause
 
 
-def _fingerprint(raw: RawData, repair_text: bool) -> str:
-    digest = hashlib.sha256(json.dumps([_VERSION, raw.name, raw.options, repair_text], sort_keys=True).encode())
-    for path in raw.files:
+def _fingerprint(table: SourceTable, repair_text: bool) -> str:
+    digest = hashlib.sha256(json.dumps([_VERSION, table.name, table.options, repair_text], sort_keys=True).encode())
+    for path in table.files:
         status = os.stat(path)
         digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\0".encode(errors="surrogateescape"))
     return digest.hexdigest()[:32]
 
 
-def _columns(raw: RawData, repair_text: bool) -> Iterator[dict[str, Any]]:
+def _columns(table: SourceTable, repair_text: bool) -> Iterator[dict[str, Any]]:
     from ftfy import fix_encoding
     from ftfy.badness import is_bad
 
     row = None
-    for row in raw.rows():
+    for row in table.rows():
         text = (row.text or "").replace("\0", " ").strip()
         mojibake = not text.isascii() and is_bad(text)
         if mojibake and repair_text:
@@ -169,4 +169,4 @@ def _columns(raw: RawData, repair_text: bool) -> Iterator[dict[str, Any]]:
             "cut": len(cut) < len(text),
         }
     if row is None:
-        raise RecipeError(f"{raw.name} has no samples")
+        raise RecipeError(f"{table.name} has no samples")

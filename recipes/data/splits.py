@@ -18,7 +18,7 @@ _LEAST = 3  # independent samples of a class
 
 @dataclass(frozen=True)
 class Split:
-    """Row numbers of each part, ascending.
+    """Row numbers of each split, ascending.
 
     Attributes:
         train, validation, test: (n,) int64; disjoint, together every row.
@@ -28,8 +28,8 @@ class Split:
     validation: NDArray[np.int64]
     test: NDArray[np.int64]
 
-    def parts(self) -> dict[str, NDArray[np.int64]]:
-        """The three parts by name."""
+    def splits(self) -> dict[str, NDArray[np.int64]]:
+        """The three splits by name."""
         return {"train": self.train, "validation": self.validation, "test": self.test}
 
 
@@ -42,12 +42,12 @@ def split_rows(
 
     Args:
         labels: (N,) class of each row.
-        groups: (N,) rows of one group end in one part.
+        groups: (N,) rows of one group end in one split.
         seed: the same seed gives the same split.
         classes: their names, for the message.
 
     Raises:
-        RecipeError: a class has fewer than three groups, one for each part.
+        RecipeError: a class has fewer than three groups, one for each split.
     """
     for label in np.unique(labels):
         if (found := len(np.unique(groups[labels == label]))) < _LEAST:
@@ -55,10 +55,10 @@ def split_rows(
                 f"class {repr(classes[label]) if classes else label} has {found} independent samples; to split them in "
                 f"train, validation and test takes {_LEAST} or more",
                 given=f"{np.sum(labels == label)} samples; those of one image, text or group count as one",
-                fix="join rare classes or take them out, or give the parts yourself in a column 'split'",
+                fix="join rare classes or take them out, or give the splits yourself in a column 'split'",
             )
-    parts = _folds(labels, groups, seed)
-    tested, rest = parts[:_TENTHS_TEST], parts[_TENTHS_TEST:]
+    folds = _folds(labels, groups, seed)
+    tested, rest = folds[:_TENTHS_TEST], folds[_TENTHS_TEST:]
     where = np.empty(len(labels), dtype=np.int64)
     for number, rows in enumerate((np.concatenate(rest[1:]), rest[0], np.concatenate(tested))):
         where[rows] = number
@@ -71,7 +71,7 @@ def split_rows(
 def take_validation(
     train: NDArray[np.int64], labels: NDArray[np.int64], groups: NDArray[np.int64], seed: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Nine tenths and one tenth of a training part, stratified, whole groups, seeded.
+    """Nine tenths and one tenth of a training split, stratified, whole groups, seeded.
 
     Args:
         train: row numbers.
@@ -97,7 +97,7 @@ def _folds(labels: NDArray[np.int64], groups: NDArray[np.int64], seed: int) -> l
         raise RecipeError(
             f"{found} independent samples cannot be split; {folds} or more are needed",
             given=f"{len(labels)} samples; those of one image, text or group count as one",
-            fix="give the parts yourself in a column 'split'",
+            fix="give the splits yourself in a column 'split'",
         )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The least populated class")  # it stays in training, see above

@@ -48,12 +48,12 @@ def evaluate_run(run: SavedRun, data: str | None, columns: dict[str, Any], part:
         config = replace(config, data=data)
         options = {**config.data_options(), "multi_label": run.multi_label}  # a small file need not show it
         samples = load_data(data, **options, classes=run.classes, seed=config.split_seed)
-    if part not in samples.parts:
-        raise RecipeError(f"there is no part {part!r}", expected=", ".join(samples.parts), fix="--part")
+    if part not in samples.splits:
+        raise RecipeError(f"there is no part {part!r}", expected=", ".join(samples.splits), fix="--part")
     _check_modalities(config, samples)
-    logits = _logits(run, samples.parts[part])
+    logits = _logits(run, samples.splits[part])
     true, decided = samples.targets(part), decide(logits, run.thresholds)
-    groups = np.unique(np.asarray(samples.parts[part]["group"][:], dtype=str), return_inverse=True)[1]
+    groups = np.unique(np.asarray(samples.splits[part]["group"][:], dtype=str), return_inverse=True)[1]
     intervals = bootstrap_metrics(true, decided, groups, len(run.classes), seed=config.seed)
     return {
         "data": config.data,
@@ -98,7 +98,7 @@ def predict_file(run: SavedRun, data: str, columns: dict[str, Any]) -> list[dict
     samples = load_data(data, **options, classes=run.classes, labelled=False)
     _check_modalities(config, samples)
     found = []
-    for rows in samples.parts.values():
+    for rows in samples.splits.values():
         answers = _answers(run, _logits(run, rows))
         found += [{"id": name, **answer} for name, answer in zip(rows["id"], answers, strict=True)]
     return found

@@ -48,7 +48,7 @@ def run_demo(folder: RunFolder, *, seed: int, smoke: bool, console: Console) -> 
     samples = load_data("openmoji", seed=seed)
     if smoke:
         samples = _fewer(samples, seed)
-    counts = ", ".join(f"{len(rows)} {name}" for name, rows in samples.parts.items())
+    counts = ", ".join(f"{len(rows)} {name}" for name, rows in samples.splits.items())
     console.print(f"pictures with names, {len(samples.classes)} topics; {counts}", highlight=False)
 
     logits: dict[str, dict[str, Logits]] = {}
@@ -88,6 +88,6 @@ def _fewer(samples: Samples, seed: int) -> Samples:
     """A few random rows of each part."""
     random = np.random.default_rng(seed)
     parts = {
-        name: rows.select(random.permutation(len(rows))[: _SMOKE_ROWS[name]]) for name, rows in samples.parts.items()
+        name: rows.select(random.permutation(len(rows))[: _SMOKE_ROWS[name]]) for name, rows in samples.splits.items()
     }
-    return replace(samples, parts=parts, fingerprint=f"{samples.fingerprint} smoke")
+    return replace(samples, splits=parts, fingerprint=f"{samples.fingerprint} smoke")

@@ -94,7 +94,7 @@ def _examples(figure: Any, cell: Any, report: Report) -> None:
         axes.set_axis_off()
         if slot >= len(chosen):
             continue
-        row = report.samples.parts["test"][int(chosen[slot])]
+        row = report.samples.splits["test"][int(chosen[slot])]
         axes.imshow(row["image"])
         wrong, right = (report.samples.classes[int(labels[chosen[slot]])] for labels in (alone, report.true))
         name = textwrap.shorten(row["text"], 22, placeholder="…")

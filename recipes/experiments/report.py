@@ -56,7 +56,7 @@ class Report:
     @property
     def groups(self) -> NDArray[np.int64]:
         """(n,) the test part's groups."""
-        return np.unique(np.asarray(self.samples.parts["test"]["group"][:], dtype=str), return_inverse=True)[1]
+        return np.unique(np.asarray(self.samples.splits["test"]["group"][:], dtype=str), return_inverse=True)[1]
 
     def tested(self, row: str) -> dict[str, Interval]:
         """A row's test metrics."""
@@ -81,7 +81,7 @@ def write_report(report: Report, folder: RunFolder, console: Console) -> None:
 
 
 def _notes(report: Report) -> list[str]:
-    counts = " / ".join(str(len(rows)) for rows in report.samples.parts.values())
+    counts = " / ".join(str(len(rows)) for rows in report.samples.splits.values())
     notes = [
         f"{counts} train / validation / test, {len(report.samples.classes)} topics, seed {report.seed}; left out: bare "
         "skin tones and all skin-tone variants.",
@@ -149,9 +149,9 @@ def _numbers(
         "versions": report.versions,
         "data": {
             "topics": list(report.samples.classes),
-            "samples": sum(len(rows) for rows in report.samples.parts.values()),
+            "samples": sum(len(rows) for rows in report.samples.splits.values()),
             "groups": _groups(report),
-            "split": {name: len(rows) for name, rows in report.samples.parts.items()},
+            "split": {name: len(rows) for name, rows in report.samples.splits.items()},
         },
         "rows": rows,
         "gains": {
@@ -163,7 +163,7 @@ def _numbers(
 
 
 def _groups(report: Report) -> int:
-    return len({group for rows in report.samples.parts.values() for group in rows["group"][:]})
+    return len({group for rows in report.samples.splits.values() for group in rows["group"][:]})
 
 
 def _percent(interval: Interval) -> str:

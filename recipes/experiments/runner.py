@@ -89,7 +89,7 @@ def run_table(
         samples = load_samples(config)
     for note in samples.notes:
         console.print(f"note: {note}", highlight=False, markup=False)
-    if len(samples.modalities) < 2 or "test" not in samples.parts:
+    if len(samples.modalities) < 2 or "test" not in samples.splits:
         raise RecipeError(
             "the tables need images, texts and a test part", fix="name the columns: --image-col, --text-col"
         )
@@ -166,7 +166,7 @@ def _identity(number: int, config: Config, encoders: str, samples: Samples) -> d
 
 def _results(rows: Sequence[TableRow], seeds: Sequence[int], out: Path, samples: Samples) -> list[RowResult]:
     true = samples.targets("test")
-    groups = np.unique(np.asarray(samples.parts["test"]["group"][:], dtype=str), return_inverse=True)[1]
+    groups = np.unique(np.asarray(samples.splits["test"]["group"][:], dtype=str), return_inverse=True)[1]
     classes = len(samples.classes)
     results: dict[str, RowResult] = {}
     for row in rows:
@@ -210,7 +210,7 @@ def _numbers(
         "data": _public(config),
         "encoders": encoders,
         "seeds": list(seeds),
-        "parts": {name: len(rows) for name, rows in samples.parts.items()},
+        "parts": {name: len(rows) for name, rows in samples.splits.items()},
         "classes": list(samples.classes),
         "rows": {
             result.row.name: {

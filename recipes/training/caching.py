@@ -54,7 +54,7 @@ def _fill(network: ExpandedModel, source: Encoder, config: Config, samples: Samp
         image=spec, text=None if isinstance(source.spec, ImageSpec) else source.spec, classes=1, multi_label=False
     )
     where: dict[str, tuple[ImageTextDataset, int]] = {}
-    for rows in samples.parts.values():
+    for rows in samples.splits.values():
         pictures = ImageTextDataset(rows, spec)
         present = _present(rows, source.modality)
         where |= {name: (pictures, row) for row, name in enumerate(rows["id"][:]) if present[row]}

@@ -107,7 +107,7 @@ def train_run(
     collator = collator_of(config, encoders, len(samples.classes), samples.multi_label, cached)
     parts = {
         name: ImageTextDataset(rows, collator.image, augment=config.augment and name == "train", seed=config.seed)
-        for name, rows in samples.parts.items()
+        for name, rows in samples.splits.items()
     }
     with row_progress(console, config.model) as on_step:
         fitted = fit(
@@ -158,8 +158,8 @@ def _check(config: Config, samples: Samples) -> str:
                 f"model {config.model!r} reads {modality}s, and no sample has one",
                 fix=f"name the column: --{modality}-col, or train another --model",
             )
-    if "train" not in samples.parts:
-        raise RecipeError("there is no training part", expected="train, validation, test", given=str([*samples.parts]))
+    if "train" not in samples.splits:
+        raise RecipeError("there is no training part", expected="train, validation, test", given=str([*samples.splits]))
     known = METRICS_OF_SEVERAL if samples.multi_label else METRICS
     metric = config.metric or ("macro_f1" if samples.multi_label else "accuracy")
     if metric not in known:
@@ -195,7 +195,7 @@ def _predict(
         if part in parts:
             found[f"{part}_logits"] = predict(classifier, parts[part], collator, config)
             found[f"{part}_labels"] = samples.targets(part)
-            groups = np.asarray(samples.parts[part]["group"][:], dtype=object).astype(str)
+            groups = np.asarray(samples.splits[part]["group"][:], dtype=object).astype(str)
             found[f"{part}_groups"] = np.unique(groups, return_inverse=True)[1].astype(np.int64)
     return found
 
@@ -217,7 +217,7 @@ def _numbers(
         "classes": list(samples.classes),
         "multi_label": samples.multi_label,
         "thresholds": None if thresholds is None else thresholds.tolist(),
-        "parts": {name: len(rows) for name, rows in samples.parts.items()},
+        "parts": {name: len(rows) for name, rows in samples.splits.items()},
     }
     for part in ("validation", "test"):
         if f"{part}_logits" in predictions:
@@ -269,7 +269,7 @@ def _write(
 def _described(config: Config, encoders: Mapping[str, Encoder], classifier: Classifier, samples: Samples) -> str:
     names = " + ".join(encoder.name for encoder in encoders.values())
     fused = f", {config.fusion} fusion" if len(config.backbones) > 1 else ""
-    counts = " / ".join(f"{len(rows)} {name}" for name, rows in samples.parts.items())
+    counts = " / ".join(f"{len(rows)} {name}" for name, rows in samples.splits.items())
     trained = sum(p.numel() for p in classifier.parameters() if p.requires_grad)
     return f"{config.model} ({names}{fused}), {trained:,} trained parameters; {counts}, {len(samples.classes)} classes"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from data_files import Load, draw, load, note, write
+from data_files import Load, draw, load, note, sizes, write
 
 from mi2p_inject.recipes.data.formats.crisismmd import TASKS
 from mi2p_inject.recipes.data.formats.mmimdb import GENRES
@@ -30,8 +30,8 @@ def tweets(root: Path, name: str, rows: list[dict[str, str]], end: str = "\n", c
 
 
 def crisis(root: Path, end: str = "\n", **changes: Any) -> Path:
-    """Some samples of each label in each part, two images a tweet."""
-    for number, part in enumerate(("train", "dev", "test")):
+    """Some samples of each label in each split, two images a tweet."""
+    for number, split in enumerate(("train", "dev", "test")):
         rows = []
         for i, label in enumerate([*LABELS, "vehicle_damage"] * 2):
             one = f"91779104415818547{number}{i // 2}_{i % 2}"
@@ -39,7 +39,7 @@ def crisis(root: Path, end: str = "\n", **changes: Any) -> Path:
             draw(root / image, 100 * number + i)
             row = {"tweet_id": one[:-2], "image_id": one, "tweet_text": f"tweet {number} {i // 2}", "image": image}
             rows.append({**row, "label": label, "label_text": label, **changes})
-        tweets(root, f"task_humanitarian_text_img_agreed_lab_{part}.tsv", rows, end)
+        tweets(root, f"task_humanitarian_text_img_agreed_lab_{split}.tsv", rows, end)
     return root
 
 
@@ -48,20 +48,24 @@ class TestCrisisMMD:
     def test_the_papers_humanitarian_task(self, end: str, tmp_path: Path, load: Load) -> None:
         samples = load(f"crisismmd:{crisis(tmp_path, end)}")
         assert samples.classes == (AFFECTED, INFRASTRUCTURE, OTHER, RESCUE, "vehicle_damage")
-        assert {part: len(rows) for part, rows in samples.parts.items()} == {"train": 14, "validation": 14, "test": 14}
+        assert sizes(samples) == {
+            "train": 14,
+            "validation": 14,
+            "test": 14,
+        }
         assert samples.targets("train").tolist() == [3, 2, 1, 0, 0, 0, 4] * 2
         assert note(samples, "left out") == "left out: 6 rows: labelled not_humanitarian"
         assert "train 14 (published: 2874)" in note(samples, "differ from the published")
-        assert samples.parts["train"][0]["id"] == "9177910441581854700_0"
-        assert samples.parts["train"][0]["image"].endswith("10_10_2017/9177910441581854700_0.jpg")
+        assert samples.splits["train"][0]["id"] == "9177910441581854700_0"
+        assert samples.splits["train"][0]["image"].endswith("10_10_2017/9177910441581854700_0.jpg")
 
     def test_the_common_humanitarian_task(self, tmp_path: Path, load: Load) -> None:
         samples = load(f"crisismmd:{crisis(tmp_path)}", task="humanitarian-common")
         assert samples.classes == (AFFECTED, INFRASTRUCTURE, NOT, OTHER, RESCUE)
-        assert len(samples.parts["test"]) == 16
+        assert len(samples.splits["test"]) == 16
 
     def test_images_of_one_tweet_are_one_group(self, tmp_path: Path, load: Load) -> None:
-        rows = load(f"crisismmd:{crisis(tmp_path)}").parts["train"]
+        rows = load(f"crisismmd:{crisis(tmp_path)}").splits["train"]
         groups: dict[str, set[str]] = {}
         for row in rows:
             groups.setdefault(row["id"].rpartition("_")[0], set()).add(row["group"])
@@ -71,10 +75,10 @@ class TestCrisisMMD:
     def test_texts_as_tweets_are(self, tmp_path: Path, load: Load) -> None:
         text = "He said \"go 'home &amp; wait\r now â€™til"  # a stray quote, a lone carriage return, mojibake
         samples = load(f"crisismmd:{crisis(tmp_path, tweet_text=text)}")
-        assert set(samples.parts["train"]["text"]) == {"He said \"go 'home & wait\r now â€™til"}
+        assert set(samples.splits["train"]["text"]) == {"He said \"go 'home & wait\r now â€™til"}
         assert "42 texts" in note(samples, "wrong character set")
         repaired = load(f"crisismmd:{tmp_path}", repair_text=True)
-        assert repaired.parts["train"][0]["text"].endswith("now \N{RIGHT SINGLE QUOTATION MARK}til")
+        assert repaired.splits["train"][0]["text"].endswith("now \N{RIGHT SINGLE QUOTATION MARK}til")
         assert repaired.fingerprint != samples.fingerprint
 
     @pytest.mark.parametrize("name", TASKS)
@@ -85,16 +89,17 @@ class TestCrisisMMD:
         images = [f"data_image/{i}.jpg" for i in range(30)]
         for i, image in enumerate(images):
             draw(tmp_path / image, i)
-        for part, size in zip(("train", "dev", "test"), task.published, strict=True):
+        for split, size in zip(("train", "dev", "test"), task.published, strict=True):
             rows = [
-                {"image_id": f"{part}{i}", "tweet_id": f"{part}{i}", "tweet_text": f"{part} {i}"} for i in range(size)
+                {"image_id": f"{split}{i}", "tweet_id": f"{split}{i}", "tweet_text": f"{split} {i}"}
+                for i in range(size)
             ]
             for i, row in enumerate(rows):
                 row.update({"image": images[i % 30], task.column: kinds[i % len(kinds)]})
-            rows += [{**rows[0], "image_id": f"{part}n", task.column: NOT}] * (task.dropped is not None)
-            tweets(tmp_path, task.files.format(part), rows, columns=DAMAGE if name == "damage" else AGREED)
+            rows += [{**rows[0], "image_id": f"{split}n", task.column: NOT}] * (task.dropped is not None)
+            tweets(tmp_path, task.files.format(split), rows, columns=DAMAGE if name == "damage" else AGREED)
         samples = load(f"crisismmd:{tmp_path}", task=name)
-        assert tuple(len(part) for part in samples.parts.values()) == task.published
+        assert tuple(len(split) for split in samples.splits.values()) == task.published
         assert note(samples, "as published").endswith("/".join(map(str, task.published)))
 
     def test_the_damage_sizes_of_the_paper_are_explained(self) -> None:
@@ -102,12 +107,12 @@ class TestCrisisMMD:
 
     def test_a_repeated_image_is_kept(self, tmp_path: Path, load: Load) -> None:
         samples = load(f"crisismmd:{crisis(tmp_path, image_id='1_0')}")
-        assert samples.parts["train"]["id"][:3] == ["1_0", "1_0#2", "1_0#3"]
+        assert samples.splits["train"]["id"][:3] == ["1_0", "1_0#2", "1_0#3"]
 
     def test_unpacked_one_level_deeper(self, tmp_path: Path, load: Load) -> None:
         root = crisis(tmp_path / "CrisisMMD_v2.0")
         (root / "crisismmd_datasplit_agreed_label").rename(tmp_path / "crisismmd_datasplit_agreed_label")
-        assert load(f"crisismmd:{tmp_path}").parts["train"][0]["image"].startswith(str(root))
+        assert load(f"crisismmd:{tmp_path}").splits["train"][0]["image"].startswith(str(root))
 
     def test_what_is_missing_is_named(self, tmp_path: Path, load: Load) -> None:
         with pytest.raises(RecipeError, match="crisismmd needs a folder"):
@@ -137,17 +142,17 @@ class TestCrisisMMD:
 
 
 def food(root: Path, titles: bool = False, dishes: int = 3) -> Path:
-    for part, count in (("train", 20), ("test", 4)):
+    for split, count in (("train", 20), ("test", 4)):
         lines = []
         for dish in range(dishes):
             for i in range(count):
-                name = f"dish_{dish}_{i + (100 if part == 'test' else 0)}"
-                draw(root / "images" / part / f"dish_{dish}" / f"{name}.jpg", dish * 1000 + i + len(part))
+                name = f"dish_{dish}_{i + (100 if split == 'test' else 0)}"
+                draw(root / "images" / split / f"dish_{dish}" / f"{name}.jpg", dish * 1000 + i + len(split))
                 lines.append(f'{name}.jpg,"{name}, a ""recipe"" | Site",dish_{dish}\r\n')
                 if not titles:
                     write(root / "texts_txt" / f"dish_{dish}" / f"{name}.txt", f"\n# {name}\n\nMix * and | eat.\n")
         if titles:
-            write(root / "texts" / f"{part}_titles.csv", "".join(lines))
+            write(root / "texts" / f"{split}_titles.csv", "".join(lines))
     return root
 
 
@@ -160,13 +165,17 @@ class TestFood101:
         (tmp_path / "texts_txt/dish_1/dish_1_5.txt").write_bytes(b"cr\xe8me")
         write(tmp_path / "texts_txt/dish_2/dish_2_999.txt", "no picture")
         samples = load(f"food101:{tmp_path}")
-        assert {part: len(rows) for part, rows in samples.parts.items()} == {"train": 54, "validation": 6, "test": 12}
-        rows = {row["id"]: row for part in samples.parts.values() for row in part}
+        assert sizes(samples) == {
+            "train": 54,
+            "validation": 6,
+            "test": 12,
+        }
+        rows = {row["id"]: row for split in samples.splits.values() for row in split}
         assert rows["train/dish_0/dish_0_7.jpg"]["text"] == "# dish_0_7\n\nMix * and | eat."
         assert rows["train/dish_1/dish_1_3.jpg"]["text"] is rows["train/dish_1/dish_1_4.jpg"]["text"] is None
         assert rows["train/dish_1/dish_1_5.jpg"]["text"] == "cr\N{REPLACEMENT CHARACTER}me"
         assert "2 samples without text" in note(samples, "without text")
-        assert note(samples, "left out") == "left out: 1 rows: a text without an image: its part is unknown"
+        assert note(samples, "left out") == "left out: 1 rows: a text without an image: its split is unknown"
         assert note(samples, "classes in images") == "3 classes in images/train, published: 101"
         assert "train 54 (published: 58131)" in note(samples, "differ")
         assert sorted(samples.targets("validation").tolist()) == [0, 0, 1, 1, 2, 2]
@@ -175,8 +184,12 @@ class TestFood101:
         food(tmp_path, titles=True)
         (tmp_path / "images/test/dish_1/dish_1_101.jpg").unlink()
         samples = load(f"food101:{tmp_path}")
-        assert {part: len(rows) for part, rows in samples.parts.items()} == {"train": 54, "validation": 6, "test": 12}
-        rows = {row["id"]: row for row in samples.parts["test"]}
+        assert sizes(samples) == {
+            "train": 54,
+            "validation": 6,
+            "test": 12,
+        }
+        rows = {row["id"]: row for row in samples.splits["test"]}
         assert rows["test/dish_0/dish_0_100.jpg"]["text"] == 'dish_0_100, a "recipe" | Site'
         assert rows["test/dish_1/dish_1_101.jpg"]["image"] is None
         assert "train+validation 60 (published: 67972)" in note(samples, "differ")
@@ -185,9 +198,9 @@ class TestFood101:
     def test_validation_is_seeded(self, tmp_path: Path, load: Load) -> None:
         food(tmp_path)
         first, again, other = (load(f"food101:{tmp_path}", seed=seed) for seed in (0, 0, 1))
-        assert first.parts["validation"]["id"][:] == again.parts["validation"]["id"][:]
-        assert first.parts["validation"]["id"][:] != other.parts["validation"]["id"][:]
-        assert first.parts["test"]["id"][:] == other.parts["test"]["id"][:]
+        assert first.splits["validation"]["id"][:] == again.splits["validation"]["id"][:]
+        assert first.splits["validation"]["id"][:] != other.splits["validation"]["id"][:]
+        assert first.splits["test"]["id"][:] == other.splits["test"]["id"][:]
         assert first.fingerprint == again.fingerprint != other.fingerprint
 
     def test_the_other_food101_is_refused_by_name(self, tmp_path: Path, load: Load) -> None:
@@ -212,19 +225,19 @@ class TestFood101:
 
 
 def imdb(root: Path, **changes: Any) -> Path:
-    parts: dict[str, list[str]] = {"train": [], "dev": [], "test": []}
+    splits: dict[str, list[str]] = {"train": [], "dev": [], "test": []}
     for n, genre in enumerate(GENRES):
-        for part, names in parts.items():
-            one = f"{len(part)}{n:06}"
+        for split, names in splits.items():
+            one = f"{len(split)}{n:06}"
             names.append(one)
             film = {
-                "plot": ["Short.", f"A longer plot: {genre} {part}."],
+                "plot": ["Short.", f"A longer plot: {genre} {split}."],
                 "genres": [genre, "News", "Drama"],
                 **changes,
             }
             write(root / "dataset" / f"{one}.json", json.dumps(film))
-            draw(root / "dataset" / f"{one}.jpeg", n * 7 + len(part))
-    write(root / "split.json", json.dumps(parts))
+            draw(root / "dataset" / f"{one}.jpeg", n * 7 + len(split))
+    write(root / "split.json", json.dumps(splits))
     return root
 
 
@@ -239,8 +252,12 @@ class TestMMIMDB:
         assert samples.multi_label
         assert samples.classes == GENRES
         assert len(GENRES) == 23
-        assert {part: len(rows) for part, rows in samples.parts.items()} == {"train": 23, "validation": 22, "test": 21}
-        first = samples.parts["train"][1]
+        assert sizes(samples) == {
+            "train": 23,
+            "validation": 22,
+            "test": 21,
+        }
+        first = samples.splits["train"][1]
         assert first["text"] == "A longer plot: Comedy train."
         assert [samples.classes[i] for i in first["label"]] == ["Drama", "Comedy"]
         assert samples.targets("validation")[21].sum() == 2
@@ -260,11 +277,11 @@ class TestMMIMDB:
                 (tmp_path / f"dataset/{one}.{ending}").rename(tmp_path / f"dataset/00{one[2:]}.{ending}")
         split["train"] = [int(one[2:]) for one in split["train"]]
         write(tmp_path / "split.json", json.dumps(split))
-        assert len(load(f"mmimdb:{tmp_path}").parts["train"]) == 23
+        assert len(load(f"mmimdb:{tmp_path}").splits["train"]) == 23
 
     def test_one_plot_not_in_a_list(self, tmp_path: Path, load: Load) -> None:
         imdb(tmp_path, plot="The plot")
-        assert set(load(f"mmimdb:{tmp_path}").parts["test"]["text"]) == {"The plot"}
+        assert set(load(f"mmimdb:{tmp_path}").splits["test"]["text"]) == {"The plot"}
 
     def test_damage_is_named(self, tmp_path: Path, load: Load) -> None:
         with pytest.raises(RecipeError, match=r"split\.json does not exist"):
@@ -291,7 +308,7 @@ class TestOpenClipart:
         draw(tmp_path / "png/shapes/star.png")
         (tmp_path / "png/animals/alias.png").symlink_to(tmp_path / "png/animals/sub/a_nice-animals_a_01.png")
         samples = load(f"openclipart:{tmp_path}")
-        rows = {row["id"]: row for part in samples.parts.values() for row in part}
+        rows = {row["id"]: row for split in samples.splits.values() for row in split}
         assert len(rows) == 24
         assert rows["animals/sub/a_nice-animals_b_01"]["text"] == "Ragno & figo b"
         assert rows["food/sub/a_nice-food_b_01"]["text"] == "a nice food b"

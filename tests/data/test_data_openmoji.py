@@ -155,12 +155,12 @@ class TestSplit:
     @pytest.mark.parametrize("seed", [0, 1])
     def test_disjoint_complete_grouped_stratified(self, moji: OpenMoji, seed: int) -> None:
         split = split_rows(moji.labels, moji.group_ids, seed)
-        parts = split.parts()
-        assert sorted(np.concatenate(list(parts.values())).tolist()) == list(range(len(moji.data)))
-        groups = [set(moji.group_ids[rows].tolist()) for rows in parts.values()]
+        splits = split.splits()
+        assert sorted(np.concatenate(list(splits.values())).tolist()) == list(range(len(moji.data)))
+        groups = [set(moji.group_ids[rows].tolist()) for rows in splits.values()]
         assert sum(map(len, groups)) == len(set.union(*groups)) == moji.groups
         whole = np.bincount(moji.labels) / len(moji.labels)
-        for rows, share in zip(parts.values(), (0.6, 0.1, 0.3), strict=True):
+        for rows, share in zip(splits.values(), (0.6, 0.1, 0.3), strict=True):
             assert len(rows) == pytest.approx(share * len(moji.data), rel=0.02)
             found = np.bincount(moji.labels[rows], minlength=9) / len(rows)
             assert np.abs(found - whole).max() < 0.02
@@ -181,11 +181,11 @@ def test_as_samples(moji: OpenMoji, load: Load, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(openmoji, "load_openmoji", lambda: moji)  # drawn once for all tests
     samples = load("openmoji")
     assert samples.classes == moji.topics
-    rows = {int(row["id"]): row for part in samples.parts.values() for row in part}
+    rows = {int(row["id"]): row for split in samples.splits.values() for row in split}
     assert [rows[i]["label"] for i in range(1898)] == moji.labels.tolist()
     assert rows[7]["text"] == moji.data[7]["text"]
     assert open_image(rows[7]["image"]).tobytes() == moji.data[7]["image"].tobytes()
-    groups = [set(part["group"]) for part in samples.parts.values()]
+    groups = [set(split["group"]) for split in samples.splits.values()]
     assert len(set.union(*groups)) == sum(map(len, groups))
     assert "CC BY-SA 4.0" in samples.notes[0]
     with pytest.raises(RecipeError, match="takes no folder"):

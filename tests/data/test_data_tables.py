@@ -21,7 +21,7 @@ from mi2p_inject.recipes.errors import RecipeError
 __all__ = ["load"]
 
 Rows = list[dict[str, Any]]
-PARTS = ("train", "validation", "test")
+SPLITS = ("train", "validation", "test")
 
 
 def pets(folder: Path, count: int = 40) -> Rows:
@@ -53,7 +53,7 @@ def save(path: Path, rows: Rows, **options: Any) -> Path:
 
 
 def ids(samples: Any) -> dict[str, list[str]]:
-    return {name: part["id"][:] for name, part in samples.parts.items()}
+    return {name: split["id"][:] for name, split in samples.splits.items()}
 
 
 class TestFormats:
@@ -64,7 +64,7 @@ class TestFormats:
         samples = load(save(tmp_path / f"a.{ending}", rows))
         assert samples.classes == ("cat", "dog")
         assert not samples.multi_label
-        found = {row["id"]: row for part in samples.parts.values() for row in part}
+        found = {row["id"]: row for split in samples.splits.values() for row in split}
         assert len(found) == 40
         for i, row in enumerate(rows, 1):
             one = found[str(i)]
@@ -86,12 +86,12 @@ class TestFormats:
 
     def test_a_line_break_inside_quotes(self, tmp_path: Path, load: Load) -> None:
         rows = [{**row, "text": f"{row['text']}\nsecond line"} for row in pets(tmp_path)]
-        assert load(save(tmp_path / "a.csv", rows)).parts["train"][0]["text"].endswith("\nsecond line")
+        assert load(save(tmp_path / "a.csv", rows)).splits["train"][0]["text"].endswith("\nsecond line")
 
     def test_paths_with_backslashes_and_another_root(self, tmp_path: Path, load: Load) -> None:
         rows = [{**row, "image": row["image"].replace("/", "\\")} for row in pets(tmp_path / "pictures")]
         samples = load(save(tmp_path / "a.csv", rows), image_root=tmp_path / "pictures")
-        assert open_image(samples.parts["train"][0]["image"], "error").size == (32, 32)
+        assert open_image(samples.splits["train"][0]["image"], "error").size == (32, 32)
 
     def test_named_columns_ids_and_groups(self, tmp_path: Path, load: Load) -> None:
         renamed = [
@@ -100,7 +100,7 @@ class TestFormats:
         ]
         columns = {"image_col": "pic", "text_col": "caption", "label_col": "kind", "id_col": "nr", "group_col": "owner"}
         samples = load(save(tmp_path / "a.csv", renamed), **columns)
-        where = {int(one[1:]): part for part, names in ids(samples).items() for one in names}
+        where = {int(one[1:]): split for split, names in ids(samples).items() for one in names}
         assert all(where[i] == where[i + 1] for i in range(0, 40, 2))
 
     def test_a_file_for_each_part(self, tmp_path: Path, load: Load) -> None:
@@ -108,22 +108,22 @@ class TestFormats:
         save(tmp_path / "train.csv", rows[:20])
         save(tmp_path / "dev.jsonl", rows[20:30])
         save(tmp_path / "test.parquet", rows[30:])
-        assert {part: len(names) for part, names in ids(load(tmp_path)).items()} == dict(
-            zip(PARTS, (20, 10, 10), strict=True)
+        assert {split: len(names) for split, names in ids(load(tmp_path)).items()} == dict(
+            zip(SPLITS, (20, 10, 10), strict=True)
         )
 
     def test_a_folder_of_labels(self, tmp_path: Path, load: Load) -> None:
-        for part, count in (("train", 6), ("val", 2), ("test", 3)):
+        for split, count in (("train", 6), ("val", 2), ("test", 3)):
             for label in ("cat", "dog"):
                 for i in range(count):
-                    draw(tmp_path / part / label / f"{i}.png", i + count + ord(label[0]))
-                    write(tmp_path / part / label / f"{i}.txt", f"{part} {label} {i}\r\n")
+                    draw(tmp_path / split / label / f"{i}.png", i + count + ord(label[0]))
+                    write(tmp_path / split / label / f"{i}.txt", f"{split} {label} {i}\r\n")
         (tmp_path / "train/cat/Thumbs.db").touch()
         (tmp_path / "train/cat/1.txt").unlink()
         (tmp_path / "train/dog/1.png").unlink()
         samples = load(tmp_path)
-        assert {part: len(names) for part, names in ids(samples).items()} == {"train": 12, "validation": 4, "test": 6}
-        rows = {row["id"]: row for row in samples.parts["train"]}
+        assert {split: len(names) for split, names in ids(samples).items()} == {"train": 12, "validation": 4, "test": 6}
+        rows = {row["id"]: row for row in samples.splits["train"]}
         assert rows["train/cat/0.png"]["text"] == "train cat 0"
         assert rows["train/cat/1.png"]["text"] is None
         assert rows["train/dog/1.txt"]["image"] is None
@@ -134,7 +134,7 @@ class TestFormats:
         samples = load(tmp_path)
         assert samples.classes == ("a", "b")
         assert samples.modalities == {"image"}
-        assert sum(len(part) for part in samples.parts.values()) == 20
+        assert sum(len(split) for split in samples.splits.values()) == 20
 
     def test_several_labels(self, tmp_path: Path, load: Load) -> None:
         rows = pets(tmp_path)
@@ -143,10 +143,10 @@ class TestFormats:
         samples = load(save(tmp_path / "a.csv", rows))
         assert samples.multi_label
         assert samples.classes == ("a", "b", "c")
-        found = {int(row["id"]): row["label"] for part in samples.parts.values() for row in part}
+        found = {int(row["id"]): row["label"] for split in samples.splits.values() for row in split}
         assert [found[i] for i in (1, 2, 3, 4)] == [[0], [0, 1], [1, 2], []]
         train = samples.targets("train")
-        assert [np_row.nonzero()[0].tolist() for np_row in train] == samples.parts["train"]["label"][:]
+        assert [np_row.nonzero()[0].tolist() for np_row in train] == samples.splits["train"]["label"][:]
         listed = [{**row, "label": [one.strip() for one in row["label"].split("|") if one]} for row in rows]
         assert load(save(tmp_path / "a.parquet", listed)).targets("train").tolist() == train.tolist()
 
@@ -168,7 +168,7 @@ class TestMissing:
         (tmp_path / rows[4]["image"]).write_text("not an image")
         path = save(tmp_path / "a.csv", rows)
         samples = load(path)
-        found = {int(row["id"]): row for part in samples.parts.values() for row in part}
+        found = {int(row["id"]): row for split in samples.splits.values() for row in split}
         assert found.keys() == set(range(1, 41)) - {3}
         assert [found[i]["image"] for i in (1, 4, 5)] == [None] * 3
         assert found[2]["text"] is None
@@ -181,8 +181,8 @@ class TestMissing:
         dropped = load(path, missing="drop")
         assert sum(map(len, ids(dropped).values())) == 35
         assert dropped.fingerprint != samples.fingerprint
-        assert {part: set(names) for part, names in ids(dropped).items()} == {
-            part: {one for one in names if one not in {"1", "2", "4", "5"}} for part, names in ids(samples).items()
+        assert {split: set(names) for split, names in ids(dropped).items()} == {
+            split: {one for one in names if one not in {"1", "2", "4", "5"}} for split, names in ids(samples).items()
         }
 
     def test_a_bad_image_can_be_an_error(self, tmp_path: Path, load: Load) -> None:
@@ -219,8 +219,8 @@ class TestBadInput:
             ({"image": ""}, {}, "no sample has an image"),
             ({"image": "images/none.png"}, {}, r"all images are bad: 1 missing file[\s\S]*images/none\.png"),
             ({"id": "7"}, {"id_col": "id"}, "1 ids are not unique, such as 7"),
-            ({"split": "holdout"}, {"split_col": "split"}, "line 2: column 'split': 'holdout' is no part"),
-            ({"split": "test"}, {"split_col": "split"}, "there is no training part, only test"),
+            ({"split": "holdout"}, {"split_col": "split"}, "line 2: column 'split': 'holdout' is no split"),
+            ({"split": "test"}, {"split_col": "split"}, "there is no training split, only test"),
             ({}, {"image_root": Path("nowhere")}, "the images folder .*nowhere does not exist"),
             ({}, {"label_col": "text"}, r"40 different labels in 40 samples: is this the label column\?"),
         ],
@@ -241,7 +241,7 @@ class TestBadInput:
             load(save(tmp_path / f"a.{ending}", rows))
 
     def test_a_label_unseen_in_training(self, tmp_path: Path, load: Load) -> None:
-        rows = [{**row, "split": PARTS[i % 3 and 2]} for i, row in enumerate(pets(tmp_path))]
+        rows = [{**row, "split": SPLITS[i % 3 and 2]} for i, row in enumerate(pets(tmp_path))]
         rows[1]["label"] = "ferret"
         rows[2]["split"] = "dev"
         with pytest.raises(RecipeError, match=r"labels in test that no training sample has: 'ferret' \(1\)"):
@@ -295,14 +295,14 @@ class TestBadInput:
         (tmp_path / "loose").rmdir()
         for name in ("train/cat", "test/cat", "extra"):
             draw(tmp_path / name / "a.png")
-        with pytest.raises(RecipeError, match=r"folders that are parts and others[\s\S]*extra"):
+        with pytest.raises(RecipeError, match=r"folders that are splits and others[\s\S]*extra"):
             load(tmp_path)
         save(tmp_path / "train.csv", pets(tmp_path))
         save(tmp_path / "training.tsv", pets(tmp_path))
         with pytest.raises(RecipeError, match="several tables for train"):
             load(tmp_path)
         (tmp_path / "training.tsv").rename(tmp_path / "metadata.tsv")
-        with pytest.raises(RecipeError, match="'metadata' is no part of a data set"):
+        with pytest.raises(RecipeError, match="'metadata' is no split of a data set"):
             load(tmp_path)
 
     def test_nothing_there(self, tmp_path: Path, load: Load) -> None:
@@ -339,7 +339,7 @@ class TestStored:
         save(path, rows)
         changed = load(path)
         assert changed.fingerprint != first.fingerprint
-        assert "A cat, number 9" in {row["text"] for part in changed.parts.values() for row in part}
+        assert "A cat, number 9" in {row["text"] for split in changed.splits.values() for row in split}
 
     def test_a_changed_image_changes_the_fingerprint(self, tmp_path: Path, load: Load) -> None:
         path = save(tmp_path / "a.csv", pets(tmp_path))
@@ -366,7 +366,7 @@ class TestStored:
                     print(f"{{i:010}}" * 500, "abcd"[i % 4], sep=",", file=file)
             before = held()
             samples = load_data("a.csv", cache_dir=Path({str(tmp_path)!r}))
-            assert sum(len(row["text"]) for part in samples.parts.values() for row in part) == 20_000 * 5_000
+            assert sum(len(row["text"]) for split in samples.splits.values() for row in split) == 20_000 * 5_000
             print(held() - before)
         """
         done = subprocess.run(
@@ -397,7 +397,7 @@ class TestEvaluation:
         rows = [row for row in pets(tmp_path) if row["label"] == "dog"]
         path = save(tmp_path / "a.csv", rows)
         samples = load(path, classes=("bird", "cat", "dog"))
-        assert {part: len(names) for part, names in ids(samples).items()} == {"test": 20}
+        assert {split: len(names) for split, names in ids(samples).items()} == {"test": 20}
         assert set(samples.targets("test").tolist()) == {2}
         with pytest.raises(RecipeError, match=r"none of the 2 classes: 'dog' \(20\)"):
             load(path, classes=("bird", "cat"))
@@ -415,7 +415,7 @@ class TestEvaluation:
     def test_unlabelled_samples(self, tmp_path: Path, load: Load) -> None:
         rows = [{name: row[name] for name in ("image", "text")} for row in pets(tmp_path)]
         samples = load(save(tmp_path / "a.csv", rows), labelled=False, classes=("cat", "dog"))
-        assert samples.parts["test"]["label"][:] == [None] * 40
+        assert samples.splits["test"]["label"][:] == [None] * 40
 
 
 def test_image_error_is_exported() -> None:

@@ -87,7 +87,7 @@ def test_a_reloaded_model_gives_the_very_predictions(trained: Path) -> None:
     numbers = evaluate_run(run, None, {})
     assert numbers["metrics"] == {name: value for name, value in run.numbers["test"].items() if name != "f1_of_classes"}
     answers = {answer["id"]: answer for answer in predict_file(run, run.config.data, {})}
-    part = load_samples(run.config).parts["test"]
+    part = load_samples(run.config).splits["test"]
     logits = torch.from_numpy(run.predictions()["test_logits"])
     for number, row in enumerate(part):
         expected = logits[number].softmax(-1).tolist()
@@ -326,7 +326,7 @@ def test_a_full_disk_leaves_nothing_half_written(table: Path, tmp_path: Path) ->
     out = tmp_path / "run"
     arguments = command(table, out, model="vision", epochs=1)[2:]
     train_samples = load_samples(make_config(settings(table)))  # rows are stored already: only the run writes
-    assert len(train_samples.parts["train"]) == 48
+    assert len(train_samples.splits["train"]) == 48
     result = subprocess.run(
         [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=120, check=False
     )
@@ -363,7 +363,7 @@ def test_a_damaged_run_is_named(trained: Path, tmp_path: Path, change: Callable[
 def test_augmentation_depends_on_seed_epoch_and_row_alone(table: Path) -> None:
     from mi2p_inject.recipes.encoders.preprocess import ImageSpec
 
-    rows = load_samples(make_config(settings(table))).parts["train"]
+    rows = load_samples(make_config(settings(table))).splits["train"]
     spec = ImageSpec((16, 16), (0.5,) * 3, (0.5,) * 3)
 
     def pixels(seed: int, epoch: int, row: int) -> torch.Tensor:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mi2p_inject.recipes.data.formats.table_files import line_rows
-from mi2p_inject.recipes.data.source_table import RawData, Row
+from mi2p_inject.recipes.data.source_table import Row, SourceTable
 from mi2p_inject.recipes.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TASKS", "load_crisismmd"]
 
-_PARTS = {"train": "train", "validation": "dev", "test": "test"}
+_SPLITS = {"train": "train", "validation": "dev", "test": "test"}
 _AFFECTED = dict.fromkeys(("injured_or_dead_people", "missing_or_found_people"), "affected_individuals")
 _NEEDED = ("tweet_id", "image_id", "tweet_text", "image")
 
@@ -28,9 +28,9 @@ class Task:
     """One task of CrisisMMD.
 
     Attributes:
-        files: name of its tables, the part in braces.
+        files: name of its tables, the split in braces.
         column: the one that holds the label.
-        published: size of each part.
+        published: size of each split.
         merged: label in the file -> label of the task.
         dropped: a label whose samples are not part of the task.
         notes: what a user must know about it.
@@ -54,7 +54,7 @@ TASKS = {
         (2874, 477, 451),
         _AFFECTED,
         dropped="not_humanitarian",
-        notes=("the test part has 9 affected_individuals and 3 vehicle_damage: macro-F1 rests on them, see intervals",),
+        notes=("test has 9 affected_individuals and 3 vehicle_damage: macro-F1 rests on them, see intervals",),
     ),
     "humanitarian-common": Task(
         _HUMANITARIAN,
@@ -73,8 +73,8 @@ TASKS = {
 }
 
 
-def load_crisismmd(request: Request) -> RawData:
-    """A task of CrisisMMD, parts as published.
+def load_crisismmd(request: Request) -> SourceTable:
+    """A task of CrisisMMD, splits as published.
 
     Args:
         request: its root holds ``data_image/`` and the folders of the tables (or is one level above them); its task is
@@ -89,17 +89,17 @@ def load_crisismmd(request: Request) -> RawData:
     if name not in TASKS:
         raise RecipeError(f"crisismmd has no task {name!r}", expected=", ".join(TASKS), fix="give one as --task")
     task = TASKS[name]
-    files = {part: _find(root, task.files.format(word)) for part, word in _PARTS.items()}
+    files = {split: _find(root, task.files.format(word)) for split, word in _SPLITS.items()}
     images = next((path.parent for path in (root / "data_image", *root.glob("*/data_image")) if path.is_dir()), None)
     if images is None:
         raise RecipeError(f"{root} has no folder data_image", fix="unpack CrisisMMD_v2.0.tar.gz there")
-    return RawData(
+    return SourceTable(
         name=f"crisismmd ({name})",
         rows=lambda: _rows(files, task, images),
         files=list(files.values()),
         options={"task": name, "images": str(images)},
         multi_label=False,
-        published=dict(zip(_PARTS, task.published, strict=True)),
+        published=dict(zip(_SPLITS, task.published, strict=True)),
         notes=task.notes,
     )
 
@@ -115,7 +115,7 @@ def _find(root: Path, name: str) -> Path:
 
 def _rows(files: dict[str, Path], task: Task, images: Path) -> Iterator[Row]:
     seen: Counter[str] = Counter()
-    for part, path in files.items():
+    for split, path in files.items():
         for _, fields in line_rows(path, needed=(*_NEEDED, task.column)):
             label = fields[task.column].strip()
             one = fields["image_id"]
@@ -125,7 +125,7 @@ def _rows(files: dict[str, Path], task: Task, images: Path) -> Iterator[Row]:
                 image=str(images / fields["image"]) if fields["image"] else None,
                 text=html.unescape(fields["tweet_text"]),
                 labels=(task.merged.get(label, label),),
-                part=part,
+                split=split,
                 group=fields["tweet_id"],
                 dropped=f"labelled {label}" if label == task.dropped else None,
             )

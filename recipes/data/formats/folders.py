@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from mi2p_inject.recipes.data.source_table import RawData, Row, is_part, part_name
+from mi2p_inject.recipes.data.source_table import Row, SourceTable, is_split, split_name
 from mi2p_inject.recipes.errors import RecipeError
 
 __all__ = ["files_below", "load_folder", "read_text", "subfolders"]
@@ -15,25 +15,25 @@ _TEXT = ".txt"
 _NOT_DATA = {"thumbs.db", "desktop.ini"}
 
 
-def load_folder(folder: Path) -> RawData:
+def load_folder(folder: Path) -> SourceTable:
     """Samples of a folder. A file ``a.txt`` beside ``a.jpg`` is its text; alone, it is a sample without an image.
 
     Args:
-        folder: holds a folder for each part (train, val, test...) with one for each label, or one for each label.
+        folder: holds a folder for each split (train, val, test...) with one for each label, or one for each label.
 
     Raises:
-        RecipeError: there are no such folders; some are parts and some are not.
+        RecipeError: there are no such folders; some are splits and some are not.
     """
     names = subfolders(folder)
-    parts = [name for name in names if is_part(name)]
-    if parts and len(parts) < len(names):
+    splits = [name for name in names if is_split(name)]
+    if splits and len(splits) < len(names):
         raise RecipeError(
-            f"{folder} has folders that are parts and others",
+            f"{folder} has folders that are splits and others",
             given=", ".join(names[:10]),
             fix="<split>/<label>/<image> with splits train, validation and test, or <label>/<image>",
         )
-    roots: dict[str | None, Path] = {part_name(part, str(folder)): folder / part for part in parts} or {None: folder}
-    files = {(part, label): files_below(root / label) for part, root in roots.items() for label in subfolders(root)}
+    roots: dict[str | None, Path] = {split_name(one, str(folder)): folder / one for one in splits} or {None: folder}
+    files = {(split, label): files_below(root / label) for split, root in roots.items() for label in subfolders(root)}
     if not any(files.values()):
         raise RecipeError(
             f"{folder} is empty" if not any(folder.iterdir()) else f"{folder} has neither tables nor folders of labels",
@@ -42,19 +42,19 @@ def load_folder(folder: Path) -> RawData:
         )
 
     def rows() -> Iterator[Row]:
-        for (part, label), found in files.items():
+        for (split, label), found in files.items():
             texts = {path.with_suffix(""): path for path in found if path.suffix.lower() == _TEXT}
             images = [path for path in found if path.suffix.lower() != _TEXT]
             for path in images:
                 text = texts.get(path.with_suffix(""))
-                yield Row(path.relative_to(folder).as_posix(), str(path), read_text(text), (label,), part)
+                yield Row(path.relative_to(folder).as_posix(), str(path), read_text(text), (label,), split)
             for stem in texts.keys() - {path.with_suffix("") for path in images}:
-                yield Row(texts[stem].relative_to(folder).as_posix(), None, read_text(texts[stem]), (label,), part)
+                yield Row(texts[stem].relative_to(folder).as_posix(), None, read_text(texts[stem]), (label,), split)
 
     every = [path for found in files.values() for path in found]
     kinds = {"image" if path.suffix.lower() != _TEXT else "text" for path in every}
     modalities = tuple(kind for kind in ("image", "text") if kind in kinds)
-    return RawData(str(folder), rows, every, {}, multi_label=False, modalities=modalities)
+    return SourceTable(str(folder), rows, every, {}, multi_label=False, modalities=modalities)
 
 
 def subfolders(folder: Path) -> list[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from mi2p_inject.recipes.data.formats.folders import files_below, read_text, subfolders
 from mi2p_inject.recipes.data.formats.table_files import table_rows
-from mi2p_inject.recipes.data.source_table import RawData, Row
+from mi2p_inject.recipes.data.source_table import Row, SourceTable
 from mi2p_inject.recipes.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
 __all__ = ["load_food101", "wrong_food101"]
 
-_PARTS = ("train", "test")
+_SPLITS = ("train", "test")
 _CLASSES = 101
 _PAPER = {"train": 58131, "validation": 6452, "test": 21519}  # MI2P, Table 1
 _TITLES = {"train+validation": 67972, "test": 22716}  # the copy with titles
 
 
-def load_food101(request: Request) -> RawData:
+def load_food101(request: Request) -> SourceTable:
     """Food-101 with texts: pages (``texts_txt/``, as in the paper) or titles (``texts/train_titles.csv``).
 
-    A tenth of the training part becomes validation.
+    A tenth of the training split becomes validation.
 
     Args:
         request: its root holds ``images/{train,test}/<class>/`` and one of the two kinds of texts.
@@ -43,7 +43,7 @@ def load_food101(request: Request) -> RawData:
             expected="texts_txt/<class>/<name>.txt or texts/train_titles.csv and texts/test_titles.csv, beside images/",
             given=", ".join(sorted(path.name for path in root.iterdir())[:10]) or "an empty folder",
         )
-    folders = [root / "images" / part for part in _PARTS]
+    folders = [root / "images" / split for split in _SPLITS]
     for folder in folders:
         if not folder.is_dir():
             raise RecipeError(f"the images folder {folder} does not exist", fix="unpack the images of UPMC Food-101")
@@ -52,10 +52,10 @@ def load_food101(request: Request) -> RawData:
         notes, published = _class_note(subfolders(folders[0])), _PAPER
         rows = lambda: _page_rows(root)  # noqa: E731
     else:
-        files = [titles / f"{part}_titles.csv" for part in _PARTS]
+        files = [titles / f"{split}_titles.csv" for split in _SPLITS]
         notes, published = (), _TITLES
         rows = lambda: _title_rows(root)  # noqa: E731
-    return RawData("food101", rows, files, {"root": str(root)}, multi_label=False, published=published, notes=notes)
+    return SourceTable("food101", rows, files, {"root": str(root)}, multi_label=False, published=published, notes=notes)
 
 
 def wrong_food101(given: str) -> RecipeError:
@@ -69,23 +69,23 @@ def wrong_food101(given: str) -> RecipeError:
 
 def _page_rows(root: Path) -> Iterator[Row]:
     texts = {(path.parent.name, path.stem): path for path in files_below(root / "texts_txt")}
-    for part in _PARTS:
-        for path in files_below(root / "images" / part):
+    for split in _SPLITS:
+        for path in files_below(root / "images" / split):
             label = path.parent.name
             text = read_text(texts.pop((label, path.stem), None))
-            yield Row(f"{part}/{label}/{path.name}", str(path), text, (label,), part)
+            yield Row(f"{split}/{label}/{path.name}", str(path), text, (label,), split)
     for (label, stem), path in texts.items():
-        reason = "a text without an image: its part is unknown"
+        reason = "a text without an image: its split is unknown"
         yield Row(f"texts_txt/{label}/{stem}", None, read_text(path), (label,), dropped=reason)
 
 
 def _title_rows(root: Path) -> Iterator[Row]:
     names = ["file", "title", "class"]
-    for part in _PARTS:
-        for _, fields in table_rows(root / "texts" / f"{part}_titles.csv", names):
+    for split in _SPLITS:
+        for _, fields in table_rows(root / "texts" / f"{split}_titles.csv", names):
             label, file = fields["class"].strip(), fields["file"].strip()
-            image = root / "images" / part / label / file
-            yield Row(f"{part}/{label}/{file}", str(image), fields["title"], (label,), part)
+            image = root / "images" / split / label / file
+            yield Row(f"{split}/{label}/{file}", str(image), fields["title"], (label,), split)
 
 
 def _class_note(found: list[str]) -> tuple[str, ...]:

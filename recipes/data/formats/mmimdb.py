@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mi2p_inject.recipes.data.source_table import RawData, Row
+from mi2p_inject.recipes.data.source_table import Row, SourceTable
 from mi2p_inject.recipes.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -21,12 +21,12 @@ GENRES = (
     "Sci-Fi", "Fantasy", "Family", "Biography", "War", "History", "Music", "Animation", "Musical", "Western", "Sport",
     "Short", "Film-Noir",
 )  # fmt: skip
-_PARTS = {"train": "train", "validation": "dev", "test": "test"}
+_SPLITS = {"train": "train", "validation": "dev", "test": "test"}
 _PUBLISHED = {"train": 15552, "validation": 2608, "test": 7799}
 
 
-def load_mmimdb(request: Request) -> RawData:
-    """The films of ``split.json``, parts as published; of several plots the longest; films without a plot left out.
+def load_mmimdb(request: Request) -> SourceTable:
+    """The films of ``split.json``, splits as published; of several plots the longest; films without a plot left out.
 
     Args:
         request: its root holds ``split.json`` and ``dataset/<id>.{json,jpeg}``, or a folder ``mmimdb`` with them.
@@ -36,17 +36,20 @@ def load_mmimdb(request: Request) -> RawData:
     """
     root = request.folder("mmimdb")
     root = root / "mmimdb" if (root / "mmimdb").is_dir() else root
-    split = root / "split.json"
-    for path in (split, root / "dataset"):
+    split_file = root / "split.json"
+    for path in (split_file, root / "dataset"):
         if not path.exists():
             raise RecipeError(f"{path} does not exist", expected="split.json and dataset/ of mmimdb.tar.gz")
-    parts = _read(split)
-    if not isinstance(parts, dict) or not set(_PARTS.values()) <= parts.keys():
-        raise RecipeError(f"{split} has no lists train, dev and test")
-    return RawData(
+    splits = _read(split_file)
+    if not isinstance(splits, dict) or not set(_SPLITS.values()) <= splits.keys():
+        raise RecipeError(f"{split_file} has no lists train, dev and test")
+    return SourceTable(
         name="mmimdb",
-        rows=lambda: _rows(root / "dataset", {part: parts[word] for part, word in _PARTS.items()}),
-        files=[split, *(path for path in [_json(root / "dataset", one) for one in _ids(parts)] if path.is_file())],
+        rows=lambda: _rows(root / "dataset", {split: splits[word] for split, word in _SPLITS.items()}),
+        files=[
+            split_file,
+            *(path for path in [_json(root / "dataset", one) for one in _ids(splits)] if path.is_file()),
+        ],
         options={"root": str(root)},
         classes=GENRES,
         multi_label=True,
@@ -54,23 +57,23 @@ def load_mmimdb(request: Request) -> RawData:
     )
 
 
-def _ids(parts: dict[str, Any]) -> Iterator[str]:
-    return (str(one) for word in _PARTS.values() for one in parts[word])
+def _ids(splits: dict[str, Any]) -> Iterator[str]:
+    return (str(one) for word in _SPLITS.values() for one in splits[word])
 
 
-def _rows(folder: Path, parts: dict[str, list[Any]]) -> Iterator[Row]:
-    for part, ids in parts.items():
+def _rows(folder: Path, splits: dict[str, list[Any]]) -> Iterator[Row]:
+    for split, ids in splits.items():
         for one in map(str, ids):
             path = _json(folder, one)
             if not path.is_file():
-                yield Row(one, None, None, (), part, dropped="no JSON file")
+                yield Row(one, None, None, (), split, dropped="no JSON file")
                 continue
             film = _read(path)
             plots, genres = film.get("plot") or [], film.get("genres") or []
             plot = max([plots] if isinstance(plots, str) else plots, key=len, default="").strip()
             labels = tuple(genre for genre in dict.fromkeys(genres) if genre in GENRES)
             dropped = "empty plot" if not plot else None if labels else "none of the 23 genres"
-            yield Row(one, str(path.with_suffix(".jpeg")), plot, labels, part, dropped=dropped)
+            yield Row(one, str(path.with_suffix(".jpeg")), plot, labels, split, dropped=dropped)
 
 
 def _json(folder: Path, one: str) -> Path:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mi2p_inject.recipes.data.formats.folders import files_below
-from mi2p_inject.recipes.data.source_table import RawData, Row
+from mi2p_inject.recipes.data.source_table import Row, SourceTable
 from mi2p_inject.recipes.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -38,8 +38,8 @@ _TITLE = re.compile(r"<dc:title[^>]*>([^<]*)</dc:title>")
 _NUMBER = re.compile(r"[_\W]+|\d+$")
 
 
-def load_openclipart(request: Request) -> RawData:
-    """About 3,400 drawings with titles, in 14 topics; no parts, so a split is made.
+def load_openclipart(request: Request) -> SourceTable:
+    """About 3,400 drawings with titles, in 14 topics; no splits, so a split is made.
 
     Args:
         request: its root holds ``png/`` and ``svg/``; default: where Debian puts them.
@@ -55,7 +55,7 @@ def load_openclipart(request: Request) -> RawData:
             )
     found = [path for topic in TOPICS for path in files_below(root / "png" / topic)]
     files = [path for path in found if path.suffix == ".png" and not path.is_symlink()]
-    return RawData("openclipart", lambda: _rows(root, files), files, {"root": str(root)}, notes=(LICENCE,))
+    return SourceTable("openclipart", lambda: _rows(root, files), files, {"root": str(root)}, notes=(LICENCE,))
 
 
 def _rows(root: Path, files: list[Path]) -> Iterator[Row]:

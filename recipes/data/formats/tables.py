@@ -1,4 +1,4 @@
-"""A user's own tables: CSV, TSV, JSONL, Parquet; one file, or a folder with one file a part."""
+"""A user's own tables: CSV, TSV, JSONL, Parquet; one file, or a folder with one file a split."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mi2p_inject.recipes.data.formats.table_files import ENDINGS, table_columns, table_rows
-from mi2p_inject.recipes.data.source_table import RawData, Row, part_name
+from mi2p_inject.recipes.data.source_table import Row, SourceTable, split_name
 from mi2p_inject.recipes.errors import RecipeError
 
 __all__ = ["Columns", "load_table"]
@@ -26,7 +26,7 @@ class Columns:
         label: the label; several are separated by ``|``.
         split: train, validation (val, dev) or test.
         id: unique; default: the number of the row.
-        group: rows with equal values stay in one part.
+        group: rows with equal values stay in one split.
     """
 
     image: str | None = None
@@ -39,7 +39,7 @@ class Columns:
 
 def load_table(
     path: Path, columns: Columns, *, image_root: Path | None = None, labelled: bool = True, multi_label: bool | None
-) -> RawData:
+) -> SourceTable:
     """The rows of a table, or of a folder with ``train.csv``, ``dev.tsv``, ``test.parquet``...
 
     Args:
@@ -50,9 +50,9 @@ def load_table(
         multi_label: whether ``|`` separates labels; None: it does.
 
     Raises:
-        RecipeError: a column, the image folder or every part is missing; a file cannot be read.
+        RecipeError: a column, the image folder or every split is missing; a file cannot be read.
     """
-    files = {path: None} if path.is_file() else _part_files(path)
+    files = {path: None} if path.is_file() else _split_files(path)
     root = (image_root or (path.parent if path.is_file() else path)).absolute()
     if not root.is_dir():
         raise RecipeError(
@@ -61,9 +61,9 @@ def load_table(
     found = {file: _find(columns, table_columns(file), file, labelled) for file in files}
 
     def rows() -> Iterator[Row]:
-        for file, part in files.items():
+        for file, split in files.items():
             prefix = f"{file.stem}-" if len(files) > 1 else ""
-            yield from _rows(file, found[file], root, part, prefix, multi_label is not False)
+            yield from _rows(file, found[file], root, split, prefix, multi_label is not False)
 
     options = {
         "columns": [[str(file), vars(one)] for file, one in found.items()],
@@ -72,16 +72,18 @@ def load_table(
     }
     modalities = tuple(kind for kind in ("image", "text") if any(getattr(one, kind) for one in found.values()))
     notes = () if len(modalities) > 1 else (f"no {'text' if modalities == ('image',) else 'image'} column",)
-    return RawData(str(path), rows, list(files), options, multi_label=multi_label, modalities=modalities, notes=notes)
+    return SourceTable(
+        str(path), rows, list(files), options, multi_label=multi_label, modalities=modalities, notes=notes
+    )
 
 
-def _part_files(folder: Path) -> dict[Path, str | None]:
+def _split_files(folder: Path) -> dict[Path, str | None]:
     files: dict[Path, str | None] = {}
     for file in sorted(folder.iterdir()):
         if file.suffix.lower() in ENDINGS:
-            files[file] = part_name(file.stem, str(file))
-    parts = list(files.values())
-    if twice := sorted({str(part) for part in parts if parts.count(part) > 1}):
+            files[file] = split_name(file.stem, str(file))
+    splits = list(files.values())
+    if twice := sorted({str(split) for split in splits if splits.count(split) > 1}):
         raise RecipeError(f"{folder} has several tables for {', '.join(twice)}")
     return files
 
@@ -109,7 +111,7 @@ def _find(columns: Columns, names: Sequence[str], path: Path, labelled: bool) ->
     return Columns(**found)
 
 
-def _rows(path: Path, columns: Columns, root: Path, part: str | None, prefix: str, several: bool) -> Iterator[Row]:
+def _rows(path: Path, columns: Columns, root: Path, split: str | None, prefix: str, several: bool) -> Iterator[Row]:
     for number, (line, fields) in enumerate(table_rows(path), 1):
         where = f"{path}, line {line}"
 
@@ -120,15 +122,15 @@ def _rows(path: Path, columns: Columns, root: Path, part: str | None, prefix: st
             return "" if value is None else str(value).strip()
 
         labels = None if columns.label is None else _labels(fields.get(columns.label), several, f"{where}: label")
-        here = part
+        here = split
         if columns.split:
-            here = part_name(cell(columns.split), f"{where}: column {columns.split!r}")
+            here = split_name(cell(columns.split), f"{where}: column {columns.split!r}")
         yield Row(
             id=cell(columns.id) or f"{prefix}{number}",
             image=_image_path(cell(columns.image), root),
             text=cell(columns.text),
             labels=labels,
-            part=here,
+            split=here,
             group=cell(columns.group) or None,
         )
 

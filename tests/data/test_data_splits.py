@@ -24,13 +24,13 @@ __all__ = ["load"]
 
 
 def table(folder: Path, rows: list[tuple[str, str, str, str]]) -> Path:
-    """A table with image, text, label and part."""
+    """A table with image, text, label and split."""
     lines = ["image,text,label" + (",split" if rows[0][3] else ""), *(",".join(filter(None, row)) for row in rows)]
     return write(folder / "a.csv", "\n".join(lines) + "\n")
 
 
 def part_of(samples: Samples) -> dict[str, str]:
-    return {one: name for name, part in samples.parts.items() for one in part["id"]}
+    return {one: name for name, split in samples.splits.items() for one in split["id"]}
 
 
 class TestMadeParts:
@@ -43,10 +43,10 @@ class TestMadeParts:
         groups = np.arange(len(labels)) // size
         if len(np.unique(groups)) < 10:
             return
-        parts = split_rows(labels, groups, seed).parts()
-        assert sorted(np.concatenate(list(parts.values())).tolist()) == list(range(len(labels)))
-        assert set(labels[parts["train"]]) == set(range(len(sizes)))
-        for first, second in itertools.combinations(parts.values(), 2):
+        splits = split_rows(labels, groups, seed).splits()
+        assert sorted(np.concatenate(list(splits.values())).tolist()) == list(range(len(labels)))
+        assert set(labels[splits["train"]]) == set(range(len(sizes)))
+        for first, second in itertools.combinations(splits.values(), 2):
             assert not set(groups[first]) & set(groups[second])
 
     @pytest.mark.parametrize("size", [1, 3])
@@ -54,11 +54,11 @@ class TestMadeParts:
         labels = np.arange(24_000) // size % 5
         groups = np.arange(24_000) // size
         groups[:300] = 0  # one large group among them
-        parts = split_rows(labels, groups, 0).parts()
-        assert [len(rows) / 24_000 for rows in parts.values()] == pytest.approx([0.6, 0.1, 0.3], abs=0.02)
-        for rows in parts.values():
+        splits = split_rows(labels, groups, 0).splits()
+        assert [len(rows) / 24_000 for rows in splits.values()] == pytest.approx([0.6, 0.1, 0.3], abs=0.02)
+        for rows in splits.values():
             assert np.bincount(labels[rows]) / len(rows) == pytest.approx([0.2] * 5, abs=0.02)
-        for first, second in itertools.combinations(parts.values(), 2):
+        for first, second in itertools.combinations(splits.values(), 2):
             assert not set(groups[first]) & set(groups[second])
 
     def test_a_class_of_two_is_refused_by_name(self) -> None:
@@ -103,7 +103,7 @@ class TestMadeParts:
 class TestDuplicates:
     def rows(self, folder: Path) -> Path:
         """Training with three samples that the test has as well: same words, same file, alike picture."""
-        parts = ["train"] * 20 + ["val"] * 6 + ["test"] * 10
+        splits = ["train"] * 20 + ["val"] * 6 + ["test"] * 10
         for i in range(36):
             draw(folder / f"{i}.png", i)
         (folder / "1.png").write_bytes((folder / "30.png").read_bytes())
@@ -112,7 +112,7 @@ class TestDuplicates:
         texts = [f"text {i}" for i in range(36)]
         texts[0], texts[32] = "RT @me: Flood in Kerala! https://t.co/1", "flood in kerala"
         texts[21], texts[33] = "same", "Same."
-        return table(folder, [(f"{i}.png", texts[i], "ab"[i % 2], parts[i]) for i in range(36)])
+        return table(folder, [(f"{i}.png", texts[i], "ab"[i % 2], splits[i]) for i in range(36)])
 
     def test_are_reported(self, tmp_path: Path, load: Load) -> None:
         samples = load(self.rows(tmp_path))
@@ -120,7 +120,7 @@ class TestDuplicates:
             "duplicates: of 10 test samples, train has 1 by text and 1 by image",
             "duplicates: of 10 test samples, validation has 1 by text",
         ]
-        assert len(samples.parts["train"]) == 20
+        assert len(samples.splits["train"]) == 20
 
     def test_are_dropped_on_request_never_from_the_test(self, tmp_path: Path, load: Load) -> None:
         path = self.rows(tmp_path)
@@ -213,9 +213,9 @@ class TestLabels:
             number_labels([("a",), ("a", "b"), ("b",)], "123", ("a", "b"), False, "x")
 
     def test_one_class_in_training(self) -> None:
-        parts = {"train": np.array([0, 1]), "test": np.array([2])}
+        splits = {"train": np.array([0, 1]), "test": np.array([2])}
         with pytest.raises(RecipeError, match="training: one class only, 'a'"):
-            check_seen_in_training([("a",)] * 3, parts, ("a", "b"), "x")
+            check_seen_in_training([("a",)] * 3, splits, ("a", "b"), "x")
 
     @given(st.lists(st.integers(0, 3), min_size=1, max_size=30))
     def test_weights_are_those_of_scikit_learn(self, labels: list[int]) -> None:
