@@ -23,7 +23,10 @@ from mi2p_inject.core.errors import Mi2pError
 INTERRUPTED = 130
 WORRYING = ("silent", "crashed")
 
+app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 
+
+@app.command()
 def sweep_command(
     out: Annotated[Path, typer.Option(help="Folder of the run: results.jsonl, and timm's sizes.")] = Path("runs/sweep"),
     family: Annotated[list[str] | None, typer.Option(help=f"{', '.join(FAMILIES)}; may be given again.")] = None,

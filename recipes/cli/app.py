@@ -10,10 +10,10 @@ import typer
 from rich.console import Console
 
 import mi2p_inject
-from benchmarks.sweep.command import sweep_command
 from mi2p_inject.recipes.cli.exit_codes import reported
 from mi2p_inject.recipes.cli.layers import layers
 from mi2p_inject.recipes.cli.run_commands import evaluate, predict, report
+from mi2p_inject.recipes.cli.sweep import sweep
 from mi2p_inject.recipes.cli.table_commands import table
 from mi2p_inject.recipes.cli.train_commands import settings, train
 from mi2p_inject.recipes.encoders.demo_wheels import require_demo
@@ -38,9 +38,6 @@ def mi2p(
     ] = False,
 ) -> None:
     """Expand any pre-trained unimodal model to two modalities (MI2P units, CVPR 2022)."""
-
-
-app.command("sweep")(sweep_command)
 
 
 @app.command()
@@ -90,3 +87,4 @@ app.command("eval")(evaluate)
 app.command()(predict)
 app.command()(report)
 app.command()(table)
+app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)(sweep)

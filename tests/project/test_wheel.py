@@ -40,6 +40,21 @@ def test_works_from_another_directory(installed: Path, tmp_path: Path) -> None:
     assert int(rows) > 20
 
 
+def test_the_command_line_needs_no_clone(installed: Path, tmp_path: Path) -> None:
+    def mi2p(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "mi2p_inject.recipes", *arguments]
+        environment = {**os.environ, "PYTHONPATH": str(installed), "COLUMNS": "200"}
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+
+    shown = mi2p("--help")
+    assert shown.returncode == 0, shown.stderr
+    assert "sweep" in shown.stdout
+    refused = mi2p("sweep", "--only", "vit*")
+    assert refused.returncode == 1
+    assert len(refused.stderr.splitlines()) == 1
+    assert "clone" in refused.stderr
+
+
 def test_holds_every_module_once_and_the_licence(installed: Path) -> None:
     def names(folder: Path) -> set[str]:
         return {path.name for path in folder.glob("*.py")}
