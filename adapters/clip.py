@@ -1,6 +1,6 @@
 """The towers of CLIP, each a unimodal model: open_clip's and transformers'.
 
-The dual model has no row: hand over its tower (`clip.visual`; `clip.text` of a model built with
+The dual model has no adapter: pass its tower (`clip.visual`; `clip.text` of a model built with
 `force_custom_text=True`).
 """
 
@@ -9,8 +9,8 @@ from __future__ import annotations
 from torch import nn
 
 from mi2p_inject.adapters import inputs
+from mi2p_inject.adapters.adapter import Adapter, Readout
 from mi2p_inject.adapters.derive import layers_of
-from mi2p_inject.adapters.row import Adapter, Readout
 from mi2p_inject.core.layout import Axes, Layout
 
 MAP = Layout(Axes.NCHW)
@@ -107,4 +107,4 @@ HF_TEXT = Adapter(
     num_heads=8,
 )
 
-ROWS: tuple[Adapter, ...] = (RESNET, VIT, TEXT, HF_TOWER, HF_IMAGE, HF_TEXT)
+ADAPTERS: tuple[Adapter, ...] = (RESNET, VIT, TEXT, HF_TOWER, HF_IMAGE, HF_TEXT)

@@ -1,7 +1,7 @@
-"""A row for a model that has none: what timm and transformers say of their own models, and nobody vouches for.
+"""An adapter for a model that has none: what timm and transformers state about their own models, unverified.
 
-A derived row has no layout: each site's is inferred from dry runs and its effect is checked, and the sites that fail
-are left out of the defaults. So a derived row may name too much, but nothing wrong gets a unit.
+A derived adapter has no layout: each site's is inferred from dry runs and its effect is checked, and the sites that
+fail are left out of the defaults. So a derived adapter may name too much, but no unit ends up at a wrong place.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from mi2p_inject.adapters import inputs
-from mi2p_inject.adapters.row import Adapter, InputMaker, Library, Modality, Readout
+from mi2p_inject.adapters.adapter import Adapter, InputMaker, Library, Modality, Readout
 from mi2p_inject.core.layout import Axes, Layout
 
 LAST_HIDDEN = Layout(Axes.NLC, element="last_hidden_state")
@@ -26,7 +26,7 @@ numbers, and each unit would project its source to all of them."""
 
 
 def derive(model: nn.Module) -> Adapter | None:
-    """The row of one timm or transformers model, or None for any other module.
+    """The adapter of one timm or transformers model, or None for any other module.
 
     timm: the modules that `feature_info` names, else the longest list of equal blocks. transformers: the layers, of
     an encoder-decoder those of its encoder.
@@ -37,13 +37,15 @@ def derive(model: nn.Module) -> Adapter | None:
     Example:
         >>> import timm
         >>> from mi2p_inject.adapters.derive import derive
-        >>> row = derive(timm.create_model("regnetx_002"))
-        >>> row.sites, row.layout is None
+        >>> adapter = derive(timm.create_model("regnetx_002"))
+        >>> adapter.sites, adapter.layout is None
         (('s1', 's2', 's3', 's4'), True)
     """
     if _library(model, "timm.models") and hasattr(model, "pretrained_cfg"):
         call = "forward_features" if hasattr(model, "forward_features") else "forward"
-        return _row(model, "timm", "image", _stages(model) or layers_of(model), Readout(None, call), inputs.timm_image)
+        return _adapter(
+            model, "timm", "image", _stages(model) or layers_of(model), Readout(None, call), inputs.timm_image
+        )
     if not _library(model, "transformers") or not hasattr(model, "main_input_name"):
         return None
     modality, root = _modality(model), _encoder_of(model)
@@ -52,7 +54,7 @@ def derive(model: nn.Module) -> Adapter | None:
         readout = Readout(LAST_HIDDEN, root=root, mask=inputs.token_mask)
     else:
         readout = Readout(None)
-    return _row(model, "transformers", modality, layers, readout, inputs.hf_any)
+    return _adapter(model, "transformers", modality, layers, readout, inputs.hf_any)
 
 
 def _encoder_of(model: nn.Module) -> str:
@@ -131,7 +133,7 @@ def _wrapped(model: nn.Module) -> list[str]:
     return [f"{name}.{path}" for path in _stages(child) or layers_of(child)]
 
 
-def _row(
+def _adapter(
     base: nn.Module, library: Library, modality: Modality, sites: list[str], readout: Readout, maker: InputMaker
 ) -> Adapter:
     cls = type(base)

@@ -1,4 +1,4 @@
-"""From a model to its row: by class name, on the model itself or on the one encoder inside a wrapper; else derived."""
+"""From a model to its adapter: by class name, on the model or on the one encoder inside a wrapper; else derived."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from mi2p_inject.adapters.adapter import Adapter
 from mi2p_inject.adapters.derive import base_of, derive
-from mi2p_inject.adapters.row import Adapter
 from mi2p_inject.adapters.table import adapters
 from mi2p_inject.core.errors import AdapterError
 
 
 @dataclass(frozen=True)
 class Match:
-    """A row and where in the model its architecture stands ("" the model itself, "bert" inside a headed BERT)."""
+    """An adapter and where in the model its architecture stands ("" the model itself, "bert" inside a headed BERT)."""
 
     adapter: Adapter
     root: str
@@ -30,11 +30,11 @@ class Match:
 
 
 def find(model: nn.Module) -> Match | None:
-    """The row that speaks for a model, or None.
+    """The adapter that matches a model, or None.
 
     Looks at the model's class, then, level by level, at the modules inside: a headed model
     (`BertForSequenceClassification`) or a wrapper is found by the encoder it holds. For a timm or transformers model
-    that the table does not know a row is derived (`derive`); its `layout` is None.
+    that the table does not know an adapter is derived (`derive`); its `layout` is None.
 
     Raises:
         AdapterError: two encoders stand at the same depth; which one is meant?
@@ -48,10 +48,10 @@ def find(model: nn.Module) -> Match | None:
         ('bert', 'bert.encoder.layer.0')
     """
     _refuse_dual(model)
-    rows = {name: row for row in adapters() for name in row.classes}
+    known = {name: adapter for adapter in adapters() for name in adapter.classes}
     level: list[tuple[str, nn.Module]] = [("", model)]
     while level:
-        found = [match for path, module in level if (match := _speaks_for(module, path, rows)) is not None]
+        found = [match for path, module in level if (match := _match(module, path, known)) is not None]
         if len(found) > 1:
             raise AdapterError(
                 f"{type(model).__name__} holds several encoders",
@@ -69,14 +69,14 @@ def find(model: nn.Module) -> Match | None:
     return None
 
 
-def _speaks_for(module: nn.Module, path: str, rows: dict[str, Adapter]) -> Match | None:
-    """A row of the table for this module or for the base model that its head stands on, else a derived row."""
+def _match(module: nn.Module, path: str, known: dict[str, Adapter]) -> Match | None:
+    """An adapter of the table for this module or for the base model that its head stands on, else a derived adapter."""
     base, inner = base_of(module)
     root = ".".join(part for part in (path, inner) if part)
     for candidate, at in ((module, path), (base, root)):
-        row = next((rows[name] for name in _names(candidate) if name in rows), None)
-        if row is not None:
-            return Match(row, at)
+        adapter = next((known[name] for name in _names(candidate) if name in known), None)
+        if adapter is not None:
+            return Match(adapter, at)
     made = derive(base)
     return None if made is None else Match(made, root)
 
@@ -104,9 +104,9 @@ def _refuse_dual(model: nn.Module) -> None:
 
 
 def _transcribes(model: nn.Module) -> bool:
-    """A speech encoder with a text decoder reads sound; the text is what it writes."""
-    hears = getattr(model, "main_input_name", "") in ("input_features", "input_values")
-    return hears and set(getattr(model, "input_modalities", ())) == {"audio", "text"}
+    """A speech encoder with a text decoder reads audio; the text is its output."""
+    takes_audio = getattr(model, "main_input_name", "") in ("input_features", "input_values")
+    return takes_audio and set(getattr(model, "input_modalities", ())) == {"audio", "text"}
 
 
 def _names(module: nn.Module) -> list[str]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from mi2p_inject.adapters import inputs
+from mi2p_inject.adapters.adapter import Adapter, Readout
 from mi2p_inject.adapters.hf_image import LAYERS
-from mi2p_inject.adapters.row import Adapter, Readout
 from mi2p_inject.core.layout import Axes, Layout
 
 TOKENS = Layout(Axes.NLC)
@@ -40,4 +40,4 @@ AST = Adapter(
     num_heads=12,
 )
 
-ROWS: tuple[Adapter, ...] = (WAV2VEC2, AST)
+ADAPTERS: tuple[Adapter, ...] = (WAV2VEC2, AST)

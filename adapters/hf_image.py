@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from mi2p_inject.adapters import inputs
-from mi2p_inject.adapters.row import Adapter, Readout
+from mi2p_inject.adapters.adapter import Adapter, Readout
 from mi2p_inject.core.layout import Axes, Layout
 
 TOKENS = Layout(Axes.NLC)
@@ -120,4 +120,4 @@ HIERA = Adapter(
     num_heads=8,
 )
 
-ROWS: tuple[Adapter, ...] = (HIERA, VIT, DEIT, DINOV2, DINOV2_REGISTERS, YOLOS, PVT_V2, SWIN, CONVNEXT)
+ADAPTERS: tuple[Adapter, ...] = (HIERA, VIT, DEIT, DINOV2, DINOV2_REGISTERS, YOLOS, PVT_V2, SWIN, CONVNEXT)

@@ -1,12 +1,12 @@
 """transformers' text encoders.
 
-ALBERT has no row on purpose: one layer, shared, fires many times in a forward, so there is no middle layer to name.
+ALBERT has no adapter on purpose: one layer, shared, fires many times in a forward, so there is no middle layer to name.
 """
 
 from __future__ import annotations
 
 from mi2p_inject.adapters import inputs
-from mi2p_inject.adapters.row import Adapter, MaskReader, Pooling, Readout
+from mi2p_inject.adapters.adapter import Adapter, MaskReader, Pooling, Readout
 from mi2p_inject.core.layout import Axes, Layout
 
 TOKENS = Layout(Axes.NLC)
@@ -59,7 +59,7 @@ DISTILBERT = text(
 # A tuple of one or two: attentions join when they are asked for.
 MPNET = text("mpnet", ("transformers.models.mpnet.modeling_mpnet.MPNetModel",), "encoder.layer.*", IN_TUPLE)
 
-# A tuple of two, always. A convolution after the first layer (v2-xlarge) runs after the hook, so it hears the residual.
+# A tuple of two, always. A convolution after the first layer (v2-xlarge) runs after the hook, so it reads the residual.
 DEBERTA_V2 = text(
     "deberta_v2",
     ("transformers.models.deberta_v2.modeling_deberta_v2.DebertaV2Model",),
@@ -82,4 +82,4 @@ XLNET = text(
     mask=inputs.xlnet_mask,
 )
 
-ROWS: tuple[Adapter, ...] = (BERT, ROBERTA, DISTILBERT, MPNET, DEBERTA_V2, MODERNBERT, XLNET)
+ADAPTERS: tuple[Adapter, ...] = (BERT, ROBERTA, DISTILBERT, MPNET, DEBERTA_V2, MODERNBERT, XLNET)

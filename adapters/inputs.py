@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mi2p_inject.adapters.row import Inputs
+from mi2p_inject.adapters.adapter import Inputs
 from mi2p_inject.core.errors import SourceError
 
 TEXT_LENGTH = 16
@@ -178,7 +178,7 @@ def attention_mask(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, An
 
 
 def token_mask(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], features: Tensor) -> Tensor | None:
-    """For models without a row: the batch's mask where it fits the features, or as the model itself carries it over.
+    """For models without an adapter: the batch's mask where it fits the features, else as the model carries it over.
 
     Raises:
         SourceError: the mask hides something, and the model changes the length in a way of its own.
@@ -247,6 +247,6 @@ def downsampled_mask(
 
 
 def _up_to_first(ids: Tensor, end: Any) -> Tensor:
-    """True up to and with the first end token of each row; a row without one is real throughout."""
+    """True up to and with the first end token of each sample; a sample without one is real throughout."""
     is_end = ids.eq(end).long()
     return (is_end.cumsum(1) - is_end).eq(0)

@@ -1,10 +1,10 @@
-"""The pooled vector: one (B, D) vector a sample from an encoder's features, as its row says; the input of a head."""
+"""The pooled vector: one (B, D) vector a sample from an encoder's features, as its adapter says."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
-from mi2p_inject.adapters.row import Pooling
+from mi2p_inject.adapters.adapter import Pooling
 from mi2p_inject.core.errors import LayoutError
 
 
@@ -13,7 +13,7 @@ def pool(hidden: Tensor, how: Pooling, mask: Tensor | None = None, encoder: nn.M
 
     Args:
         hidden: a map (B, C, H, W), or all tokens (B, L, D), prefix tokens included.
-        how: the row's `readout.pooled`.
+        how: the adapter's `readout.pooled`.
         mask: (B, L), True for real tokens; None: all are real.
         encoder: needed for "bert": its `pooler` is applied to the first token (and left out where it has none).
 

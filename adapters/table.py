@@ -1,4 +1,4 @@
-"""The table of rows: ours, listed here family by family, and those that other distributions register."""
+"""The table of adapters: ours, listed here family by family, and those that other distributions register."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ from importlib.metadata import entry_points
 
 from mi2p_inject.adapters import clip as clip_towers
 from mi2p_inject.adapters import hf_audio, hf_image, hf_text, timm_cnn, timm_transformer
-from mi2p_inject.adapters.row import Adapter
+from mi2p_inject.adapters.adapter import Adapter
 from mi2p_inject.core.errors import AdapterError
 
 ENTRY_POINT_GROUP = "mi2p_inject.adapters"
 BUILT_IN: tuple[Adapter, ...] = (
-    *timm_cnn.ROWS,
-    *timm_transformer.ROWS,
-    *hf_text.ROWS,
-    *hf_image.ROWS,
-    *hf_audio.ROWS,
-    *clip_towers.ROWS,
+    *timm_cnn.ADAPTERS,
+    *timm_transformer.ADAPTERS,
+    *hf_text.ADAPTERS,
+    *hf_image.ADAPTERS,
+    *hf_audio.ADAPTERS,
+    *clip_towers.ADAPTERS,
 )
 
 
 @cache
 def adapters() -> tuple[Adapter, ...]:
-    """All rows: the built-in ones, then those of the entry-point group `mi2p_inject.adapters`.
+    """All adapters: the built-in ones, then those of the entry-point group `mi2p_inject.adapters`.
 
-    An entry point names an `Adapter` or a sequence of them. A third party's row for a class that already has one
+    An entry point names an `Adapter` or a sequence of them. A third party's adapter for a class that already has one
     is refused: which one is meant could not be seen from the call.
 
     Raises:
-        AdapterError: an entry point gives something else, or two rows share a name or a class.
+        AdapterError: an entry point gives something else, or two adapters share a name or a class.
     """
-    rows = list(BUILT_IN)
+    found = list(BUILT_IN)
     for entry in entry_points(group=ENTRY_POINT_GROUP):
         try:
             given = entry.load()
@@ -41,27 +41,27 @@ def adapters() -> tuple[Adapter, ...]:
                 f"entry point {entry.name!r} cannot be loaded",
                 expected="an Adapter or a sequence of them",
                 given=f"{type(error).__name__}: {error}",
-                fix=f"mend {entry.value}, or uninstall its distribution",
+                fix=f"correct {entry.value}, or uninstall its distribution",
             ) from error
-        for row in more:
-            if not isinstance(row, Adapter):
+        for adapter in more:
+            if not isinstance(adapter, Adapter):
                 raise AdapterError(
-                    f"entry point {entry.name!r} gives something that is no adapter row",
+                    f"entry point {entry.name!r} gives something that is no adapter",
                     expected="an Adapter or a sequence of them",
-                    given=repr(row),
-                    fix=f"mend {entry.value}, or uninstall its distribution",
+                    given=repr(adapter),
+                    fix=f"correct {entry.value}, or uninstall its distribution",
                 )
-        rows += more
+        found += more
     for what, names in (
-        ("name", [row.name for row in rows]),
-        ("class", [name for row in rows for name in row.classes]),
+        ("name", [adapter.name for adapter in found]),
+        ("class", [name for adapter in found for name in adapter.classes]),
     ):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise AdapterError(
-                f"two adapter rows share a {what}",
-                expected="one row each",
+                f"two adapters share a {what}",
+                expected="one adapter each",
                 given=", ".join(twice),
                 fix="remove one of them",
             )
-    return tuple(rows)
+    return tuple(found)

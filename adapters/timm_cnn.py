@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from mi2p_inject.adapters import inputs
-from mi2p_inject.adapters.row import Adapter, Readout
+from mi2p_inject.adapters.adapter import Adapter, Readout
 from mi2p_inject.core.layout import Axes, Layout
 
 MAP = Layout(Axes.NCHW)
@@ -64,4 +64,4 @@ HRNET = Adapter(
     num_heads=8,
 )
 
-ROWS: tuple[Adapter, ...] = (DENSENET, RESNET, CONVNEXT, EFFICIENTNET, HRNET)
+ADAPTERS: tuple[Adapter, ...] = (DENSENET, RESNET, CONVNEXT, EFFICIENTNET, HRNET)

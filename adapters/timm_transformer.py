@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from mi2p_inject.adapters import inputs
-from mi2p_inject.adapters.row import Adapter, Inputs, Pooling, Readout
+from mi2p_inject.adapters.adapter import Adapter, Inputs, Pooling, Readout
 from mi2p_inject.core.layout import Axes, Layout
 
 TOKENS = Layout(Axes.NLC)
@@ -63,7 +63,7 @@ def last_serial_blocks(model: nn.Module) -> list[str]:
 
 
 def tokens(name: str, cls: str, sites: tuple[str, ...] | Callable[[nn.Module], list[str]], path: str) -> Adapter:
-    """A transformer of several token streams: nobody vouches for the layouts, only for the places."""
+    """A transformer of several token streams: the places are known, the layouts are not."""
     return Adapter(
         name=name,
         library="timm",
@@ -115,4 +115,4 @@ EFFICIENTVIM = Adapter(
     num_heads=8,
 )
 
-ROWS: tuple[Adapter, ...] = (VIT, EVA, SWIN, HIERA, EFFICIENTVIM, COAT, CROSSVIT)
+ADAPTERS: tuple[Adapter, ...] = (VIT, EVA, SWIN, HIERA, EFFICIENTVIM, COAT, CROSSVIT)

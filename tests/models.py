@@ -1,4 +1,4 @@
-"""Tiny real models, random weights: one at least for every class of every adapter row, and headed or wrapped ones.
+"""Tiny real models, random weights: one at least for every class of every adapter, and headed or wrapped ones.
 
 from models import TINY
 tiny = TINY["bert"]

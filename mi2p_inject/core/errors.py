@@ -1,6 +1,27 @@
-"""Every error this library raises on purpose: one base class, one message form."""
+"""Every error this library raises on purpose: one base class, one message form.
+
+Each also inherits the built-in error that fits, so that `except ValueError` works for who does not know this library.
+"""
 
 from __future__ import annotations
+
+__all__ = [
+    "AdapterError",
+    "CheckpointError",
+    "FusionError",
+    "InjectionError",
+    "InjectionWarning",
+    "LayoutError",
+    "Mi2pError",
+    "ProbeError",
+    "RecomputeError",
+    "SelectionError",
+    "SiteError",
+    "SourceError",
+    "SweepError",
+    "UnitError",
+    "ZooError",
+]
 
 
 class Mi2pError(Exception):
@@ -31,55 +52,55 @@ class Mi2pError(Exception):
         self.what, self.path = what, path
 
 
-class SelectionError(Mi2pError):
+class SelectionError(Mi2pError, ValueError):
     """`layers=` names something the backbone does not have, or nothing at all."""
 
 
-class SiteError(Mi2pError):
+class SiteError(Mi2pError, RuntimeError):
     """A site never fires, fires more than once, or its output is ignored by the backbone."""
 
 
-class LayoutError(Mi2pError):
+class LayoutError(Mi2pError, ValueError):
     """A hidden state cannot be read as a map or as tokens without guessing."""
 
 
-class SourceError(Mi2pError):
+class SourceError(Mi2pError, ValueError):
     """Source features of the wrong kind, width, batch, device or dtype, or with NaN; or no source encoder."""
 
 
-class UnitError(Mi2pError):
+class UnitError(Mi2pError, ValueError):
     """A unit's options are unknown or out of range."""
 
 
-class FusionError(Mi2pError):
+class FusionError(Mi2pError, ValueError):
     """A late fusion is built or called with sizes that do not fit."""
 
 
-class InjectionError(Mi2pError):
+class InjectionError(Mi2pError, RuntimeError):
     """The model cannot be injected (or ejected) in the state it is in."""
 
 
-class AdapterError(Mi2pError):
-    """An adapter row contradicts itself, or several rows claim one model."""
+class AdapterError(Mi2pError, ValueError):
+    """An adapter contradicts itself, or several adapters match one model."""
 
 
-class ProbeError(Mi2pError):
+class ProbeError(Mi2pError, RuntimeError):
     """The dry run of the backbone or of the source encoder failed."""
 
 
-class RecomputeError(Mi2pError):
+class RecomputeError(Mi2pError, RuntimeError):
     """A site fired inside a backward pass: gradient checkpointing recomputed it without its source."""
 
 
-class CheckpointError(Mi2pError):
+class CheckpointError(Mi2pError, ValueError):
     """A checkpoint is damaged, foreign, or belongs to another backbone."""
 
 
-class ZooError(Mi2pError):
+class ZooError(Mi2pError, ValueError):
     """A name from which no model can be built: unknown, its library missing, or its hub out of reach."""
 
 
-class SweepError(Mi2pError):
+class SweepError(Mi2pError, RuntimeError):
     """The sweep cannot run here, or its file of results is not one of its own."""
 
 

@@ -27,4 +27,4 @@ class ExpansionConfig:
     trainable: Trainable
     strict: bool
     left_out: tuple[str, ...] = ()
-    """Default sites without a unit: the model ignores their patches, so a unit there would never be heard."""
+    """Default sites without a unit: the model ignores their patches, so a unit there would have no effect."""

@@ -1,7 +1,7 @@
-"""Models on loan: what a backbone or a source encoder was like before the first of us changed it.
+"""Shared models: the state of a backbone or a source encoder before the first expanded model changed it.
 
 Several expanded models may share a backbone or an encoder, and any of them may be ejected or garbage-collected first.
-The first to acquire records; the last to give back restores.
+The first to acquire records; the last to release restores.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Record:
         )
 
     def restore(self, model: nn.Module, frozen: bool) -> None:
-        """Give a model its modes back, and where it was frozen its flags; what has come since is left alone."""
+        """Restore a model's modes, and where it was frozen its flags; what has come since is left alone."""
         for name, module in model.named_modules():
             module.training = self.modes.get(name, module.training)
         if frozen:
@@ -44,7 +44,7 @@ class _Shared:
 
 
 class SharedStates:
-    """Who has borrowed what, for one role (backbones, source encoders)."""
+    """Which models are in use, for one role (backbones, source encoders)."""
 
     def __init__(self) -> None:
         self._shared: weakref.WeakKeyDictionary[nn.Module, _Shared] = weakref.WeakKeyDictionary()
@@ -53,21 +53,21 @@ class SharedStates:
         return model in self._shared
 
     def acquire(self, model: nn.Module, record: Record | None = None, freezes: bool = False) -> Record:
-        """Take part in a loan; the record is of the model as its owner knows it (a copy brings its own)."""
-        loan = self._shared.setdefault(model, _Shared(record or Record.of(model)))
-        loan.users += 1
-        loan.frozen = loan.frozen or freezes
-        return loan.record
+        """Count one more user; the record is of the model as its owner knows it (a copy brings its own)."""
+        shared = self._shared.setdefault(model, _Shared(record or Record.of(model)))
+        shared.users += 1
+        shared.frozen = shared.frozen or freezes
+        return shared.record
 
     def release(self, model: nn.Module) -> None:
-        """End one's part; the last one restores the model."""
-        loan = self._shared.get(model)
-        if loan is None:
+        """Count one user less; the last one restores the model."""
+        shared = self._shared.get(model)
+        if shared is None:
             return
-        loan.users -= 1
-        if loan.users == 0:
+        shared.users -= 1
+        if shared.users == 0:
             del self._shared[model]
-            loan.record.restore(model, loan.frozen)
+            shared.record.restore(model, shared.frozen)
 
 
 BACKBONES, SOURCES = SharedStates(), SharedStates()

@@ -1,4 +1,4 @@
-"""Layouts without an adapter row: what changes when the batch and the size change tells the axes apart.
+"""Layouts without an adapter: what changes when the batch and the size change tells the axes apart.
 
 Never a guess: what stays ambiguous after the dry runs is a `LayoutError` that asks for `layout=`.
 """

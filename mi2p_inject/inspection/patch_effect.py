@@ -1,4 +1,4 @@
-"""Whether the patches of a site are heard: a head on the class token alone ignores those of the last block."""
+"""Whether the patches of a site reach the output: a head on the class token alone ignores those of the last block."""
 
 from __future__ import annotations
 

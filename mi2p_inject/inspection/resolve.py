@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from mi2p_inject.adapters.adapter import DEFAULT_NUM_HEADS
 from mi2p_inject.adapters.find import Match, find
-from mi2p_inject.adapters.row import DEFAULT_NUM_HEADS
 from mi2p_inject.core.errors import AdapterError, ProbeError
 from mi2p_inject.core.inputs import Inputs, as_inputs
 from mi2p_inject.core.layout import Axes, Layout

@@ -36,7 +36,7 @@ def select(model: nn.Module, layers: Layers, default_sites: Sequence[str], shape
         model: the backbone.
         layers: a name, a glob (`*`, `?`, `[…]`, `**`), a compiled regex (matched against the full path), an index into
             `default_sites` (negative ones count from the end), a list of these, or a callable (path, module) -> bool.
-        default_sites: the adapter row's sites, in firing order; empty where there is no row.
+        default_sites: the adapter's sites, in firing order; empty where there is no row.
         shapes: describes modules for error messages.
 
     Raises:
@@ -79,7 +79,7 @@ def _resolve(model: nn.Module, layer: Layer, paths: list[str], sites: Sequence[s
             raise SelectionError(
                 f"site index {layer} is out of range"
                 if sites
-                else "an index needs an adapter row, and this model has none",
+                else "an index needs an adapter, and this model has none",
                 expected=f"{-len(sites)} to {len(sites) - 1}" if sites else "names, globs or a callable",
                 given=str(layer),
                 fix=f"the sites are {', '.join(sites)}" if sites else "name the modules",

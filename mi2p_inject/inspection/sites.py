@@ -36,7 +36,7 @@ def find_sites(
         view: see `examine`.
         layout: see `examine`.
         defaults: nobody named these paths: those whose patches the model ignores are left out instead of refused, and
-            so is any site that a derived row names in vain.
+            so is any site that a derived adapter names in vain.
 
     Returns:
         The sites in the given order, and the paths left out.
@@ -66,7 +66,7 @@ def examine(
 ) -> dict[str, Site | SiteError | LayoutError]:
     """What there is at each path: a site, or the reason why it cannot be one.
 
-    A path that the adapter row vouches for is read as the row says; any other has its layout inferred (unless `layout`
+    A path that the adapter vouches for is read as the row says; any other has its layout inferred (unless `layout`
     gives it) and is checked to matter: a module whose output the model ignores is no site.
 
     Args:

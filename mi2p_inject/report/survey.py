@@ -26,7 +26,7 @@ class Candidate:
     kind: str
     """Its class."""
     default: bool
-    """Named by the adapter row; `inject(model)` uses it unless there is a reason not to."""
+    """Named by the adapter; `inject(model)` uses it unless there is a reason not to."""
     layout: str = ""
     view: ViewSpec | None = None
     num_heads: int = 0
@@ -41,8 +41,8 @@ class Survey:
     """A model's candidates, in the order of its modules."""
 
     model: str
-    row: str
-    """Its adapter row, "" where there is none."""
+    adapter: str
+    """Its adapter, "" where there is none."""
     parameters: int
     flops: int
     """Of one forward of one sample; 0 where it could not be counted."""
@@ -63,7 +63,7 @@ def survey(model: nn.Module, source: ViewSpec, every: bool = False, example_inpu
 
     Args:
         model: it is not touched, and may be on the meta device.
-        source: what a unit would hear.
+        source: what a unit attends to.
         every: all modules that run, not the default sites only.
         example_inputs: as for `inject`.
 
@@ -102,7 +102,7 @@ def survey(model: nn.Module, source: ViewSpec, every: bool = False, example_inpu
     prefixed = any(isinstance(one, Site) and one.layout.prefix and one.layout.grid for one in found.values())
     return Survey(
         model=type(model).__name__,
-        row=match.adapter.name if match else "",
+        adapter=match.adapter.name if match else "",
         parameters=count(model),
         flops=backbone_flops(model, inputs),
         source=source,

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mi2p_inject.adapters.row import Readout
+from mi2p_inject.adapters.adapter import Readout
 from mi2p_inject.core.errors import LayoutError, SourceError
 from mi2p_inject.core.inputs import as_inputs
 from mi2p_inject.core.layout import Axes, Layout, describe, image_of

@@ -101,14 +101,16 @@ def read_source(text: str) -> ViewSpec:
 def tree(found: Survey) -> Tree:
     """A survey as a tree of module paths."""
     cost = f", {human(found.flops)} a sample" if found.flops else ""
-    row = f"adapter row {found.row}" if found.row else "no adapter row"
-    root = Tree(Text(f"{found.model}: {found.parameters:,} parameters{cost}; {row}", style="bold"), highlight=False)
+    adapter = f"adapter {found.adapter}" if found.adapter else "no adapter"
+    root = Tree(Text(f"{found.model}: {found.parameters:,} parameters{cost}; {adapter}", style="bold"), highlight=False)
     branches = {"": root}
     for one in found.candidates:
         parent, name = _branch(branches, one.path)
         branches[one.path] = parent.add(_label(one, name, found.flops))
-    heard = f"{DEFAULT_TOKENS} tokens of {found.source.width}" if found.source.kind == "tokens" else str(found.source)
-    root.add(Text(f"* default site; costs are one unit's, its source {heard}, one sample", style="italic"))
+    attended = (
+        f"{DEFAULT_TOKENS} tokens of {found.source.width}" if found.source.kind == "tokens" else str(found.source)
+    )
+    root.add(Text(f"* default site; costs are one unit's, its source {attended}, one sample", style="italic"))
     if not found.patches_checked:
         said = "not checked without weights: whether the head reads the patches of the last sites or a class token only"
         root.add(Text(said, style="italic"))

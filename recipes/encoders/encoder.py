@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mi2p_inject.adapters.adapter import Modality, Pooling
 from mi2p_inject.adapters.find import Match, find
 from mi2p_inject.adapters.pool import pool
-from mi2p_inject.adapters.row import Modality, Pooling
 from mi2p_inject.core.errors import AdapterError
 from mi2p_inject.recipes.encoders.preprocess import ImageSpec, TextSpec
 from mi2p_inject.recipes.errors import RecipeError

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mi2p_inject.adapters.row import Modality
+from mi2p_inject.adapters.adapter import Modality
 from mi2p_inject.recipes.encoders.encoder import Encoder, row_of
 from mi2p_inject.recipes.encoders.preprocess import ImageSpec, TextSpec
 from mi2p_inject.recipes.errors import RecipeError

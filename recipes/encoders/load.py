@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from mi2p_inject.adapters.row import Modality
+from mi2p_inject.adapters.adapter import Modality
 from mi2p_inject.core.errors import ZooError
 from mi2p_inject.core.zoo import resolve
 from mi2p_inject.recipes.encoders.encoder import Encoder, row_of

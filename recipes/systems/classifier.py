@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mi2p_inject.adapters.row import Modality
+from mi2p_inject.adapters.adapter import Modality
 from mi2p_inject.expansion.expanded_model import ExpandedModel
 from mi2p_inject.expansion.inject import inject
 from mi2p_inject.fusion import FUSIONS, Fusion

@@ -1,4 +1,4 @@
-"""Every adapter row, on real classes: its sites, its layout, where its features come out."""
+"""Every adapter, on real classes: its sites, its layout, where its features come out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table of adapter rows: none goes untested, contradictions are refused, other distributions can add theirs."""
+"""The table of adapters: none goes untested, contradictions are refused, other distributions can add theirs."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_rows_of_another_distribution_are_picked_up(third_party: Callable[[str, 
     [
         ("third_party_rows:CLASH", "share a name"),
         ("third_party_rows:STOLEN", "share a class"),
-        ("third_party_rows:WORDS", "no adapter row"),
+        ("third_party_rows:WORDS", "no adapter"),
         ("third_party_rows:NUMBER", "'mine'"),
         ("third_party_rows:NOWHERE", "'mine'"),
         ("no_such_module_of_mine:ROW", "'mine'"),

@@ -43,7 +43,7 @@ class TestLayers:
             inject(TINY["densenet"].build(), layers=layers, source_spec=WORDS)
 
     def test_index_without_a_row(self) -> None:
-        with complains(SelectionError, "adapter row"):
+        with complains(SelectionError, "adapter"):
             inject(net(), layers=0, source_spec=WORDS, example_inputs=PICTURES)
 
     def test_no_row_no_layers(self) -> None:

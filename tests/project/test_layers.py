@@ -192,7 +192,7 @@ def run(*arguments: str) -> Any:
 def test_command(folders: Path) -> None:
     result = run("resnet18")
     assert result.exit_code == 0, result.output
-    for words in ("ResNet", "layer4 *", "map (B, 512, 7, 7)", "FLOP", "adapter row resnet"):
+    for words in ("ResNet", "layer4 *", "map (B, 512, 7, 7)", "FLOP", "adapter resnet"):
         assert words in result.stdout
     result = run(str(folders / "bert"), "--source", "map:8x3x3", "--all", "--json")
     assert result.exit_code == 0, result.output

@@ -1,4 +1,4 @@
-"""The row: what the toolkit must know of an architecture that its tensors do not tell."""
+"""The adapter: what the toolkit must know of an architecture that its tensors do not tell."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Readout:
     """Where an encoder's features come out.
 
     Args:
-        layout: how they are stored; None: inferred from dry runs, as everywhere without a row.
+        layout: how they are stored; None: inferred from dry runs, as everywhere without an adapter.
         call: the method to call: "forward" (as the module itself is called, hooks included) or another.
         path: a submodule whose output to take, or "" for what the call returns; or a function of the model.
         root: the submodule to call, such as the encoder of an encoder-decoder; "" the model itself.
@@ -56,10 +56,10 @@ class Adapter:
         name: short, unique, as its users call it: "bert", "densenet".
         library: whose classes these are.
         modality: what the backbone reads.
-        classes: full names of the classes this row speaks for; subclasses included, a subclass's own row wins.
+        classes: full names of the classes this adapter matches; subclasses included, a subclass's own adapter wins.
         sites: globs of the default sites' paths, in firing order: `*` and `[1-9]` stay inside one path segment; or a
             function of the model that gives the paths.
-        layout: how every site stores its hidden state. None: nobody vouches for the sites; each has its layout
+        layout: how every site stores its hidden state. None: the sites are unverified; each has its layout
             inferred and its effect checked, and those that fail are left out of the defaults.
         readout: where the features of the whole encoder come out.
         inputs: makes small example inputs for such a model: (args, kwargs).
@@ -68,12 +68,12 @@ class Adapter:
         heads: attention heads of a unit by default.
 
     Raises:
-        AdapterError: the row contradicts itself.
+        AdapterError: the adapter contradicts itself.
 
     Example:
         >>> from mi2p_inject.adapters import adapters
-        >>> row = next(row for row in adapters() if row.name == "densenet")
-        >>> row.sites[0], str(row.layout), row.heads
+        >>> adapter = next(one for one in adapters() if one.name == "densenet")
+        >>> adapter.sites[0], str(adapter.layout), adapter.num_heads
         ('features.denseblock1', 'NCHW', 8)
     """
 
@@ -104,7 +104,10 @@ class Adapter:
         for bad, rule in wrong:
             if bad:
                 raise AdapterError(
-                    f"adapter row {self.name!r} contradicts itself", expected=rule, given=repr(self), fix="mend the row"
+                    f"adapter {self.name!r} contradicts itself",
+                    expected=rule,
+                    given=repr(self),
+                    fix="correct the adapter",
                 )
 
     def prefix_tokens(self, model: nn.Module) -> int | None:
