@@ -16,14 +16,38 @@ import mi2p_inject
 from benchmarks import render
 
 ROOT = Path(__file__).parents[2]
-BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCKS = [
+    pytest.param(block, id=f"{page.stem}-{number}")
+    for page in PAGES
+    for number, block in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL))
+]
 MODULES = [module.name for module in pkgutil.walk_packages(mi2p_inject.__path__, "mi2p_inject.")]
 
 
-@pytest.mark.parametrize("number", range(len(BLOCKS)))
-def test_readme_block_runs(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("block", BLOCKS)
+def test_python_blocks_run(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    exec(compile(BLOCKS[number], f"README.md block {number}", "exec"), {"__name__": "readme"})
+    exec(compile(block, "a block of the docs", "exec"), {"__name__": "docs"})
+
+
+def test_readme_is_short_and_its_images_show_on_pypi() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 150
+    links = re.findall(r"\]\(([^)]+)\)", text)
+    assert links
+    assert all(link.startswith("https://") for link in links), links  # relative links break on PyPI
+    for link in links:
+        _, here, path = link.partition("mi2p_inject/blob/main/")
+        if not here:
+            _, here, path = link.partition("mi2p_inject/main/")
+        assert (ROOT / path).exists(), link
+
+
+def test_relative_links_of_the_pages_lead_somewhere() -> None:
+    for page in PAGES[1:]:
+        for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+            assert link.startswith("https://") or (page.parent / link).exists(), f"{page.name}: {link}"
 
 
 def test_readme_has_exactly_two_shell_commands() -> None:

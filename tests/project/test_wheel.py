@@ -55,6 +55,25 @@ def test_the_command_line_needs_no_clone(installed: Path, tmp_path: Path) -> Non
     assert "clone" in refused.stderr
 
 
+FIRST_BLOCK = """
+import re, sys
+from pathlib import Path
+
+sys.modules.update(dict.fromkeys(sys.argv[2].split(",")))  # None: importing it fails
+block = re.findall(r"```python\\n(.*?)```", Path(sys.argv[1]).read_text(encoding="utf-8"), re.DOTALL)[0]
+exec(compile(block, "README.md", "exec"), {"__name__": "readme"})
+"""
+EXTRAS = "timm,transformers,open_clip,torchvision,datasets,accelerate,sklearn,scipy,PIL,pandas,typer,rich,yaml,tqdm"
+
+
+def test_the_readmes_first_block_runs_without_extras(installed: Path, tmp_path: Path) -> None:
+    """What `pip install mi2p-inject` brings is enough for it: no library of an extra is imported."""
+    environment = {**os.environ, "PYTHONPATH": str(installed)}
+    command = [sys.executable, "-c", FIRST_BLOCK, str(ROOT / "README.md"), EXTRAS]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_holds_every_module_once_and_the_licence(installed: Path) -> None:
     def names(folder: Path) -> set[str]:
         return {str(path.relative_to(folder)) for path in folder.rglob("*.py")}
