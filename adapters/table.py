@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
-from importlib.metadata import entry_points
 
 from mi2p_inject.adapters import clip as clip_towers
 from mi2p_inject.adapters import hf_audio, hf_image, hf_text, timm_cnn, timm_transformer
 from mi2p_inject.adapters.adapter import Adapter
 from mi2p_inject.core.errors import AdapterError
+from mi2p_inject.core.registry import entry_points_of, load_entry_point
 
 ENTRY_POINT_GROUP = "mi2p_inject.adapters"
+EXPECTED = "an Adapter or a sequence of them"
 BUILT_IN: tuple[Adapter, ...] = (
     *timm_cnn.ADAPTERS,
     *timm_transformer.ADAPTERS,
@@ -32,22 +34,14 @@ def adapters() -> tuple[Adapter, ...]:
         AdapterError: an entry point gives something else, or two adapters share a name or a class.
     """
     found = list(BUILT_IN)
-    for entry in entry_points(group=ENTRY_POINT_GROUP):
-        try:
-            given = entry.load()
-            more = (given,) if isinstance(given, Adapter) else tuple(given)
-        except Exception as error:
-            raise AdapterError(
-                f"entry point {entry.name!r} cannot be loaded",
-                expected="an Adapter or a sequence of them",
-                given=f"{type(error).__name__}: {error}",
-                fix=f"correct {entry.value}, or uninstall its distribution",
-            ) from error
+    for entry in entry_points_of(ENTRY_POINT_GROUP):
+        given = load_entry_point(entry, AdapterError, EXPECTED)
+        more = given if isinstance(given, Sequence) else (given,)
         for adapter in more:
             if not isinstance(adapter, Adapter):
                 raise AdapterError(
                     f"entry point {entry.name!r} gives something that is no adapter",
-                    expected="an Adapter or a sequence of them",
+                    expected=EXPECTED,
                     given=repr(adapter),
                     fix=f"correct {entry.value}, or uninstall its distribution",
                 )

@@ -128,23 +128,26 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def expansion_config_of(config: dict[str, Any], path: Path) -> ExpansionConfig:
-    """The blueprint that a JSON which obeys the schema tells.
+    """The expansion that a JSON which obeys the schema describes.
 
     Raises:
         CheckpointError: an unknown unit, or values that contradict each other.
+        UnitError: the entry point that gives the unit cannot be loaded.
     """
-    kind = config["unit"]["kind"]
+    kind, options = config["unit"]["kind"], config["unit"]["options"]
     if kind not in UNITS:
         raise CheckpointError(
             f"the checkpoint holds an unknown unit {kind!r}",
             expected=f"one of {', '.join(UNITS)}",
             given=kind,
-            fix="upgrade mi2p_inject, or install the distribution that defines this unit",
+            fix="install the distribution that defines this unit, or call UNITS.register with its configuration; "
+            "if it is one of ours, upgrade mi2p_inject",
         )
+    unit = UNITS[kind]
     try:
         expansion_config = ExpansionConfig(
             sites=tuple(Site.from_json(site) for site in config["sites"]),
-            unit=unit_config(kind, config["unit"]["options"]),
+            unit=unit_config(unit, options),
             source=ViewSpec.from_json(config["source"]),
             num_heads=config["num_heads"],
             trainable=config["trainable"],

@@ -40,7 +40,9 @@ class CrossAttentionFusion(Fusion):
     def __init__(self, widths: Sequence[int], classes: int, *, multi_label: bool = False, width: int = 512) -> None:
         super().__init__(widths, classes, multi_label=multi_label)
         if width < 1:
-            raise FusionError("the projections need a width", expected="1 or more", given=str(width), fix="mend width=")
+            raise FusionError(
+                "the projections need a width", expected="1 or more", given=str(width), fix="change width="
+            )
         self.projections = nn.ModuleList(nn.Linear(own, width) for own in widths)
         self.gates = nn.ModuleList(nn.Linear(width, width) for _ in widths)
         self.head = nn.Linear(2 * width, classes)

@@ -5,6 +5,7 @@ Counted are matrix products, convolutions and attention, as `torch.utils.flop_co
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -21,14 +22,14 @@ from mi2p_inject.sources.features import SourceFeatures, prepare
 from mi2p_inject.units.base import UnitConfig
 
 DEFAULT_TOKENS = 64
-"""Tokens of a text whose length nothing tells."""
+"""Tokens of a text of unknown length."""
 
 
 @dataclass(frozen=True)
 class UnitCost:
-    """Of one unit: attention heads it got, parameters, operations a sample."""
+    """Of one unit: what it says of itself (`Unit.describe`), parameters, operations a sample."""
 
-    num_heads: int
+    described: Mapping[str, str]
     parameters: int
     flops: int
 
@@ -43,7 +44,7 @@ def unit_cost(
         config: the unit's options.
         site: what it sees of the backbone.
         source: what it sees of the source.
-        heads: attention heads by default.
+        num_heads: attention heads by default, for kinds that have heads.
         site_tokens: tokens of the site, where it is seen as tokens.
         source_tokens: tokens of the source, where they are tokens.
     """
@@ -53,7 +54,7 @@ def unit_cost(
         prepared = prepare(SourceFeatures(_empty_view(source, source_tokens)), source, torch.float32)
         with FlopCounterMode(display=False) as counter:
             unit(view, prepared)
-    return UnitCost(unit.num_heads, count(unit), int(counter.get_total_flops()))
+    return UnitCost(unit.describe(), count(unit), int(counter.get_total_flops()))
 
 
 def backbone_flops(model: nn.Module, inputs: Inputs) -> int:

@@ -31,12 +31,20 @@ class Summary:
     example: Inputs
 
     def __str__(self) -> str:
-        rows = [self._row(site) for site in self.config.sites]
-        total = sum(flops for *_, flops in rows) or 1
-        header = ("site", "layout", "view", "heads", "parameters", "share of cost")
+        costs = [(site, self._cost(site)) for site in self.config.sites]
+        own = list(dict.fromkeys(column for _, cost in costs for column in cost.described))
+        total = sum(cost.flops for _, cost in costs) or 1
+        header = ("site", "layout", "view", *own, "parameters", "share of cost")
         cells = [
-            (path, layout, view, heads, f"{parameters:,}", f"{flops / total:.1%}")
-            for path, layout, view, heads, parameters, flops in rows
+            (
+                site.path,
+                str(site.layout),
+                str(site.spec),
+                *(cost.described.get(column, "") for column in own),
+                f"{cost.parameters:,}",
+                f"{cost.flops / total:.1%}",
+            )
+            for site, cost in costs
         ]
         widths = [max(len(line[column]) for line in (header, *cells)) for column in range(len(header))]
         lines = [
@@ -52,14 +60,6 @@ class Summary:
         if self.config.source.kind == "map":
             return self.config.source.width
         return self.source.tokens if self.source else DEFAULT_TOKENS
-
-    def _row(self, site: Site) -> tuple[str, str, str, str, int, int]:
-        cost = self._cost(site)
-        asked = getattr(self.config.unit, "num_heads", None) or self.config.num_heads
-        heads = str(cost.num_heads)
-        if cost.num_heads != asked:
-            heads += f" (asked {asked}, {site.spec.vector} numbers)"
-        return site.path, str(site.layout), str(site.spec), heads, cost.parameters, cost.flops
 
     def _totals(self, flops: int) -> list[str]:
         backbone, units, config = count(self.backbone), count(self.units), self.config

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
 
+from mi2p_inject.core.errors import UnitError
 from mi2p_inject.core.site import Site
 from mi2p_inject.core.views import ViewSpec
 from mi2p_inject.inspection.probe import probe
 from mi2p_inject.inspection.resolve import resolve
 from mi2p_inject.inspection.sites import examine
 from mi2p_inject.report.cost import DEFAULT_TOKENS, backbone_flops, count, text_length, unit_cost
-from mi2p_inject.units import UNITS
-
-UNIT = UNITS["mi2p"]
+from mi2p_inject.units import UnitConfig, unit_config
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,8 @@ class Candidate:
     """Named by the adapter; `inject(model)` uses it unless there is a reason not to."""
     layout: str = ""
     view: ViewSpec | None = None
-    num_heads: int = 0
+    unit: Mapping[str, str] = field(default_factory=dict)
+    """What a unit there says of itself: `Unit.describe`."""
     parameters: int = 0
     flops: int = 0
     """Of a unit there: operations of one forward of one sample."""
@@ -58,7 +59,13 @@ class Survey:
         return {**vars(self), "source": self.source.to_json(), "candidates": rows}
 
 
-def survey(model: nn.Module, source: ViewSpec, every: bool = False, example_inputs: Any = None) -> Survey:
+def survey(
+    model: nn.Module,
+    source: ViewSpec,
+    every: bool = False,
+    example_inputs: Any = None,
+    unit: str | UnitConfig = "mi2p",
+) -> Survey:
     """Look at a model's default sites, or at every module, in dry runs.
 
     Args:
@@ -66,8 +73,10 @@ def survey(model: nn.Module, source: ViewSpec, every: bool = False, example_inpu
         source: what a unit attends to.
         every: all modules that run, not the default sites only.
         example_inputs: as for `inject`.
+        unit: as for `inject`.
 
     Raises:
+        UnitError: an unknown unit.
         AdapterError: a model of two modalities.
         ProbeError: it does not run on the example inputs, or there are none.
 
@@ -79,6 +88,7 @@ def survey(model: nn.Module, source: ViewSpec, every: bool = False, example_inpu
         >>> [(one.path, str(one.view)) for one in found.candidates][:2]
         [('layer1', 'map (B, 64, 56, 56)'), ('layer2', 'map (B, 128, 28, 28)')]
     """
+    config = unit_config(unit, {})
     resolved = resolve(model, example_inputs)
     match, inputs, defaults = resolved.match, resolved.inputs, resolved.default_paths
     paths = list(defaults)
@@ -94,9 +104,12 @@ def survey(model: nn.Module, source: ViewSpec, every: bool = False, example_inpu
         verdict, kind, default = found[path], type(model.get_submodule(path)).__name__, path in defaults
         if not isinstance(verdict, Site):
             return Candidate(path, kind, default, reason=verdict.what)
-        cost = unit_cost(UNIT, verdict.spec, source, num_heads, length, tokens)
+        try:
+            cost = unit_cost(config, verdict.spec, source, num_heads, length, tokens)
+        except UnitError as error:
+            return Candidate(path, kind, default, reason=error.what)
         layout = str(verdict.layout)
-        return Candidate(path, kind, default, layout, verdict.spec, cost.num_heads, cost.parameters, cost.flops)
+        return Candidate(path, kind, default, layout, verdict.spec, cost.described, cost.parameters, cost.flops)
 
     weightless = any(parameter.is_meta for parameter in model.parameters())
     prefixed = any(isinstance(one, Site) and one.layout.prefix and one.layout.grid for one in found.values())

@@ -1,63 +1,102 @@
-"""The plug-in kinds: one final class each, one table."""
+"""The unit kinds: one final class each, one table, open to kinds of other distributions."""
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
+from collections.abc import Mapping
 from typing import Any
 
 from mi2p_inject.core.errors import UnitError
-from mi2p_inject.units.base import Unit as Unit
-from mi2p_inject.units.base import UnitConfig as UnitConfig
-from mi2p_inject.units.base import ZeroInit as ZeroInit
-from mi2p_inject.units.mi2p import MI2P as MI2P
+from mi2p_inject.core.registry import Registry, closest
+from mi2p_inject.units.base import Unit, UnitConfig, ZeroInit
+from mi2p_inject.units.mi2p import MI2P
 
-UNITS: dict[str, UnitConfig] = {
-    "mi2p": MI2P(),
-    "mi2p-paper": MI2P(channel_embedding_dim=0),
+__all__ = ["ENTRY_POINT_GROUP", "MI2P", "UNITS", "Unit", "UnitConfig", "ZeroInit", "unit_config"]
+
+ENTRY_POINT_GROUP = "mi2p_inject.units"
+
+UNITS: Registry[UnitConfig] = Registry(
+    "unit",
+    ENTRY_POINT_GROUP,
+    UnitError,
+    lambda given: given if isinstance(given, UnitConfig) else None,
+    "a UnitConfig with its default options",
+    {
+        "mi2p": MI2P(),
+        "mi2p-paper": MI2P(channel_embedding_dim=0),
+    },
+)
+"""Name -> configured unit. A new kind is one class and one line here, or an entry point of another distribution."""
+
+OLD_SPELLINGS = {
+    "heads": "num_heads",
+    "d_k": "head_dim",
+    "identity": "channel_embedding_dim",
+    "gate": "zero_init",
+    "train": "trainable",
 }
-"""Name -> configured unit. A new kind is one class and one row here."""
+"""Option names of old drafts -> today's; the last is an option of `inject` itself."""
 
 
-def unit_config(unit: str | UnitConfig, options: dict[str, Any]) -> UnitConfig:
+def unit_config(unit: str | UnitConfig, options: Mapping[str, Any]) -> UnitConfig:
     """A configured unit from a name of the table, or a configuration, with options replaced.
 
     Raises:
-        UnitError: unknown name or option (the closest ones are named), or an option out of range.
+        UnitError: unknown name or option (the closest one is named), an option out of range, or a configuration whose
+            checkpoints could not be read back.
 
     Example:
         >>> from mi2p_inject.units import unit_config
-        >>> unit_config("mi2p", {"gate": None}).gate is None
+        >>> unit_config("mi2p", {"zero_init": None}).zero_init is None
         True
     """
-    if isinstance(unit, str):
-        if unit not in UNITS:
-            raise UnitError(
-                f"unknown unit {unit!r}",
-                expected=f"one of {', '.join(UNITS)}",
-                given=unit,
-                fix=_closest(unit, list(UNITS)),
-            )
-        unit = UNITS[unit]
-    if not isinstance(unit, UnitConfig):
+    config = UNITS[unit] if isinstance(unit, str) else unit
+    if not isinstance(config, UnitConfig):
         raise UnitError(
             "unit= takes a name or a configured unit",
             expected="'mi2p' or MI2P(...)",
             given=repr(unit),
             fix="pass MI2P(...)",
         )
-    names = [field.name for field in dataclasses.fields(unit)]
+    _check_kind(config, named=isinstance(unit, str))
+    names = [field.name for field in dataclasses.fields(config)]
     for name in options:
         if name not in names:
+            new = OLD_SPELLINGS.get(name)
             raise UnitError(
-                f"the unit {unit.kind!r} has no option {name!r}",
-                expected=f"some of {', '.join(names)}",
+                f"the unit {config.kind!r} has no option {name!r}",
+                expected=f"some of {', '.join(names)}" if names else "no options",
                 given=name,
-                fix=_closest(name, names),
+                fix=f"{name} is now called {new}" if new in (*names, "trainable") else closest(name, names),
             )
-    return dataclasses.replace(unit, **options)
+    config = dataclasses.replace(config, **options)
+    for name, value in dataclasses.asdict(config).items():
+        if value is not None and not isinstance(value, (bool, int, float, str)):
+            raise UnitError(
+                f"the option {name} of the unit {config.kind!r} cannot be kept in a checkpoint",
+                expected="None, a boolean, a number or a string",
+                given=repr(value),
+                fix=f"change {name}=",
+            )
+    return config
 
 
-def _closest(name: str, names: list[str]) -> str:
-    close = difflib.get_close_matches(name, names, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(names)}"
+def _check_kind(config: UnitConfig, named: bool) -> None:
+    """A checkpoint keeps the kind's name: the table must find this very class by it."""
+    cls = type(config)
+    if config.kind in UNITS:
+        other = type(UNITS[config.kind])
+        if other is not cls:
+            raise UnitError(
+                f"two classes of units are of the kind {config.kind!r}",
+                expected=f"{other.__module__}.{other.__qualname__}, which the table has under this name",
+                given=f"{cls.__module__}.{cls.__qualname__}",
+                fix="give the new class a kind of its own",
+            )
+    elif named:
+        raise UnitError(
+            f"the table does not know the kind {config.kind!r} of one of its units, so no checkpoint could be loaded",
+            expected="an entry point named by the kind",
+            given=f"kind {config.kind!r} of {cls.__module__}.{cls.__qualname__}",
+            fix=f"name the entry point {config.kind}, or change kind",
+        )

@@ -1,4 +1,4 @@
-"""What every plug-in kind is: a configuration that builds, for one site and one source, a module giving a residual."""
+"""What every unit kind is: a configuration that builds, for one site and one source, a module giving a residual."""
 
 from __future__ import annotations
 
@@ -12,24 +12,51 @@ from mi2p_inject.core.errors import UnitError
 from mi2p_inject.core.views import ViewSpec
 from mi2p_inject.sources.features import PreparedSource
 
+__all__ = ["Unit", "UnitConfig", "ZeroInit", "check_option", "largest_divisor"]
+
 ZeroInit = Literal["value_proj", "scalar", "channel"]
 
 
 class Unit(nn.Module, ABC):
-    """A plug-in at one site: (view, source) -> residual of the view's shape."""
+    """A plug-in at one site: (view, source) -> residual, which the site's hook adds to the hidden state.
 
-    site: ViewSpec
-    source: ViewSpec
-    num_heads: int
+    Args:
+        site: the view it adds to.
+        source: the features it reads.
+
+    What a kind guarantees (`tests/units/test_kinds.py` checks it for every kind of the table):
+
+    - The residual has the view's shape: (B, C, H, W) of any H, W, or (B, L, D) of any L, as `site` says.
+    - It starts at exactly zero, so that the expanded model starts as the backbone bit for bit (unless an option asks
+      for something else), and some parameter has a gradient then.
+    - It is exactly zero in rows where `source.rows` is False. Tokens where `source.mask` is False do not count.
+    - Rows are independent of each other, and nothing is kept between calls.
+    - It has a floating parameter (views are cast to its dtype), is built on the meta device too, and can be deep-copied
+      and pickled.
+    - Its layers are called as modules: LoRA and quantisation wrap modules and see no use of a bare `weight`.
+    """
+
+    def __init__(self, site: ViewSpec, source: ViewSpec) -> None:
+        super().__init__()
+        self.site, self.source = site, source
 
     @abstractmethod
     def forward(self, view: Tensor, source: PreparedSource) -> Tensor:
         """The residual for `view`, zero in rows whose source is missing."""
 
+    def describe(self) -> dict[str, str]:
+        """What the summary and `mi2p layers` say of this unit beside its size: column -> words; by default nothing."""
+        return {}
+
 
 @dataclass(frozen=True)
 class UnitConfig(ABC):
-    """The typed options of one plug-in kind; JSON-ready through `dataclasses.asdict`."""
+    """The typed options of one unit kind.
+
+    A kind is a frozen dataclass of options, each None, a boolean, a number or a string (a checkpoint keeps them as
+    JSON), that checks them when it is made (`check_option`). It is named by `kind`, which is also its name in the table
+    `UNITS`: a line there, an entry point of the group `mi2p_inject.units`, or `UNITS.register(kind, config)`.
+    """
 
     @property
     @abstractmethod
@@ -38,7 +65,16 @@ class UnitConfig(ABC):
 
     @abstractmethod
     def build(self, site: ViewSpec, source: ViewSpec, default_heads: int = 8) -> Unit:
-        """A unit for one site and one source."""
+        """A unit for one site and one source.
+
+        Args:
+            site: the view it adds to.
+            source: the features it reads.
+            default_heads: the adapter's number of attention heads; for kinds that have heads.
+
+        Raises:
+            UnitError: this kind has no form for these views; the message says which it has.
+        """
 
 
 def check_option(name: str, value: Any, ok: bool, expected: str) -> None:

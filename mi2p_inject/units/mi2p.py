@@ -47,8 +47,8 @@ class MI2P(UnitConfig):
 
     Example:
         >>> from mi2p_inject import MI2P, ViewSpec
-        >>> unit = MI2P(heads=8).build(site=ViewSpec.map(256, 14, 14), source=ViewSpec.tokens(768))
-        >>> unit.heads  # 14·14 = 196 has no divisor 8
+        >>> unit = MI2P(num_heads=8).build(site=ViewSpec.map(256, 14, 14), source=ViewSpec.tokens(768))
+        >>> unit.num_heads  # 14·14 = 196 has no divisor 8
         7
     """
 
@@ -99,8 +99,8 @@ class MI2PUnit(Unit):
     """
 
     def __init__(self, config: MI2P, site: ViewSpec, source: ViewSpec, num_heads: int) -> None:
-        super().__init__()
-        self.site, self.source, self.head_dim = site, source, config.head_dim
+        super().__init__(site, source)
+        self.head_dim, self.asked_heads = config.head_dim, num_heads
         self.num_heads = num_heads if config.output_projection else largest_divisor(site.vector, num_heads)
         out = self.num_heads * math.ceil(site.vector / self.num_heads)
         self.query = query_for(site, self.num_heads, config.head_dim, config.kernel_size, config.channel_embedding_dim)
@@ -148,8 +148,14 @@ class MI2PUnit(Unit):
             residual = residual.masked_fill(~source.rows.view(-1, *[1] * (residual.dim() - 1)), 0)
         return residual
 
+    def describe(self) -> dict[str, str]:
+        heads = str(self.num_heads)
+        if self.num_heads != self.asked_heads:
+            heads += f" (asked {self.asked_heads}, {self.site.vector} numbers)"
+        return {"heads": heads}
+
     def extra_repr(self) -> str:
-        return f"site={self.site}, source={self.source}, heads={self.heads}, head_dim={self.head_dim}"
+        return f"site={self.site}, source={self.source}, num_heads={self.num_heads}, head_dim={self.head_dim}"
 
 
 def _positive(value: object) -> bool:

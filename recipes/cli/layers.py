@@ -27,7 +27,8 @@ WIDE = 240
 
 def layers(
     model: Annotated[str, typer.Argument(help="`densenet121`, `bert`, `./folder`, `ViT-B-32/text`, a hub id.")],
-    source: Annotated[str, typer.Option(help="What a unit would hear: tokens:768 or map:1024x7x7.")] = "",
+    source: Annotated[str, typer.Option(help="What a unit would read: tokens:768 or map:1024x7x7.")] = "",
+    unit: Annotated[str, typer.Option(help="The kind of unit.")] = "mi2p",
     every: Annotated[bool, typer.Option("--all", help="Every module that runs, not the default sites only.")] = False,
     meta: Annotated[
         bool, typer.Option("--meta", help="Never make weights, not even to see what a head reads.")
@@ -59,25 +60,25 @@ def layers(
         with console.status("building and looking"):
             built = build(model)
             spec = read_source(source) if source else _default_source(built)
-            found = _survey(model, built, spec, every, meta)
+            found = _survey(model, built, spec, every, meta, unit)
         if as_json:
             typer.echo(json.dumps(found.to_json(), indent=1))
         else:
             console.print(tree(found))
 
 
-def _survey(name: str, built: nn.Module, spec: ViewSpec, every: bool, meta: bool) -> Survey:
+def _survey(name: str, built: nn.Module, spec: ViewSpec, every: bool, meta: bool, unit: str) -> Survey:
     """The survey of a model without weights; of one with random ones, where that tells more and is affordable."""
     enough = meta or count(built) > MOST_RANDOM_PARAMETERS
     try:
-        found = survey(built, spec, every)
+        found = survey(built, spec, every, unit=unit)
     except ProbeError:  # its code looks at values
         if enough:
             raise
     else:
         if found.patches_checked or enough:
             return found
-    return survey(build(name, meta=False), spec, every)
+    return survey(build(name, meta=False), spec, every, unit=unit)
 
 
 def read_source(text: str) -> ViewSpec:
@@ -134,7 +135,8 @@ def _label(one: Candidate, name: str, whole: int) -> Text:
         return Text(f"{label.plain}: {one.reason}", style="dim")
     share = f" ({one.flops / whole:.1%})" if whole else ""
     label.append(f"  {one.layout}  {one.view}  ")
-    label.append(f"{one.num_heads} heads, {one.parameters:,} parameters, {human(one.flops)}{share}", style="cyan")
+    said = "".join(f"{column} {words}, " for column, words in one.unit.items())
+    label.append(f"{said}{one.parameters:,} parameters, {human(one.flops)}{share}", style="cyan")
     return label
 
 

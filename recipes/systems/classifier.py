@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mi2p_inject.adapters.adapter import Modality
 from mi2p_inject.expansion.expanded_model import ExpandedModel
 from mi2p_inject.expansion.inject import inject
-from mi2p_inject.fusion import FUSIONS, Fusion
+from mi2p_inject.fusion import Fusion, build_fusion
 from mi2p_inject.inspection.resolve import resolve
 from mi2p_inject.recipes.config import Config
 from mi2p_inject.recipes.encoders.encoder import Encoder
@@ -147,7 +147,9 @@ def build_classifier(
     """
     name = config.fusion if len(config.backbones) > 1 else "score"
     widths = [encoders[modality].width for modality in config.backbones]
-    fusion = FUSIONS[name](widths, classes, multi_label=multi_label)  # first: the same values with and without units
+    fusion = build_fusion(
+        name, widths, classes, multi_label=multi_label
+    )  # first: the same values with and without units
     copies = {modality: encoders[modality].frozen_copy() for modality in encoders} if config.expanded else {}
     branches = {
         modality: Branch(encoders[modality], copies.get(_OTHER[modality]), config) for modality in config.backbones

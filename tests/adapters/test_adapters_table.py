@@ -16,6 +16,7 @@ from torch import nn
 from mi2p_inject.adapters import Adapter, Readout, adapters, find
 from mi2p_inject.core.errors import AdapterError
 from mi2p_inject.core.layout import Axes, Layout
+from mi2p_inject.core.registry import entry_points_of
 
 
 def test_no_class_of_any_row_goes_untested() -> None:
@@ -79,11 +80,13 @@ def third_party(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cal
         monkeypatch.syspath_prepend(tmp_path)
         monkeypatch.delitem(sys.modules, "third_party_rows", raising=False)
         adapters.cache_clear()
+        entry_points_of.cache_clear()
 
     yield install
     monkeypatch.undo()
     sys.modules.pop("third_party_rows", None)
     adapters.cache_clear()
+    entry_points_of.cache_clear()
 
 
 MINE = """

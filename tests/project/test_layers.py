@@ -121,7 +121,7 @@ def test_the_default_listing_is_what_inject_uses(name: str) -> None:
         one = usable[site.path]
         assert (one.layout, one.view) == (str(site.layout), site.spec)
         unit = me.unit(site.path)
-        assert (one.num_heads, one.parameters) == (unit.num_heads, sum(p.numel() for p in unit.parameters()))
+        assert (one.unit, one.parameters) == (unit.describe(), sum(p.numel() for p in unit.parameters()))
         assert one.flops > 0
 
 
