@@ -1,6 +1,7 @@
 """Writes what the docs take from elsewhere: `python docs/make_tables.py`. A test compares.
 
-docs/adapters.md from the adapter table; docs/support.md from docs/support.json, which `mi2p sweep --json` wrote; the
+docs/adapters.md from the adapter table; docs/settings.md from the fields of recipes/config; docs/support.md
+from docs/support.json, which `mi2p sweep --json` wrote; the
 table in the README from docs/demo/, a folder that `mi2p demo` wrote; docs/results.md from docs/results/, the
 metrics.json of runs of `mi2p table`.
 """
@@ -14,11 +15,12 @@ from typing import Any
 from benchmarks.sweep.report import render as render_support
 from mi2p_inject.adapters import Adapter, adapters
 from mi2p_inject.recipes.config import Config
+from mi2p_inject.recipes.config.describe import settings_page
 from mi2p_inject.recipes.experiments.table_report import markdown, significant
 
 DOCS = Path(__file__).parent
 ADAPTERS, README, DEMO = DOCS / "adapters.md", DOCS.parent / "README.md", DOCS / "demo" / "table.md"
-SUPPORT = DOCS / "support.json"
+SUPPORT, SETTINGS = DOCS / "support.json", DOCS / "settings.md"
 RESULTS = DOCS / "results"
 SETS = {
     "openmoji": ("OpenMoji", "pictures of emoji with their names, from two wheels (`pip install mi2p-inject[demo]`)"),
@@ -34,10 +36,10 @@ TRIED = {
     ),
     "table-3-start-at-zero": (
         ", units that start at zero",
-        "The main tables add the units plainly from the start (`gate=none`), as the paper does and as OpenMoji's "
+        "The main tables add the units plainly from the start (`zero_init=none`), as the paper does and as OpenMoji's "
         "validation part preferred. Here that disturbs the text model, and with a unit in each layer two hundred steps "
         "do not mend it: the training loss stays above the plain model's. So the same again with the default of the "
-        "library, `gate=value`. Rows without units are those of the main table.",
+        "library, `zero_init=value_proj`. Rows without units are those of the main table.",
     ),
 }
 BEGIN, END = "<!-- docs/demo/table.md -->", "<!-- end -->"
@@ -74,7 +76,7 @@ def _line(row: Adapter) -> str:
     features = " of ".join(part for part in (path, f"`{readout.call}`") if part)
     return (
         f"| {row.name} | {row.library} | {row.modality} | {classes} | {sites} | {layout} | {features} "
-        f"| {readout.pooled} | {row.heads} |"
+        f"| {readout.pooled} | {row.num_heads} |"
     )
 
 
@@ -135,6 +137,7 @@ def _command(numbers: dict[str, Any]) -> str:
 if __name__ == "__main__":
     if any(RESULTS.glob("*/*.json")):
         RESULTS.with_suffix(".md").write_text(render_results(), encoding="utf-8")
+    SETTINGS.write_text(settings_page(), encoding="utf-8")
     ADAPTERS.write_text(render_adapters(), encoding="utf-8")
     SUPPORT.with_suffix(".md").write_text(render_support(SUPPORT), encoding="utf-8")
     README.write_text(render_readme(README.read_text(encoding="utf-8")), encoding="utf-8")

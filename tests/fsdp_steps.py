@@ -17,7 +17,7 @@ from mi2p_inject.recipes.config import make_config
 from mi2p_inject.recipes.systems.classifier import Classifier, build_classifier
 from mi2p_inject.recipes.training.train import load_encoders
 
-SETTINGS = {"model": "me-fusion", "vision": "tiny:vit", "text": "tiny:xlnet", "image_size": 32, "gate": "none"}
+SETTINGS = {"model": "me-fusion", "vision": "tiny:vit", "text": "tiny:xlnet", "image_size": 32, "zero_init": "none"}
 
 
 def built() -> Classifier:

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 import mi2p_inject
+from mi2p_inject.recipes.cli.config_options import ConfigCommand
 from mi2p_inject.recipes.cli.exit_codes import reported
 from mi2p_inject.recipes.cli.layers import layers
 from mi2p_inject.recipes.cli.run_commands import evaluate, predict, report
@@ -81,10 +82,10 @@ def demo(
 
 
 app.command()(layers)
-app.command()(train)
-app.command()(settings)
+app.command("train", cls=ConfigCommand)(train)
+app.command(cls=ConfigCommand)(settings)
 app.command("eval")(evaluate)
 app.command()(predict)
 app.command()(report)
-app.command()(table)
+app.command(cls=ConfigCommand)(table)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)(sweep)

@@ -8,15 +8,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from mi2p_inject.recipes.cli.config_options import ConfigOption, PresetOption, SetOption, given_options, merged
 from mi2p_inject.recipes.cli.exit_codes import reported
-from mi2p_inject.recipes.cli.train_commands import (
-    ConfigOption,
-    DataOption,
-    OverwriteOption,
-    PresetOption,
-    SetOption,
-    merged,
-)
+from mi2p_inject.recipes.cli.train_commands import OverwriteOption
 
 __all__ = ["table"]
 
@@ -24,7 +18,7 @@ __all__ = ["table"]
 def table(
     number: Annotated[int, typer.Argument(min=3, max=6, help="Of the paper's table: 3, 4, 5 or 6.")],
     out: Annotated[Path, typer.Option(help="Folder of the table.")],
-    data: DataOption = None,
+    data: Annotated[str | None, typer.Option(help="As of `mi2p train`.")] = None,
     task: Annotated[str | None, typer.Option(help="Task of a known set.")] = None,
     encoders: Annotated[
         str,
@@ -56,7 +50,7 @@ def table(
     """
     with reported(lambda: f"Interrupted; the same command goes on where it stopped, with what is in {out}."):
         numbers = _numbers(seeds)
-        given = {"keep_weights": False, "data": data, "task": task}
+        given = {"keep_weights": False, **given_options({"data": data, "task": task})}
         settings = merged(config, given, set_, preset)
         from mi2p_inject.recipes.training.run_folder import check_out
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mi2p_inject.recipes.config import Config
+from mi2p_inject.recipes.config import Config, with_options
 from mi2p_inject.recipes.data import Samples, load_data, open_image
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.evaluation.metrics import bootstrap_metrics, decide, f1_of_classes
@@ -36,27 +36,27 @@ def evaluate_run(run: SavedRun, data: str | None, columns: dict[str, Any], part:
         RecipeError: no such part, the trained-on data have changed, or the data do not fit the model.
     """
     quiet()
-    config = replace(run.config, **columns)
-    if data is None or data == run.config.data:
+    config = with_options(run.config, columns)
+    if data is None or data == run.config.data.data:
         samples = load_samples(config)
         if samples.fingerprint != (read_identity(run.path) or {}).get("data"):
             raise RecipeError(
-                f"{config.data} is not what it was when this model was trained",
+                f"{config.data.data} is not what it was when this model was trained",
                 fix="restore it; or name it otherwise (a copy) to evaluate all of it as new data",
             )
     else:
-        config = replace(config, data=data)
-        options = {**config.data_options(), "multi_label": run.multi_label}  # a small file need not show it
-        samples = load_data(data, **options, classes=run.classes, seed=config.split_seed)
+        config = with_options(config, {"data": data})
+        options = {**config.data.for_loading(), "multi_label": run.multi_label}  # a small file need not show it
+        samples = load_data(data, **options, classes=run.classes, seed=config.data.split_seed)
     if part not in samples.splits:
         raise RecipeError(f"there is no part {part!r}", expected=", ".join(samples.splits), fix="--part")
     _check_modalities(config, samples)
     logits = _logits(run, samples.splits[part])
     true, decided = samples.targets(part), decide(logits, run.thresholds)
     groups = np.unique(np.asarray(samples.splits[part]["group"][:], dtype=str), return_inverse=True)[1]
-    intervals = bootstrap_metrics(true, decided, groups, len(run.classes), seed=config.seed)
+    intervals = bootstrap_metrics(true, decided, groups, len(run.classes), seed=config.run.seed)
     return {
-        "data": config.data,
+        "data": config.data.data,
         "part": part,
         "samples": len(true),
         "metrics": {name: asdict(one) for name, one in intervals.items()},
@@ -79,9 +79,9 @@ def predict_one(run: SavedRun, image: Path | None, text: str | None) -> dict[str
     if image is not None:
         open_image(image, on_bad="error")
     given = {"image": image is not None, "text": bool(text and text.strip())}
-    if not any(given[modality] for modality in run.config.modalities):
-        needed = " or ".join(f"--{modality}" for modality in run.config.modalities)
-        raise RecipeError(f"model {run.config.model!r} has nothing to read", fix=f"give {needed}")
+    if not any(given[modality] for modality in run.config.model.modalities):
+        needed = " or ".join(f"--{modality}" for modality in run.config.model.modalities)
+        raise RecipeError(f"model {run.config.model.model!r} has nothing to read", fix=f"give {needed}")
     row = {"image": None if image is None else str(image), "text": text}
     return _answers(run, _logits(run, [row]))[0]
 
@@ -93,8 +93,8 @@ def predict_file(run: SavedRun, data: str, columns: dict[str, Any]) -> list[dict
         RecipeError: the file cannot be read, or has nothing that the model reads.
     """
     quiet()
-    config = replace(run.config, **columns, data=data, label_col=None, split_col=None)
-    options = {**config.data_options(), "missing": "keep"}
+    config = with_options(run.config, {**columns, "data": data, "label_col": None, "split_col": None})
+    options = {**config.data.for_loading(), "missing": "keep"}
     samples = load_data(data, **options, classes=run.classes, labelled=False)
     _check_modalities(config, samples)
     found = []
@@ -105,10 +105,10 @@ def predict_file(run: SavedRun, data: str, columns: dict[str, Any]) -> list[dict
 
 
 def _check_modalities(config: Config, samples: Samples) -> None:
-    if not any(modality in samples.modalities for modality in config.modalities):
+    if not any(modality in samples.modalities for modality in config.model.modalities):
         raise RecipeError(
-            f"model {config.model!r} has nothing to read in {config.data}",
-            expected=" or ".join(f"{modality}s" for modality in config.modalities),
+            f"model {config.model.model!r} has nothing to read in {config.data.data}",
+            expected=" or ".join(f"{modality}s" for modality in config.model.modalities),
             given=", ".join(sorted(samples.modalities)) or "neither",
             fix="name the column: --image-col, --text-col",
         )

@@ -51,11 +51,11 @@ def print_evaluation(numbers: dict[str, Any], console: Console) -> None:
 def run_markdown(run: SavedRun) -> str:
     """Everything worth reading about a run."""
     numbers, config = run.numbers, run.config
-    fused = f", {config.fusion} fusion" if len(config.backbones) > 1 else ""
+    fused = f", {config.model.fusion} fusion" if len(config.model.backbones) > 1 else ""
     lines = [
-        f"# {config.model}{fused}",
+        f"# {config.model.model}{fused}",
         "",
-        f"{' + '.join(numbers['encoders'].values())}; {config.data}; seed {config.seed}.",
+        f"{' + '.join(numbers['encoders'].values())}; {config.data.data}; seed {config.run.seed}.",
         f"{numbers['parameters']['pretrained']:,} pre-trained and {numbers['parameters']['new']:,} new parameters "
         f"trained, {numbers['seconds']:.0f} s, weights of step {numbers['best_step']} "
         f"(best {TITLES[numbers['selected_by']]}).",
@@ -74,8 +74,8 @@ def run_markdown(run: SavedRun) -> str:
         lines += ["", f"| class | F1 on {parts[-1]} |", "|---|---|"]
         scores = numbers[parts[-1]]["f1_of_classes"]
         lines += [f"| {name} | {100 * f1:.1f} |" for name, f1 in zip(run.classes, scores, strict=True)]
-    changed = {name: value for name, value in config.to_json().items() if value != getattr(type(config)(), name)}
-    lines += ["", "Settings that differ from the defaults: " + ", ".join(f"{k}={v}" for k, v in changed.items()), ""]
+    changed = ", ".join(f"{name}={value}" for name, value in config.changed().items())
+    lines += ["", f"Settings that differ from the defaults: {changed}", ""]
     return "\n".join([*lines, *(f"- {note}" for note in numbers["notes"])]) + "\n"
 
 

@@ -29,8 +29,8 @@ class Row:
 
 
 # Chosen on the validation part. An expanded row gets its unimodal row's schedule, so that only the units differ.
-_PICTURE = {"epochs": 7, "rate": 2e-3, "rate_new": 2e-3}
-_TEXT = {"epochs": 5, "rate": 1e-4, "rate_new": 1e-3}
+_PICTURE = {"epochs": 7, "learning_rate": 2e-3, "new_learning_rate": 2e-3}
+_TEXT = {"epochs": 5, "learning_rate": 1e-4, "new_learning_rate": 1e-3}
 
 ROWS = (
     Row("vision", "picture model alone", {"model": "vision", **_PICTURE}),
@@ -53,7 +53,7 @@ _SHARED = {
     "patience": 0,
     # The paper's plain addition. On validation it beat a start at zero with either model: in a few hundred steps a unit
     # that starts at zero has just begun to speak.
-    "gate": "none",
+    "zero_init": "none",
     # One of MiniLM's six layers: each unit attends to 1,280 channels and costs more than the layer itself, and on
     # validation one scored best.
     "text_layers": ["encoder.layer.4"],

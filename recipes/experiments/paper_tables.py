@@ -74,7 +74,7 @@ _COMPARISON = (
     TableRow("concat", "Feature Concat", _fused("late-fusion", "concat")),
     TableRow("cross-attention", "Cross-attention", _fused("late-fusion", "cross-attention")),
     # The compared systems of the paper (CentralNet, GMU, CBP, CBGP, MMBT, VisualBERT, PixelBERT, ViLT) belong here:
-    # each a model of its own that `Config.model` names, and a row.
+    # each a model of its own that `model` names, and a row.
     TableRow("me-vision", "ME DenseNet", _ME_VISION, beats=("vision", "score")),
     TableRow("me-text", "ME BERT", _ME_TEXT, beats=("text", "score")),
     TableRow("me-score", "ME Score Fusion", _fused("me-fusion", "score"), beats=("score",)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -140,15 +140,15 @@ def _check_encoders(rows: Sequence[TableRow], encoders: str, config: Config) -> 
     needed = set()
     for row in rows:
         chosen = _row_config(row, config, encoders, 0)
-        needed |= {("image", chosen.vision)} if "image" in chosen.modalities else set()
-        needed |= {("text", chosen.text)} if "text" in chosen.modalities else set()
+        needed |= {("image", chosen.model.vision)} if "image" in chosen.model.modalities else set()
+        needed |= {("text", chosen.model.text)} if "text" in chosen.model.modalities else set()
     for modality, name in sorted(needed):
         load_encoder(
             name,
             "image" if modality == "image" else "text",
-            pretrained=config.pretrained,
-            image_size=config.image_size if modality == "image" else None,
-            max_length=config.max_length,
+            pretrained=config.model.pretrained,
+            image_size=config.model.image_size if modality == "image" else None,
+            max_length=config.model.max_length,
         )
 
 
@@ -160,7 +160,7 @@ def _identity(number: int, config: Config, encoders: str, samples: Samples) -> d
         "table": number,
         "encoders": encoders,
         "data": samples.fingerprint,
-        "config": {**config.to_json(), "source_cache": "" if config.source_cache else None},  # wherever it is
+        "config": {**config.to_json(), "source_cache": "" if config.run.source_cache else None},  # wherever it is
     }
 
 
@@ -203,7 +203,7 @@ def _numbers(
     results: Sequence[RowResult],
     samples: Samples,
 ) -> dict[str, Any]:
-    paper = paper_figures(number, config.data, config.task)
+    paper = paper_figures(number, config.data.data, config.data.task)
     return {
         "recipe": "table",
         "table": number,
@@ -224,12 +224,12 @@ def _numbers(
             for result in results
         },
         "notes": list(samples.notes),
-        "config": {**replace(config, data=_public(config)).to_json(), "image_root": None, "source_cache": None},
+        "config": {**config.to_json(), "data": _public(config), "image_root": None, "source_cache": None},
     }
 
 
 def _public(config: Config) -> str:
     """The data without their folder."""
-    name, colon, _ = config.data.partition(":")
+    name, colon, _ = config.data.data.partition(":")
     shown = name if colon else Path(name).name
-    return f"{shown} ({config.task})" if config.task else shown
+    return f"{shown} ({config.data.task})" if config.data.task else shown

@@ -13,7 +13,7 @@ from mi2p_inject.expansion.expanded_model import ExpandedModel
 from mi2p_inject.expansion.inject import inject
 from mi2p_inject.fusion import Fusion, build_fusion
 from mi2p_inject.inspection.resolve import resolve
-from mi2p_inject.recipes.config import Config
+from mi2p_inject.recipes.config import Config, ModelConfig
 from mi2p_inject.recipes.encoders.encoder import Encoder
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.systems.losses import ClassLoss
@@ -37,7 +37,7 @@ class Branch(nn.Module):
         config: the units' options.
     """
 
-    def __init__(self, encoder: Encoder, source: Encoder | None, config: Config) -> None:
+    def __init__(self, encoder: Encoder, source: Encoder | None, config: ModelConfig) -> None:
         super().__init__()
         self.encoder, self.source = encoder, source
         self.network = encoder.model if source is None else _expand(encoder, source, config)
@@ -139,44 +139,43 @@ def build_classifier(
 
     Args:
         config: model, fusion, units, loss.
-        encoders: modality -> encoder, for `config.modalities`. With two expanded models each backbone is trained, and
-            the other one hears a frozen copy of it.
+        encoders: modality -> encoder, for `config.model.modalities`. With two expanded models each backbone is
+            trained, and the other one attends to a frozen copy of it.
         classes: K.
         multi_label: a sample has any number of labels.
         weights: (K,) of the classes in the loss; None: all alike.
     """
-    name = config.fusion if len(config.backbones) > 1 else "score"
-    widths = [encoders[modality].width for modality in config.backbones]
-    fusion = build_fusion(
-        name, widths, classes, multi_label=multi_label
-    )  # first: the same values with and without units
-    copies = {modality: encoders[modality].frozen_copy() for modality in encoders} if config.expanded else {}
+    name = config.model.fusion if len(config.model.backbones) > 1 else "score"
+    widths = [encoders[modality].width for modality in config.model.backbones]
+    fusion = build_fusion(name, widths, classes, multi_label=multi_label)  # first: equal values with and without units
+    copies = {modality: encoders[modality].frozen_copy() for modality in encoders} if config.model.expanded else {}
     branches = {
-        modality: Branch(encoders[modality], copies.get(_OTHER[modality]), config) for modality in config.backbones
+        modality: Branch(encoders[modality], copies.get(_OTHER[modality]), config.model)
+        for modality in config.model.backbones
     }
-    for modality, patterns in (("image", config.vision_freeze), ("text", config.text_freeze)):
+    for modality, patterns in (("image", config.model.vision_freeze), ("text", config.model.text_freeze)):
         if patterns and modality in branches:
             _freeze(encoders[modality], patterns)
-    if not config.train_backbone:
+    if config.model.trainable == "units":
         for branch in branches.values():
             if branch.source is None:
                 branch.network.requires_grad_(False)
-    gamma = config.focal_gamma if config.loss == "focal" else 0.0
+    gamma = config.optimisation.focal_gamma if config.optimisation.loss == "focal" else 0.0
     loss = ClassLoss(multi_label=multi_label, gamma=gamma, weights=weights)
-    return Classifier(branches, fusion, loss, config.dropout)
+    return Classifier(branches, fusion, loss, config.model.dropout)
 
 
-def _expand(encoder: Encoder, source: Encoder, config: Config) -> nn.Module:
+def _expand(encoder: Encoder, source: Encoder, config: ModelConfig) -> nn.Module:
     layers = config.vision_layers if encoder.modality == "image" else config.text_layers
     return inject(
         encoder.model,
         _sites(encoder.model, layers),
         source_encoder=source.model,
         unit=config.unit,
-        zero_init=None if config.gate == "none" else config.gate,
-        trainable="all" if config.train_backbone else "units",
+        trainable=config.trainable,
         example_inputs=encoder.inputs(encoder.example()),
         source_example_inputs=source.inputs(source.example()),
+        **config.options_of_unit(),
     )
 
 

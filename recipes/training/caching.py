@@ -26,7 +26,7 @@ __all__ = ["cache_sources"]
 
 
 def cache_sources(classifier: Classifier, config: Config, samples: Samples, console: Console) -> dict[str, SourceCache]:
-    """Encode what is not in ``config.source_cache`` yet, for every frozen encoder that the classifier hears.
+    """Encode what is not in ``config.run.source_cache`` yet, for every frozen encoder that the classifier hears.
 
     Args:
         classifier: on the device that shall encode.
@@ -68,14 +68,14 @@ def _fill(network: ExpandedModel, source: Encoder, config: Config, samples: Samp
     preprocessing = spec.to_json() if spec else {"max_length": source.spec.max_length}  # type: ignore[union-attr]
     with row_progress(console, f"encoding {source.modality}s, once") as on_batch:
         return fill(
-            Path(str(config.source_cache)),
+            Path(str(config.run.source_cache)),
             network.source,
             list(where),
             read,
             preprocessing=json.dumps(
                 {"data": samples.fingerprint, "by": source.origin, **preprocessing}, sort_keys=True
             ),
-            batch_size=config.eval_batch_size,
+            batch_size=config.run.eval_batch_size,
             say=lambda line: console.print(line, highlight=False, soft_wrap=True),
             on_batch=on_batch,
         )

@@ -34,7 +34,7 @@ from mi2p_inject.sources.cache import SourceCache
 __all__ = ["FORMAT", "SavedRun", "collator_of", "load_run", "save_classifier"]
 
 #: of a run folder; another one is refused
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class SavedRun:
             raise RecipeError(f"{self.path} kept no weights", fix="train with keep_weights=true")
         encoders = {
             modality: rebuild_encoder(folder / "encoders" / modality, "image" if modality == "image" else "text")
-            for modality in self.config.modalities
+            for modality in self.config.model.modalities
         }
         classifier = build_classifier(self.config, encoders, len(self.classes), self.multi_label)
         try:
@@ -141,7 +141,7 @@ def collator_of(
 ) -> Collator:
     """The collator that makes what these encoders read; cached sources are not read again."""
     cached = cached or {}
-    read = [modality for modality in config.modalities if modality in config.backbones or modality not in cached]
+    read = [one for one in config.model.modalities if one in config.model.backbones or one not in cached]
     specs = [encoders[modality].spec for modality in read]
     image = next((spec for spec in specs if isinstance(spec, ImageSpec)), None)
     text = next((spec for spec in specs if isinstance(spec, TextSpec)), None)

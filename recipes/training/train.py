@@ -90,11 +90,13 @@ def train_run(
     for note in samples.notes if notes is None else notes:
         console.print(f"note: {note}", highlight=False, markup=False)
 
-    transformers.set_seed(config.seed)
+    transformers.set_seed(config.run.seed)
     encoders = load_encoders(config)
-    transformers.set_seed(config.seed)  # whatever the encoders took: the same new parameters for all of them
+    transformers.set_seed(config.run.seed)  # whatever the encoders took: the same new parameters for all of them
     targets = samples.targets("train")
-    weights = torch.from_numpy(class_weights(targets, len(samples.classes))).float() if config.class_weights else None
+    weights = None
+    if config.optimisation.class_weights:
+        weights = torch.from_numpy(class_weights(targets, len(samples.classes))).float()
     classifier = build_classifier(config, encoders, len(samples.classes), samples.multi_label, weights)
     if processes.is_main_process:  # not before: a mistaken name must neither leave a folder nor delete an earlier run
         folder = RunFolder(out, _identity(config, samples), overwrite=overwrite)
@@ -102,14 +104,16 @@ def train_run(
     console.print(_described(config, encoders, classifier, samples), highlight=False)
 
     cached = {}
-    if config.source_cache is not None:
+    if config.run.source_cache is not None:
         cached = cache_sources(classifier.to(processes.device), config, samples, console)
     collator = collator_of(config, encoders, len(samples.classes), samples.multi_label, cached)
     parts = {
-        name: ImageTextDataset(rows, collator.image, augment=config.augment and name == "train", seed=config.seed)
+        name: ImageTextDataset(
+            rows, collator.image, augment=config.optimisation.augment and name == "train", seed=config.run.seed
+        )
         for name, rows in samples.splits.items()
     }
-    with row_progress(console, config.model) as on_step:
+    with row_progress(console, config.model.model) as on_step:
         fitted = fit(
             classifier,
             config,
@@ -132,36 +136,36 @@ def train_run(
 
 def load_samples(config: Config) -> Samples:
     """The data that a configuration names."""
-    return load_data(config.data, **config.data_options(), seed=config.split_seed)
+    return load_data(config.data.data, **config.data.for_loading(), seed=config.data.split_seed)
 
 
 def load_encoders(config: Config) -> dict[str, Encoder]:
     """Modality -> pre-trained encoder, for all that the model reads."""
-    names = {"image": config.vision, "text": config.text}
+    names = {"image": config.model.vision, "text": config.model.text}
     return {
         modality: load_encoder(
             names[modality],
             "image" if modality == "image" else "text",
-            pretrained=config.pretrained,
-            image_size=config.image_size if modality == "image" else None,
-            max_length=config.max_length,
+            pretrained=config.model.pretrained,
+            image_size=config.model.image_size if modality == "image" else None,
+            max_length=config.model.max_length,
         )
-        for modality in config.modalities
+        for modality in config.model.modalities
     }
 
 
 def _check(config: Config, samples: Samples) -> str:
     """That data and model fit; gives the metric that chooses the best checkpoint."""
-    for modality in config.modalities:
+    for modality in config.model.modalities:
         if modality not in samples.modalities:
             raise RecipeError(
-                f"model {config.model!r} reads {modality}s, and no sample has one",
+                f"model {config.model.model!r} reads {modality}s, and no sample has one",
                 fix=f"name the column: --{modality}-col, or train another --model",
             )
     if "train" not in samples.splits:
         raise RecipeError("there is no training part", expected="train, validation, test", given=str([*samples.splits]))
     known = METRICS_OF_SEVERAL if samples.multi_label else METRICS
-    metric = config.metric or ("macro_f1" if samples.multi_label else "accuracy")
+    metric = config.optimisation.metric or ("macro_f1" if samples.multi_label else "accuracy")
     if metric not in known:
         labels = "several labels" if samples.multi_label else "one label"
         raise RecipeError(f"metric={metric} is none of samples with {labels}", expected=", ".join(known))
@@ -174,7 +178,7 @@ def _identity(config: Config, samples: Samples) -> dict[str, Any]:
         "format": FORMAT,
         "mi2p-inject": version("mi2p-inject"),
         "data": samples.fingerprint,
-        "config": {**config.to_json(), "source_cache": "" if config.source_cache else None},  # wherever it is
+        "config": {**config.to_json(), "source_cache": "" if config.run.source_cache else None},  # wherever it is
     }
 
 
@@ -223,7 +227,7 @@ def _numbers(
         if f"{part}_logits" in predictions:
             true, groups = predictions[f"{part}_labels"], predictions[f"{part}_groups"]
             decided = decide(predictions[f"{part}_logits"], thresholds)
-            intervals = bootstrap_metrics(true, decided, groups, classes, seed=config.seed)
+            intervals = bootstrap_metrics(true, decided, groups, classes, seed=config.run.seed)
             numbers[part] = {name: asdict(one) for name, one in intervals.items()}
             numbers[part]["f1_of_classes"] = f1_of_classes(true, decided, classes).tolist()
     new = classifier.new_parameters()
@@ -251,7 +255,7 @@ def _write(
 ) -> None:
     tensors = {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in predictions.items()}
     try:
-        if config.keep_weights:
+        if config.run.keep_weights:
             folder.save_folder("model", lambda target: save_classifier(classifier, encoders, target))
         folder.write("predictions.safetensors", lambda file: save_file(tensors, file))
         folder.write_json("history.json", history)
@@ -268,10 +272,11 @@ def _write(
 
 def _described(config: Config, encoders: Mapping[str, Encoder], classifier: Classifier, samples: Samples) -> str:
     names = " + ".join(encoder.name for encoder in encoders.values())
-    fused = f", {config.fusion} fusion" if len(config.backbones) > 1 else ""
+    fused = f", {config.model.fusion} fusion" if len(config.model.backbones) > 1 else ""
     counts = " / ".join(f"{len(rows)} {name}" for name, rows in samples.splits.items())
     trained = sum(p.numel() for p in classifier.parameters() if p.requires_grad)
-    return f"{config.model} ({names}{fused}), {trained:,} trained parameters; {counts}, {len(samples.classes)} classes"
+    model = f"{config.model.model} ({names}{fused})"
+    return f"{model}, {trained:,} trained parameters; {counts}, {len(samples.classes)} classes"
 
 
 def _version(package: str) -> str:

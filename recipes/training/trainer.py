@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 from torch import nn
 
-from mi2p_inject.recipes.config import Config
+from mi2p_inject.recipes.config import Config, OptimisationConfig
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.systems.classifier import Classifier
 from mi2p_inject.recipes.training.inputs import Collator, ImageTextDataset
@@ -82,12 +82,12 @@ def fit(
     """
     started = time.perf_counter()
     callbacks: list[Any] = [_Epochs(train), _Watch(on_step)]
-    if config.save_steps:
-        callbacks.append(_SaveEvery(config.save_steps))
-    if config.patience and validation is not None:
-        callbacks.append(transformers.EarlyStoppingCallback(config.patience))
+    if config.run.save_steps:
+        callbacks.append(_SaveEvery(config.run.save_steps))
+    if config.optimisation.patience and validation is not None:
+        callbacks.append(transformers.EarlyStoppingCallback(config.optimisation.patience))
     evaluated = "no" if validation is None else "epoch"
-    if config.tensorboard:
+    if config.run.tensorboard:
         if not any(map(find_spec, ("tensorboard", "tensorboardX"))):
             raise RecipeError("tensorboard is not installed", fix="pip install 'mi2p-inject[logs]'")
         os.environ["TENSORBOARD_LOGGING_DIR"] = str(folder / TENSORBOARD)
@@ -102,7 +102,7 @@ def fit(
         greater_is_better=True,
         logging_steps=1,
         logging_nan_inf_filter=False,
-        report_to=["tensorboard"] if config.tensorboard else "none",
+        report_to=["tensorboard"] if config.run.tensorboard else "none",
     )
     trainer = _Trainer(
         config,
@@ -174,7 +174,7 @@ def _is_whole(checkpoint: Path) -> bool:
 
 def _arguments(config: Config, folder: Path, **more: Any) -> Any:
     cuda = torch.cuda.is_available()
-    precision = config.precision
+    precision = config.run.precision
     if precision == "auto":
         precision = "bf16" if cuda and torch.cuda.is_bf16_supported() else "fp32"
     if precision == "fp16" and not cuda:
@@ -182,21 +182,21 @@ def _arguments(config: Config, folder: Path, **more: Any) -> Any:
     given = {"save_strategy": "no", "report_to": "none", **more}
     arguments = transformers.TrainingArguments(
         output_dir=str(folder.absolute()),
-        num_train_epochs=config.epochs,
-        max_steps=config.max_steps or -1,
-        per_device_train_batch_size=config.batch_size,
-        per_device_eval_batch_size=config.eval_batch_size,
-        gradient_accumulation_steps=config.accumulate,
-        learning_rate=config.rate,
-        lr_scheduler_type={"cosine": "cosine", "constant": "constant_with_warmup"}[config.schedule],
-        warmup_steps=config.warm_up,
-        max_grad_norm=config.max_grad_norm,
+        num_train_epochs=config.optimisation.epochs,
+        max_steps=config.optimisation.max_steps or -1,
+        per_device_train_batch_size=config.optimisation.batch_size,
+        per_device_eval_batch_size=config.run.eval_batch_size,
+        gradient_accumulation_steps=config.optimisation.gradient_accumulation_steps,
+        learning_rate=config.optimisation.learning_rate,
+        lr_scheduler_type={"cosine": "cosine", "constant": "constant_with_warmup"}[config.optimisation.schedule],
+        warmup_steps=config.optimisation.warmup_ratio,
+        max_grad_norm=config.optimisation.max_grad_norm,
         use_cpu=not torch.accelerator.is_available(),
         bf16=precision == "bf16",
         fp16=precision == "fp16",
-        seed=config.seed,
-        data_seed=config.seed,
-        dataloader_num_workers=config.workers,
+        seed=config.run.seed,
+        data_seed=config.run.seed,
+        dataloader_num_workers=config.run.num_workers,
         dataloader_pin_memory=cuda,
         disable_tqdm=True,
         remove_unused_columns=False,
@@ -222,8 +222,10 @@ class _Trainer(transformers.Trainer):  # type: ignore[misc]  # transformers is u
 
     def create_optimizer(self, model: Any = None) -> Any:
         if self.optimizer is None:
-            kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[self._config.optimizer]
-            self.optimizer = kind(parameter_groups(model or self.model, self._new_parameters, self._config))
+            kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[self._config.optimisation.optimizer]
+            self.optimizer = kind(
+                parameter_groups(model or self.model, self._new_parameters, self._config.optimisation)
+            )
         return self.optimizer
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
@@ -244,20 +246,23 @@ class _Trainer(transformers.Trainer):  # type: ignore[misc]  # transformers is u
             ) from error
 
 
-def parameter_groups(model: nn.Module, new: set[str], config: Config) -> list[dict[str, Any]]:
+def parameter_groups(model: nn.Module, new: set[str], config: OptimisationConfig) -> list[dict[str, Any]]:
     """A rate for what is new and one for each pre-trained encoder; matrices and kernels decay, vectors do not.
 
     Args:
         model: whose parameters; a wrapper's prefixes in their names do not count.
-        new: names of those with ``rate_new``.
+        new: names of those with ``new_learning_rate``.
         config: the rates and the decay.
     """
-    rates = {"image": config.vision_rate or config.rate, "text": config.text_rate or config.rate}
+    rates = {
+        "image": config.vision_learning_rate or config.learning_rate,
+        "text": config.text_learning_rate or config.learning_rate,
+    }
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             plain = name.removeprefix("module.").replace("_fsdp_wrapped_module.", "")
-            rate = config.rate_new if plain in new else rates[plain.split(".")[1]]  # branches.<modality>.…
+            rate = config.new_learning_rate if plain in new else rates[plain.split(".")[1]]  # branches.<modality>.…
             decay = config.weight_decay if parameter.ndim > 1 else 0.0
             groups.setdefault((rate, decay), []).append(parameter)
     return [{"params": listed, "lr": rate, "weight_decay": decay} for (rate, decay), listed in groups.items()]
@@ -299,5 +304,5 @@ class _Watch(transformers.TrainerCallback):  # type: ignore[misc]
         if loss is not None and not math.isfinite(loss):
             raise RecipeError(
                 f"the loss is {loss} at step {state.global_step}",
-                fix="lower rate and rate_new, raise warm_up, or use --set precision=fp32",
+                fix="lower learning_rate and new_learning_rate, raise warmup_ratio, or use --set precision=fp32",
             )

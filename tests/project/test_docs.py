@@ -61,6 +61,8 @@ def test_generated_pages_are_up_to_date() -> None:
     page, readme = (path.read_text(encoding="utf-8") for path in (ROOT / "docs" / "adapters.md", ROOT / "README.md"))
     assert page == made["render_adapters"](), "run docs/make_tables.py"
     assert readme == made["render_readme"](readme), "run docs/make_tables.py"
+    settings = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
+    assert settings == made["settings_page"](), "run docs/make_tables.py"
     if any(made["RESULTS"].glob("*/*.json")):
         results = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
         assert results == made["render_results"](), "run docs/make_tables.py"

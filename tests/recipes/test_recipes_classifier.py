@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mi2p_inject import ExpandedModel
 from mi2p_inject.fusion import FUSIONS
-from mi2p_inject.recipes.config import Config, make_config
+from mi2p_inject.recipes.config import OPTIONS, make_config
 from mi2p_inject.recipes.encoders.encoder import Encoder
 from mi2p_inject.recipes.encoders.load import load_encoder
 from mi2p_inject.recipes.errors import RecipeError
@@ -22,7 +22,7 @@ from mi2p_inject.recipes.systems.losses import ClassLoss
 from mi2p_inject.recipes.training.train import load_encoders
 from mi2p_inject.recipes.training.trainer import parameter_groups
 
-MODELS = get_args(get_type_hints(Config)["model"])
+MODELS = OPTIONS["model"].choices
 CASES = [
     (model, fusion) for model in MODELS for fusion in (FUSIONS if model in ("late-fusion", "me-fusion") else ["score"])
 ]
@@ -30,15 +30,15 @@ CASES = [
 
 def built(model: str, fusion: str = "score", **settings: Any) -> Classifier:
     torch.manual_seed(0)
-    names = {"vision": "tiny:densenet", "text": "tiny:xlnet", "gate": "none", **settings}
+    names = {"vision": "tiny:densenet", "text": "tiny:xlnet", "zero_init": "none", **settings}
     config = make_config({"data": "-", "model": model, "fusion": fusion, **names})
     encoders: dict[str, Encoder] = {
         modality: load_encoder(
-            {"image": config.vision, "text": config.text}[modality],
+            {"image": config.model.vision, "text": config.model.text}[modality],
             "image" if modality == "image" else "text",
             image_size=32 if modality == "image" else None,
         )
-        for modality in config.modalities
+        for modality in config.model.modalities
     }
     return build_classifier(config, encoders, 3, multi_label=False)
 
@@ -137,8 +137,8 @@ def test_moves_with_its_sources() -> None:
 
 def test_two_rates_and_decay_on_matrices_only() -> None:
     classifier = built("me-vision", vision="demo", text="tiny")
-    config = make_config({"data": "-", "rate": 0.1, "rate_new": 0.2, "weight_decay": 0.3})
-    groups = parameter_groups(classifier, classifier.new_parameters(), config)
+    config = make_config({"data": "-", "learning_rate": 0.1, "new_learning_rate": 0.2, "weight_decay": 0.3})
+    groups = parameter_groups(classifier, classifier.new_parameters(), config.optimisation)
     found = {id(p): (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]}
     assert len(found) == sum(len(group["params"]) for group in groups)
     trained = {name: p for name, p in classifier.named_parameters() if p.requires_grad}
@@ -151,10 +151,11 @@ def test_two_rates_and_decay_on_matrices_only() -> None:
 def test_each_encoder_has_its_rate() -> None:
     classifier = built("late-fusion", vision="demo", text="demo")
     for settings, rates in (
-        ({}, (0.1, 0.1)), ({"vision_rate": 0.3}, (0.3, 0.1)), ({"vision_rate": 0.3, "text_rate": 0.4}, (0.3, 0.4)),
+        ({}, (0.1, 0.1)), ({"vision_learning_rate": 0.3}, (0.3, 0.1)),
+        ({"vision_learning_rate": 0.3, "text_learning_rate": 0.4}, (0.3, 0.4)),
     ):  # fmt: skip
-        config = make_config({"data": "-", "rate": 0.1, "rate_new": 0.2, **settings})
-        groups = parameter_groups(classifier, classifier.new_parameters(), config)
+        config = make_config({"data": "-", "learning_rate": 0.1, "new_learning_rate": 0.2, **settings})
+        groups = parameter_groups(classifier, classifier.new_parameters(), config.optimisation)
         found = {id(p): group["lr"] for group in groups for p in group["params"]}
         for modality, rate in zip(("image", "text"), rates, strict=True):
             assert {found[id(p)] for p in classifier.branches[modality].parameters() if id(p) in found} == {rate}
@@ -168,7 +169,7 @@ def test_random_encoders_start_from_nothing() -> None:
 
 @pytest.mark.parametrize("model", ["vision", "me-vision", "me-fusion", "late-fusion"])
 def test_a_frozen_backbone(model: str) -> None:
-    classifier = built(model, train_backbone=False)
+    classifier = built(model, trainable="units")
     trained = {name for name, p in classifier.named_parameters() if p.requires_grad}
     assert all(name.startswith("fusion.") or ".units." in name for name in trained)
     assert any(name.startswith("fusion.") for name in trained)

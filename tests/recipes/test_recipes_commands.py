@@ -92,12 +92,15 @@ def test_eval_and_report(run: Path) -> None:
 
 
 def test_settings_are_a_configuration(tmp_path: Path, table: Path) -> None:
-    result = mi2p("settings", "--preset", "paper", "--set", "seed=7")
+    result = mi2p("settings", "--yaml", "--preset", "paper", "--set", "seed=7")
     told = yaml.safe_load(result.output)
     assert (told["optimizer"], told["seed"]) == ("adam", 7)
     (tmp_path / "c.yaml").write_text(result.output)
-    again = mi2p("settings", "--config", tmp_path / "c.yaml")
-    assert {**yaml.safe_load(again.output), "data": "my.csv"} == told
+    again = mi2p("settings", "--yaml", "--config", tmp_path / "c.yaml")
+    assert yaml.safe_load(again.output) == told
+    shown = mi2p("settings", "--set", "seed=7").output
+    for words in ("of pre-trained parameters", "cosine | constant", "default: 5.0e-05", "here: 7"):
+        assert words in shown
 
 
 @pytest.mark.parametrize(

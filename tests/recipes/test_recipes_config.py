@@ -1,22 +1,30 @@
-"""Settings: presets, what overrides what, and that a mistake is named."""
+"""Options: presets, what overrides what; each is written once and shows everywhere; a mistake is named."""
 
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
-from mi2p_inject.recipes.config import PRESETS, Config, make_config, parse_assignments, read_yaml
+from mi2p_inject.core.errors import UnitError
+from mi2p_inject.fusion import FUSIONS
+from mi2p_inject.recipes.cli.app import app
+from mi2p_inject.recipes.config import OPTIONS, PRESETS, Config, make_config, parse_assignments, read_yaml, with_options
+from mi2p_inject.recipes.config.config import GROUPS
+from mi2p_inject.recipes.config.describe import settings_page, settings_text, settings_yaml
+from mi2p_inject.recipes.config.names import INSTEAD
+from mi2p_inject.recipes.config.option import options_of
 from mi2p_inject.recipes.errors import RecipeError
+from mi2p_inject.units import UNITS
 
 DATA = {"data": "my.csv"}
 
 
 def test_later_settings_win() -> None:
-    config = make_config({**DATA, "epochs": 3, "rate": 0.1}, {"epochs": 4}, parse_assignments(["epochs=5"]))
-    assert (config.epochs, config.rate) == (5, 0.1)
+    config = make_config({**DATA, "epochs": 3, "learning_rate": 0.1}, {"epochs": 4}, parse_assignments(["epochs=5"]))
+    assert (config.optimisation.epochs, config.optimisation.learning_rate) == (5, 0.1)
 
 
 @pytest.mark.parametrize(
@@ -31,48 +39,70 @@ def test_later_settings_win() -> None:
 )
 def test_paper_preset(data: str, task: str | None, batch: int, epochs: int, rate: float) -> None:
     config = make_config({"data": data, "task": task}, preset="paper")
-    assert (config.batch_size, config.epochs, config.rate, config.rate_new) == (batch, epochs, rate, rate)
-    assert (config.optimizer, config.schedule, config.warm_up, config.patience) == ("adam", "constant", 0.0, 0)
-    assert (config.unit, config.gate, config.train_backbone) == ("mi2p-paper", "none", True)
+    given, model = config.optimisation, config.model
+    assert (given.batch_size, given.epochs, given.learning_rate, given.new_learning_rate) == (batch, epochs, rate, rate)
+    assert (given.optimizer, given.schedule, given.warmup_ratio, given.patience) == ("adam", "constant", 0.0, 0)
+    assert (model.unit, model.zero_init, model.trainable) == ("mi2p-paper", "none", "all")
+    assert model.options_of_unit() == {"zero_init": None}
 
 
 def test_what_is_given_overrides_the_paper() -> None:
-    config = make_config({"data": "food101:/d", "epochs": 2, "rate": 1e-3}, preset="paper")
-    assert (config.batch_size, config.epochs, config.rate, config.rate_new) == (256, 2, 1e-3, 1e-3)
+    given = make_config({"data": "food101:/d", "epochs": 2, "learning_rate": 1e-3}, preset="paper").optimisation
+    assert (given.batch_size, given.epochs, given.learning_rate, given.new_learning_rate) == (256, 2, 1e-3, 1e-3)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_all_settings_as_yaml_and_back(preset: str, tmp_path: Path) -> None:
-    config = make_config({**DATA, "vision_layers": [0, -1, "2/4"]}, preset=preset)
+    config = make_config({**DATA, "vision_layers": [0, -1, "2/4"], "unit_options.num_heads": 4}, preset=preset)
     file = tmp_path / "c.yaml"
-    file.write_text(yaml.safe_dump(config.to_json()))
-    assert make_config(read_yaml(file)) == config
+    for content in (yaml.safe_dump(config.to_json()), settings_yaml(config)):
+        file.write_text(content)
+        assert make_config(read_yaml(file)) == config
 
 
 def test_values_are_read_as_yaml() -> None:
-    given = parse_assignments(["rate=1e-4", "vision_layers=[0, -1]", "text_layers=encoder.*", "gate=none", "task=null"])
-    config = make_config(DATA, given)
-    assert (config.rate, config.vision_layers, config.text_layers) == (1e-4, (0, -1), ("encoder.*",))
-    assert (config.gate, config.task) == ("none", None)
+    given = ["learning_rate=1e-4", "vision_layers=[0, -1]", "text_layers=encoder.*", "zero_init=none", "task=null"]
+    config = make_config(DATA, parse_assignments(given))
+    assert config.optimisation.learning_rate == 1e-4
+    assert (config.model.vision_layers, config.model.text_layers) == ((0, -1), ("encoder.*",))
+    assert (config.model.zero_init, config.data.task) == ("none", None)
+
+
+def test_options_of_the_unit_pass_through() -> None:
+    assert make_config(DATA).model.options_of_unit() == {}  # a unit without zero_init can be trained
+    given = {"unit_options": {"head_dim": 16, "num_heads": 2}, "zero_init": "channel"}
+    config = make_config(DATA, given, parse_assignments(["unit_options.num_heads=4"]))
+    assert config.model.options_of_unit() == {"head_dim": 16, "num_heads": 4, "zero_init": "channel"}
+    assert make_config(config.to_json()) == config
+    assert with_options(config, {"unit_options": {}}).model.options_of_unit() == {"zero_init": "channel"}
+    with pytest.raises(UnitError, match="did you mean 'num_heads'"):
+        make_config(DATA, {"unit_options": {"num_head": 2}})
+    with pytest.raises(RecipeError, match="unit has no entries"):
+        make_config(DATA, {"unit.num_heads": 2})
 
 
 @pytest.mark.parametrize(
     ("given", "words"),
     [
         ({"epoch": 3}, "did you mean 'epochs'"),
-        ({"zzzzzz": 3}, "settings are"),
+        ({"zzzzzz": 3}, "options are"),
         ({"model": "me-visoin"}, "did you mean 'me-vision'"),
         ({"fusion": "attention"}, "score, concat, cross-attention"),
+        ({"fusion": "scores"}, "did you mean 'score'"),
+        ({"unit": "mi2q"}, "did you mean 'mi2p'"),
+        ({"zero_init": "value"}, "did you mean 'value_proj'"),
         ({"epochs": "many"}, "wrong type"),
         ({"epochs": 2.5}, "wrong type"),
         ({"epochs": True}, "wrong type"),
         ({"augment": "yes please"}, "wrong type"),
-        ({"rate": "fast"}, "wrong type"),
+        ({"learning_rate": "fast"}, "wrong type"),
+        ({"unit_options": 3}, "num_heads: 4"),
         ({"vision_layers": {"a": 1}}, "list of layer names"),
         ({"vision_layers": []}, "list of layer names"),
         ({"epochs": 0}, "more than 0"),
-        ({"rate": float("nan")}, "more than 0"),
-        ({"warm_up": 1.0}, "0 up to 1"),
+        ({"learning_rate": float("nan")}, "more than 0"),
+        ({"text_learning_rate": 0}, "more than 0"),
+        ({"warmup_ratio": 1.0}, "0 up to 1"),
         ({"seed": -1}, "0 or more"),
         ({"image_size": 3}, "8 to 4096"),
         ({"data": ""}, "no data named"),
@@ -83,8 +113,44 @@ def test_mistakes_are_named(given: dict[str, object], words: str) -> None:
         make_config(DATA, given)
 
 
+@pytest.mark.parametrize("name", INSTEAD)
+def test_another_name_is_answered_with_the_right_one(name: str) -> None:
+    answer = INSTEAD[name]
+    assert name not in OPTIONS
+    assert answer in OPTIONS or " " in answer
+    with pytest.raises(RecipeError) as error:
+        make_config(DATA, {name: 1})
+    assert f"no option is called {name!r}" in str(error.value)
+    assert f"it is called {answer!r}" in str(error.value) or answer in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["rate_new", "lr", "fp16", "device"])
+def test_the_command_line_answers_too(name: str) -> None:
+    answer, typed = INSTEAD[name], f"--{name.replace('_', '-')}"
+    result = CliRunner().invoke(app, ["train", "--data", "my.csv", "--out", "run", typed, "1"])
+    assert result.exit_code == 1
+    assert typed in result.output
+    assert (f"--{answer.replace('_', '-')}" if answer in OPTIONS else answer) in result.output
+
+
+def test_hyphens_are_the_command_lines() -> None:
+    with pytest.raises(RecipeError, match="it is called 'learning_rate'"):
+        make_config(DATA, {"learning-rate": 1e-4})
+
+
+@pytest.mark.parametrize(("table", "option"), [(UNITS, "unit"), (FUSIONS, "fusion")])
+def test_choices_come_from_their_tables(table: dict[str, object], option: str) -> None:
+    assert OPTIONS[option].choices == tuple(table)
+    for name in table:
+        assert make_config(DATA, {option: name}).to_json()[option] == name
+
+
 def test_files_and_assignments_that_cannot_be_read(tmp_path: Path) -> None:
-    for content, words in (("a: [", "not YAML"), ("- a", "no mapping"), ("3: 4", "no mapping")):
+    for content, words in (
+        ("a: [", "not YAML"), ("- a", "no mapping"), ("3: 4", "no mapping"),
+        ("epochs: 3\nseed: 1\nepochs: 4", "'epochs' is given twice"),
+        ("unit_options:\n  num_heads: 2\n  num_heads: 4", "'num_heads' is given twice"),
+    ):  # fmt: skip
         (tmp_path / "c.yaml").write_text(content)
         with pytest.raises(RecipeError, match=words):
             read_yaml(tmp_path / "c.yaml")
@@ -99,7 +165,52 @@ def test_files_and_assignments_that_cannot_be_read(tmp_path: Path) -> None:
         make_config(DATA, preset="papper")
 
 
-def test_every_setting_is_explained() -> None:
-    described = str(Config.__doc__)
-    for field in fields(Config):
-        assert field.name in described, field.name
+@pytest.fixture(scope="module")
+def shown() -> str:
+    """``mi2p train --help``."""
+    wide = {"COLUMNS": "300", "NO_COLOR": "1", "TERM": "dumb"}
+    return CliRunner().invoke(app, ["train", "--help"], env=wide).output
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_an_option_is_written_once_and_shows_everywhere(name: str, shown: str) -> None:
+    option = OPTIONS[name]
+    assert sum(name in options_of(group) for group in GROUPS.values()) == 1
+    assert option.help
+    assert not option.help[0].isupper()
+    assert not option.help.endswith(".")
+    if option.default is not None:
+        assert option.read(option.default) == option.default
+    config = make_config(DATA)
+    assert f"--{name.replace('_', '-')}" in shown
+    for choice in option.choices:
+        assert choice in shown
+    for page in (settings_text(config), settings_yaml(config), settings_page()):
+        assert name in page
+        assert option.help.replace("|", "") in page.replace("\\|", "").replace("|", "")
+        assert all(choice in page for choice in option.choices)
+
+
+def test_values_typed_in_a_shell(tmp_path: Path) -> None:
+    typed = [
+        "--learning-rate", "1e-4", "--no-pretrained", "--vision-layers", "[0, -1]", "--unit-options", "{num_heads: 2}",
+        "--label-col", "1", "--image-size", "null",
+    ]  # fmt: skip
+    found: list[Config] = []
+
+    from mi2p_inject.recipes.cli.config_options import given_options, merged, takes_options
+
+    def command(**options: object) -> None:
+        found.append(merged(None, {**DATA, **given_options(options)}, [], "practical"))
+
+    import typer
+
+    own = typer.Typer()
+    own.command()(takes_options(command))
+    result = CliRunner().invoke(own, typed)
+    assert result.exit_code == 0, result.output
+    (config,) = found
+    assert config.changed() == {
+        **DATA, "label_col": "1", "learning_rate": 1e-4, "pretrained": False, "vision_layers": [0, -1],
+        "unit_options": {"num_heads": 2},
+    }  # fmt: skip

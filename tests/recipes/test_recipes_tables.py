@@ -29,8 +29,8 @@ ONLY = ("clip-image", "me-clip-image")
 
 
 def small(table: Path, **more: Any) -> Config:
-    given = {"data": str(table), "epochs": 1, "max_steps": 2, "batch_size": 8, "image_size": 32, "rate": 3e-3}
-    return make_config({**given, "rate_new": 3e-3, "keep_weights": False, **more})
+    given = {"data": str(table), "epochs": 1, "max_steps": 2, "batch_size": 8, "image_size": 32, "learning_rate": 3e-3}
+    return make_config({**given, "new_learning_rate": 3e-3, "keep_weights": False, **more})
 
 
 def run(table: Path, out: Path, seeds: tuple[int, ...] = (0, 1), **more: Any) -> Any:
@@ -50,11 +50,11 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def test_rows_are_settings_that_exist(number: int, row: TableRow) -> None:
     for roles in ENCODERS.values():
         config = make_config({"data": "-", **row.settings, "vision": roles[row.vision], "text": roles[row.text]})
-        assert config.expanded == row.title.startswith("ME ") or "MI2P" in row.title
+        assert config.model.expanded == row.title.startswith("ME ") or "MI2P" in row.title
     names = [other.name for other in TABLES[number]]
     assert names.count(row.name) == 1
     assert all(names.index(base) < names.index(row.name) for base in row.beats)
-    assert row.beats or not config.expanded
+    assert row.beats or not config.model.expanded
 
 
 @pytest.mark.parametrize("number", TABLES)
@@ -169,6 +169,6 @@ def test_on_the_papers_data_the_papers_figures_stand_beside(
     for figure in figures:
         assert f"| {figure} " in line
     saved = load_run(tmp_path / "out" / "rows" / "vision" / "seed-0")
-    assert saved.config.batch_size == 128
+    assert saved.config.optimisation.batch_size == 128
     assert saved.multi_label == (number == 4)
     assert str(tmp_path) not in (tmp_path / "out" / "table.md").read_text()

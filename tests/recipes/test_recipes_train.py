@@ -30,7 +30,14 @@ from mi2p_inject.recipes.training.saved import load_run
 from mi2p_inject.recipes.training.train import load_samples, train_run
 from mi2p_inject.recipes.training.trainer import last_checkpoint
 
-SMALL = {"vision": "tiny:vit", "text": "tiny:xlnet", "image_size": 32, "batch_size": 8, "rate": 3e-3, "rate_new": 3e-3}
+SMALL = {
+    "vision": "tiny:vit",
+    "text": "tiny:xlnet",
+    "image_size": 32,
+    "batch_size": 8,
+    "learning_rate": 3e-3,
+    "new_learning_rate": 3e-3,
+}
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +93,7 @@ def test_a_reloaded_model_gives_the_very_predictions(trained: Path) -> None:
     run = load_run(trained)
     numbers = evaluate_run(run, None, {})
     assert numbers["metrics"] == {name: value for name, value in run.numbers["test"].items() if name != "f1_of_classes"}
-    answers = {answer["id"]: answer for answer in predict_file(run, run.config.data, {})}
+    answers = {answer["id"]: answer for answer in predict_file(run, run.config.data.data, {})}
     part = load_samples(run.config).splits["test"]
     logits = torch.from_numpy(run.predictions()["test_logits"])
     for number, row in enumerate(part):
@@ -152,8 +159,8 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(trained: Path, table: Path,
     done = last_checkpoint(out / "checkpoints")
     assert done is not None
     assert not half.exists()
-    with pytest.raises(RecipeError, match="rate differ"):
-        train(table, out, save_steps=4, keep_weights=False, rate=1e-3)
+    with pytest.raises(RecipeError, match="learning_rate differ"):
+        train(table, out, save_steps=4, keep_weights=False, learning_rate=1e-3)
     train(table, out, save_steps=4, keep_weights=False)
     # Bit-equal where memory is aligned alike; else the last digit of a product may differ.
     assert losses(out) == pytest.approx(losses(trained), rel=1e-5)
@@ -168,7 +175,14 @@ def test_an_interrupted_run_stops_as_early(
     when: str, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Nothing changes at such rates: the first of six steps an epoch is the best one, three epochs of patience follow.
-    still = {"model": "vision", "rate": 1e-20, "rate_new": 1e-20, "epochs": 30, "patience": 3, "weight_decay": 0.0}
+    still = {
+        "model": "vision",
+        "learning_rate": 1e-20,
+        "new_learning_rate": 1e-20,
+        "epochs": 30,
+        "patience": 3,
+        "weight_decay": 0.0,
+    }
     train(table, tmp_path / "whole", **still)
     assert len(losses(tmp_path / "whole")) == 24
 
@@ -207,7 +221,7 @@ def test_an_interrupted_run_stops_as_early(
 def test_two_processes_and_accumulation_are_one_large_batch(table: Path, tmp_path: Path) -> None:
     still = {"dropout": 0.0, "epochs": 1, "keep_weights": False}
     train(table, tmp_path / "one", batch_size=16, **still)
-    train(table, tmp_path / "accumulated", accumulate=2, **still)
+    train(table, tmp_path / "accumulated", gradient_accumulation_steps=2, **still)
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     result = subprocess.run(
         [sys.executable, *launch, *command(table, tmp_path / "two", **still)],
@@ -267,7 +281,7 @@ def test_several_labels(tmp_path: Path) -> None:
 
 def test_bf16_and_a_frozen_backbone(table: Path, tmp_path: Path) -> None:
     numbers = train(
-        table, tmp_path / "run", model="me-vision", precision="bf16", train_backbone=False, max_steps=2, epochs=9
+        table, tmp_path / "run", model="me-vision", precision="bf16", trainable="units", max_steps=2, epochs=9
     )
     assert np.isfinite(losses(tmp_path / "run")).all()
     assert len(losses(tmp_path / "run")) == 2
@@ -288,7 +302,10 @@ def test_early_stopping_keeps_the_best_weights(table: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        ({"rate": 1e30, "rate_new": 1e30, "max_grad_norm": 0, "warm_up": 0}, "the loss is (nan|inf)"),
+        (
+            {"learning_rate": 1e30, "new_learning_rate": 1e30, "max_grad_norm": 0, "warmup_ratio": 0},
+            "the loss is (nan|inf)",
+        ),
         ({"precision": "fp16"}, "needs a GPU"),
         ({"metric": "micro_f1"}, "accuracy, macro_f1, weighted_f1"),
         ({"vision": "densnet121"}, "densenet121"),
@@ -342,7 +359,7 @@ def test_a_full_disk_leaves_nothing_half_written(table: Path, tmp_path: Path) ->
     ("change", "words"),
     [
         (lambda run: (run / "run.json").unlink(), "no run folder"),
-        (lambda run: edit(run / "run.json", format=2), "another version"),
+        (lambda run: edit(run / "run.json", format=1), "another version"),
         (lambda run: edit(run / "run.json", recipe="openmoji"), "run of 'openmoji'"),
         (lambda run: (run / "metrics.json").unlink(), "not finished"),
         (lambda run: (run / "metrics.json").write_text("{"), "damaged"),

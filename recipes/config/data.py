@@ -1,0 +1,42 @@
+"""Options of the data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from mi2p_inject.recipes.config.option import NOT_NEGATIVE, option
+
+__all__ = ["DataConfig"]
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What is read, and how; `mi2p_inject.recipes.data.load_data` explains the options of a table."""
+
+    data: str = option(
+        "", "a CSV, TSV, JSONL or Parquet file, a folder, or a known set with its folder: crisismmd:/path"
+    )
+    image_col: str | None = option(None, "column of image paths; default: the usual names")
+    text_col: str | None = option(None, "column of texts; default: the usual names")
+    label_col: str | None = option(None, "column of labels, | separates several; default: the usual names")
+    split_col: str | None = option(None, "column of splits; default: the usual names, else a split is made")
+    id_col: str | None = option(None, "column of sample ids; default: the usual names, else the row's number")
+    group_col: str | None = option(None, "column of groups that are kept together when a split is made")
+    image_root: str | None = option(None, "folder that image paths start from; default: the table's")
+    task: str | None = option(None, "task of a known set that has several")
+    missing: Literal["keep", "drop"] = option("keep", "keep samples without image or text, or drop them (counted)")
+    check_images: Literal["some", "all"] = option("some", "decode 200 images before training, or all")
+    on_bad_image: Literal["missing", "error"] = option("missing", "a bad image counts as missing, or is an error")
+    dedupe: Literal["none", "exact", "near"] = option(
+        "none", "drop training samples that validation or test has too: equal ones, or images that look alike as well"
+    )
+    multi_label: bool | None = option(None, "a sample has any number of labels; default: if one has several")
+    repair_text: bool = option(False, "undo wrong decodings of texts")
+    split_seed: int = option(0, "of the split, where the data have none of their own", check=NOT_NEGATIVE)
+
+    def for_loading(self) -> dict[str, Any]:
+        """What `load_data` takes besides the specification and the seed."""
+        given = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in ("data", "split_seed")}
+        return given | {"image_root": None if self.image_root is None else Path(self.image_root)}

@@ -1,0 +1,76 @@
+"""Options of the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from mi2p_inject.fusion import FUSIONS
+from mi2p_inject.recipes.config.option import FRACTION, POSITIVE, Layer, between, option
+from mi2p_inject.units import UNITS
+
+__all__ = ["ModelConfig"]
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What is trained."""
+
+    model: Literal["me-vision", "me-text", "me-fusion", "vision", "text", "late-fusion"] = option(
+        "me-vision",
+        "one encoder alone (vision, text), both fused (late-fusion), one expanded with the other's features "
+        "(me-vision, me-text), or both expanded and fused (me-fusion)",
+    )
+    fusion: str = option("score", "how a fused model joins its branches", choices=lambda: tuple(FUSIONS))
+    vision: str = option(
+        "densenet121", "image encoder: a timm, transformers or open_clip name, a local folder, demo or tiny"
+    )
+    text: str = option(
+        "bert-base-uncased", "text encoder: a transformers or open_clip name, a local folder, demo or tiny"
+    )
+    pretrained: bool = option(True, "load the encoders' weights; else they start at random")
+    unit: str = option("mi2p", "kind of unit of an expanded model", choices=lambda: tuple(UNITS))
+    unit_options: Mapping[str, Any] = option({}, "options of the unit, such as unit_options.num_heads=4")
+    zero_init: Literal["value_proj", "scalar", "channel", "none"] | None = option(
+        None,
+        "what of a unit starts at zero, so that the expanded model starts as its backbone; none is the paper's plain "
+        "addition; default: the unit's own",
+    )
+    vision_layers: tuple[Layer, ...] | None = option(
+        None, "sites in the image encoder: names, globs, indices of the default ones, or 2/4 for their second quarter"
+    )
+    text_layers: tuple[Layer, ...] | None = option(None, "sites in the text encoder")
+    trainable: Literal["all", "units"] = option(
+        "all", "train the pre-trained weights too, or only what is new: units, fusion and classifier"
+    )
+    vision_freeze: tuple[Layer, ...] | None = option(
+        None, "parameters of a trained image encoder that stay as they are, as globs of their names"
+    )
+    text_freeze: tuple[Layer, ...] | None = option(None, "parameters of a trained text encoder that stay as they are")
+    image_size: int | None = option(None, "side in pixels; default: the encoder's own", check=between(8, 4096))
+    max_length: int = option(128, "most tokens of a text", check=POSITIVE)
+    dropout: float = option(0.1, "before the classifier", check=FRACTION)
+
+    @property
+    def expanded(self) -> bool:
+        """Whether the model has units."""
+        return self.model.startswith("me-")
+
+    @property
+    def backbones(self) -> tuple[str, ...]:
+        """The modalities whose encoder is trained, "image" first."""
+        kind = self.model.removeprefix("me-")
+        return {"vision": ("image",), "text": ("text",)}.get(kind, ("image", "text"))
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """The modalities that are read, "image" first."""
+        return ("image", "text") if self.expanded else self.backbones
+
+    def options_of_unit(self) -> dict[str, Any]:
+        """What `mi2p_inject.inject` gets as options of the unit: ``zero_init`` only where it was given."""
+        given = dict(self.unit_options)
+        if self.zero_init is not None:
+            given["zero_init"] = None if self.zero_init == "none" else self.zero_init
+        return given
