@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
-from torch.utils.flop_counter import FlopCounterMode
 
 from mi2p_inject.core.inputs import Inputs
 from mi2p_inject.core.views import ViewSpec
@@ -48,6 +47,8 @@ def unit_cost(
         site_tokens: tokens of the site, where it is seen as tokens.
         source_tokens: tokens of the source, where they are tokens.
     """
+    from torch.utils.flop_counter import FlopCounterMode  # takes most of a second to import
+
     with torch.device("meta"), torch.no_grad():
         unit = config.build(site, source, num_heads)
         view = _empty_view(site, site_tokens)
@@ -59,6 +60,8 @@ def unit_cost(
 
 def backbone_flops(model: nn.Module, inputs: Inputs) -> int:
     """Operations of one sample, the first of `inputs`; 0 where the model does not run on fake tensors."""
+    from torch.utils.flop_counter import FlopCounterMode
+
     try:
         with on_fake_tensors(model) as (copy, convert), torch.no_grad():
             args, kwargs = convert(pytree.tree_map_only(Tensor, lambda tensor: tensor[:1], inputs))
