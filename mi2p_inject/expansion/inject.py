@@ -33,7 +33,7 @@ DEFAULT_HEADS = 8
 
 
 class UnitOptions(TypedDict, total=False):
-    """Options of the unit that `inject` takes directly; see `MI2P` for what each means."""
+    """Options of our units that `inject` takes directly; see `MI2P`, `CrossAttention`, `FiLM` and `MMTM`."""
 
     num_heads: int | None
     head_dim: int
@@ -41,6 +41,9 @@ class UnitOptions(TypedDict, total=False):
     zero_init: ZeroInit | None
     channel_embedding_dim: int
     output_projection: bool
+    source_norm: bool
+    scale: bool
+    reduction: int
 
 
 def inject(

@@ -95,6 +95,7 @@ class PreparedSource:
     grid: tuple[int, int] | None
     _windows: dict[int, Tensor] = field(default_factory=dict)
     _strengths: Tensor | None = None
+    _pooled: Tensor | None = None
 
     @property
     def batch(self) -> int:
@@ -116,6 +117,19 @@ class PreparedSource:
             centred = means - means.mean(1, keepdim=True)
             self._strengths = centred * (centred.square().mean(1, keepdim=True) + STRENGTH_EPSILON).rsqrt()
         return self._strengths
+
+    def pooled(self) -> Tensor:
+        """The mean over the real tokens, or over the pixels of each channel: (B, width); zero in missing rows."""
+        if self._pooled is None:
+            tokens = self.tokens.float() if self.tokens.itemsize < 4 else self.tokens
+            if self.grid is not None:
+                mean = tokens.mean(2)
+            elif self.mask is None:
+                mean = tokens.mean(1)
+            else:  # padding is zeros; no token at all counts as one
+                mean = tokens.sum(1) / self.mask.sum(1, keepdim=True).clamp(min=1)
+            self._pooled = mean.to(self.tokens.dtype)
+        return self._pooled
 
 
 def prepare(

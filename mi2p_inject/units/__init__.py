@@ -9,9 +9,23 @@ from typing import Any
 from mi2p_inject.core.errors import UnitError
 from mi2p_inject.core.registry import Registry, closest
 from mi2p_inject.units.base import Unit, UnitConfig, ZeroInit
+from mi2p_inject.units.cross_attention import CrossAttention
+from mi2p_inject.units.film import FiLM
 from mi2p_inject.units.mi2p import MI2P
+from mi2p_inject.units.mmtm import MMTM
 
-__all__ = ["ENTRY_POINT_GROUP", "MI2P", "UNITS", "Unit", "UnitConfig", "ZeroInit", "unit_config"]
+__all__ = [
+    "ENTRY_POINT_GROUP",
+    "MI2P",
+    "MMTM",
+    "UNITS",
+    "CrossAttention",
+    "FiLM",
+    "Unit",
+    "UnitConfig",
+    "ZeroInit",
+    "unit_config",
+]
 
 ENTRY_POINT_GROUP = "mi2p_inject.units"
 
@@ -24,6 +38,9 @@ UNITS: Registry[UnitConfig] = Registry(
     {
         "mi2p": MI2P(),
         "mi2p-paper": MI2P(channel_embedding_dim=0),
+        "cross-attention": CrossAttention(),
+        "film": FiLM(),
+        "mmtm": MMTM(),
     },
 )
 """Name -> configured unit. A new kind is one class and one line here, or an entry point of another distribution."""

@@ -6,13 +6,23 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mi2p_inject.core.errors import UnitError
+from mi2p_inject.core.errors import LayoutError, UnitError
 from mi2p_inject.core.views import ViewSpec
 from mi2p_inject.sources.features import PreparedSource
 
-__all__ = ["Unit", "UnitConfig", "ZeroInit", "check_option", "largest_divisor"]
+__all__ = [
+    "Unit",
+    "UnitConfig",
+    "ZeroInit",
+    "check_option",
+    "check_source_norm",
+    "is_positive",
+    "largest_divisor",
+    "normalised",
+]
 
 ZeroInit = Literal["value_proj", "scalar", "channel"]
 
@@ -48,6 +58,24 @@ class Unit(nn.Module, ABC):
         """What the summary and `mi2p layers` say of this unit beside its size: column -> words; by default nothing."""
         return {}
 
+    def check_width(self, view: Tensor) -> None:
+        """Raise `LayoutError` for a view of another width than the site's."""
+        width = view.shape[1] if self.site.kind == "map" else view.shape[2]
+        if width != self.site.width:
+            raise LayoutError(
+                "the unit was built for another width",
+                expected=str(self.site),
+                given=str(tuple(view.shape)),
+                fix="inject again into the model as it is now",
+            )
+
+    @staticmethod
+    def zero_missing(residual: Tensor, source: PreparedSource) -> Tensor:
+        """The residual, exactly zero in rows whose source is missing."""
+        if source.rows is None:
+            return residual
+        return residual.masked_fill(~source.rows.view(-1, *[1] * (residual.dim() - 1)), 0)
+
 
 @dataclass(frozen=True)
 class UnitConfig(ABC):
@@ -82,6 +110,27 @@ def check_option(name: str, value: Any, ok: bool, expected: str) -> None:
     if not ok:
         raise UnitError(
             f"unit option {name} is out of range", expected=expected, given=repr(value), fix=f"change {name}="
+        )
+
+
+def is_positive(value: object) -> bool:
+    """Whether an option is a positive integer."""
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def normalised(tokens: Tensor) -> Tensor:
+    """Layer normalisation over the last axis without weights: mean 0, variance 1; zeros stay zeros."""
+    return F.layer_norm(tokens, tokens.shape[-1:])
+
+
+def check_source_norm(source_norm: bool, source: ViewSpec) -> None:
+    """Raise `UnitError` where normalisation would leave nothing of the source."""
+    if source_norm and source.width == 1:
+        raise UnitError(
+            "layer normalisation leaves nothing of a source of width 1",
+            expected="a source of width 2 or more, or source_norm=False",
+            given=str(source),
+            fix="pass source_norm=False",
         )
 
 
