@@ -48,7 +48,7 @@ class TestCheckpoints:
 
     def test_other_weights_under_train_units(self, tmp_path: Path) -> None:
         expanded(trainable="units").save_pretrained(tmp_path)
-        assert load(tmp_path, backbone=net()).expansion_config.train == "units"
+        assert load(tmp_path, backbone=net()).expansion_config.trainable == "units"
         other = net()
         other[0].weight.data.add_(1)
         with complains(CheckpointError, "another backbone", "weights"):
@@ -211,7 +211,7 @@ class TestWeightsThatDoNotFit:
 
     @pytest.mark.parametrize("train", ["all", "units"])
     def test_a_backbone_on_meta(self, tmp_path: Path, train: Any) -> None:
-        me = expanded(train=train)
+        me = expanded(trainable=train)
         me.save_pretrained(tmp_path)
         with torch.device("meta"):
             fresh = net()
@@ -220,7 +220,7 @@ class TestWeightsThatDoNotFit:
         assert hooks(fresh) == 0
         with complains(CheckpointError, "meta"):
             me.to("meta").save_pretrained(tmp_path)
-        assert load(tmp_path, backbone=net()).expansion_config.train == train
+        assert load(tmp_path, backbone=net()).expansion_config.trainable == train
 
     def test_a_backbone_that_refuses_its_weights_is_given_back(self, folder: Path) -> None:
         class Refuses(nn.Conv2d):
@@ -263,7 +263,7 @@ class TestNonsenseInTheJson:
     def test_each_place_changed_or_deleted(self, tmp_path: Path, kind: str) -> None:
         model = net()
         if kind in ("all", "units"):
-            me = expanded(train=kind)
+            me = expanded(trainable=kind)
         else:
             model = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1))
             model[1].weight = model[0].weight
@@ -298,7 +298,7 @@ class TestNonsenseInTheJson:
             (("sites", 0, "layout", "image"), [1, 0]), (("sites", 0, "layout", "element"), [1]),
             (("sites", 0, "view", "width"), "6"), (("source", "width"), 12.0), (("source", "grid"), []),
             (("backbone", "tensors"), [1]), (("backbone", "class"), None), (("aliases",), {"a": "b"}),
-            (("aliases",), {"backbone.0.bias": "backbone.4.bias"}), (("train",), "zz"), (("sites",), []),
+            (("aliases",), {"backbone.0.bias": "backbone.4.bias"}), (("trainable",), "zz"), (("sites",), []),
         ],
     )  # fmt: skip
     def test_never_accepted(self, folder: Path, at: tuple[Any, ...], value: Any) -> None:
@@ -391,7 +391,7 @@ class TestSaving:
         model = net()
         model[1] = Stateful()
         before = {path.name: path.read_bytes() for path in folder.iterdir()}
-        me = inject(model, layers="0", source_spec=WORDS, example_inputs=PICTURES, train=train)
+        me = inject(model, layers="0", source_spec=WORDS, example_inputs=PICTURES, trainable=train)
         with complains(CheckpointError, "1._extra_state", "dict"):
             me.save_pretrained(folder)
         assert {path.name: path.read_bytes() for path in folder.iterdir()} == before

@@ -22,6 +22,7 @@ import mi2p_inject.sources.fill_cache as source_fill
 from mi2p_inject import ExpandedModel, SourceFeatures, inject
 from mi2p_inject.core.errors import SourceError
 from mi2p_inject.sources.cache import SourceCache
+from mi2p_inject.sources.encoder import Source
 from mi2p_inject.sources.fill_cache import fill
 
 PICTURES = torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(1))
@@ -90,14 +91,14 @@ def test_any_batch_holds_its_samples_without_padding(
 def encodes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Counts the samples that are encoded from now on."""
     seen: list[int] = []
-    real = ExpandedModel.encode
+    real = Source.encode
 
-    def counting(self: ExpandedModel, batch: Any) -> SourceFeatures:
+    def counting(self: Source, batch: Any) -> SourceFeatures:
         features = real(self, batch)
         seen.append(len(features))
         return features
 
-    monkeypatch.setattr(ExpandedModel, "encode", counting)
+    monkeypatch.setattr(Source, "encode", counting)
     return seen
 
 
