@@ -20,7 +20,7 @@ from benchmarks.measure import in_process
 from benchmarks.render import render
 from benchmarks.rows import ROWS, measured
 from benchmarks.scaling import all_curves
-from mi2p_inject.core.atomic_write import write_whole
+from mi2p_inject.core.files.atomic_write import write_file
 
 PACKAGES = ("torch", "timm", "transformers", "peft", "numpy")
 
@@ -92,7 +92,7 @@ def _processor() -> str:
 
 def _save(data: dict[str, Any], out: Path) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(out, lambda name: Path(name).write_text(json.dumps(data) + "\n"))
+    write_file(out, lambda path: path.write_text(json.dumps(data) + "\n"))
 
 
 if __name__ == "__main__":

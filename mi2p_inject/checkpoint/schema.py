@@ -1,109 +1,101 @@
-"""The JSON of a checkpoint: every key, type and range it must hold, told once as a tree of rules; and its reading."""
+"""The JSON of a checkpoint: every key, type and range it must hold; its reading and its sealing."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from mi2p_inject.core.errors import CheckpointError, Mi2pError
 from mi2p_inject.core.expansion_config import ExpansionConfig
+from mi2p_inject.core.files.json_rules import (
+    COUNT,
+    FLAG,
+    OPTION,
+    SIZE,
+    TEXT,
+    ListOf,
+    MapOf,
+    Rule,
+    Schema,
+    fault,
+    is_int,
+    one_of,
+)
+from mi2p_inject.core.files.read import read_regular
 from mi2p_inject.core.layout import Axes
 from mi2p_inject.core.site import Site
 from mi2p_inject.core.views import ViewSpec
 from mi2p_inject.units import UNITS, unit_config
 
+__all__ = [
+    "CONFIG_NAME",
+    "FORMAT",
+    "VERSION",
+    "WEIGHTS_NAME",
+    "damaged",
+    "expansion_config_of",
+    "read_config",
+    "sealed",
+]
+
 CONFIG_NAME = "mi2p_config.json"
-FORMAT, VERSION = "mi2p_inject", 3
+FORMAT, VERSION = "mi2p_inject", 4
+WEIGHTS_NAME = re.compile(r"model-[0-9a-f]{12}(-\d{5}-of-\d{5})?\.safetensors")
+MOST_BYTES = 16 * 2**20
+"""Of the JSON. A model of 10,000 tensors takes 2 MB."""
+SEAL = "sha256"
 
-
-@dataclass(frozen=True)
-class Rule:
-    """A leaf of the schema: what is expected, in words, and a test for it."""
-
-    expected: str
-    holds: Callable[[Any], bool]
-
-
-@dataclass(frozen=True)
-class ListOf:
-    """A list (of exactly `length` entries, if given) whose entries obey one schema."""
-
-    entry: Schema
-    length: int | None = None
-    nullable: bool = False
-
-
-@dataclass(frozen=True)
-class MapOf:
-    """An object with any keys, whose values obey one schema."""
-
-    value: Schema
-
-
-Schema: TypeAlias = "Rule | ListOf | MapOf | Mapping[str, Schema]"
-
-
-@dataclass(frozen=True)
-class Fault:
-    """The first place where a JSON breaks the schema."""
-
-    place: str
-    expected: str
-    given: str
-
-
-def _is_int(value: Any, least: int, most: int = 2**31) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
-
-
-TEXT = Rule("a string", lambda value: isinstance(value, str))
-FLAG = Rule("true or false", lambda value: isinstance(value, bool))
-SIZE = Rule("a size (a positive integer)", lambda value: _is_int(value, 1))
-COUNT = Rule("an integer, zero or more", lambda value: _is_int(value, 0))
-OPTION = Rule("a single value", lambda value: value is None or isinstance(value, (bool, int, float, str)))
-ELEMENT = Rule("an index, a key or null", lambda value: value is None or isinstance(value, str) or _is_int(value, -99))
-GRID = ListOf(SIZE, length=2, nullable=True)
-
-
-def _one_of(*words: str) -> Rule:
-    return Rule(" or ".join(map(repr, words)), lambda value: isinstance(value, str) and value in words)
-
-
-VIEW: Schema = {"kind": _one_of("map", "tokens"), "width": SIZE, "grid": GRID}
-LAYOUT: Schema = {
-    "axes": _one_of(*(axes.value for axes in Axes)),
-    "element": ELEMENT,
+_DIGEST = Rule(
+    "64 hexadecimal digits", lambda value: isinstance(value, str) and bool(re.fullmatch("[0-9a-f]{64}", value))
+)
+_ELEMENT = Rule("an index, a key or null", lambda value: value is None or isinstance(value, str) or is_int(value, -99))
+_GRID = ListOf(SIZE, length=2, nullable=True)
+_TENSORS = MapOf({"dtype": TEXT, "shape": ListOf(COUNT), "sha256": _DIGEST})
+_VIEW: Schema = {"kind": one_of("map", "tokens"), "width": SIZE, "grid": _GRID}
+_LAYOUT: Schema = {
+    "axes": one_of(*(axes.value for axes in Axes)),
+    "element": _ELEMENT,
     "prefix": COUNT,
-    "grid": GRID,
-    "image": GRID,
+    "grid": _GRID,
+    "image": _GRID,
 }
 CONFIG: Schema = {
-    "weights": TEXT,
+    "weights": ListOf(TEXT),
+    "tensors": _TENSORS,
     "aliases": MapOf(TEXT),
-    "backbone": {"class": TEXT, "tensors": MapOf(ListOf(COUNT))},
+    "backbone": {"class": TEXT, "tensors": _TENSORS, "trained": ListOf(TEXT)},
     "unit": {"kind": TEXT, "options": MapOf(OPTION)},
-    "source": VIEW,
-    "sites": ListOf({"path": TEXT, "layout": LAYOUT, "view": VIEW}),
-    "num_heads": Rule("a number of heads (1 to 65536)", lambda value: _is_int(value, 1, 2**16)),
-    "trainable": _one_of("all", "units"),
+    "source": _VIEW,
+    "sites": ListOf({"path": TEXT, "layout": _LAYOUT, "view": _VIEW}),
+    "num_heads": Rule("a number of heads (1 to 65536)", lambda value: is_int(value, 1, 2**16)),
+    "trainable": one_of("all", "units"),
     "strict": FLAG,
     "left_out": ListOf(TEXT),
 }
 
 
+def sealed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The JSON with a checksum of all that it says, in place of the one it has."""
+    rest = {key: value for key, value in config.items() if key != SEAL}
+    text = json.dumps(rest, sort_keys=True, separators=(",", ":"))
+    return {**rest, SEAL: hashlib.sha256(text.encode()).hexdigest()}
+
+
 def read_config(folder: Path) -> dict[str, Any]:
-    """The JSON of a checkpoint, of our format and version, obeying the schema.
+    """The JSON of a checkpoint, of our format and version, as it was written, obeying the schema.
 
     Raises:
         CheckpointError: it is absent, damaged, or not ours.
     """
     path = folder / CONFIG_NAME
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(read_regular(path, MOST_BYTES).decode("utf-8"))
+        whole = isinstance(config, dict) and config.get(SEAL) == sealed(config)[SEAL]
     except FileNotFoundError as error:
         raise CheckpointError(
             "not a checkpoint of an expanded model",
@@ -119,16 +111,18 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise CheckpointError(
             "the checkpoint is of another version",
             expected=f"version {VERSION}",
-            given=f"version {config.get('version')}",
+            given=f"version {config.get('version')}"[:80],
             fix="use the release of mi2p_inject that wrote it, or a newer one",
         )
     if broken := fault(config, CONFIG):
         raise damaged(path, f"{broken.place} is wrong", broken.expected, broken.given)
+    if not whole:
+        raise damaged(path, "its text is not what was saved", "a text with the checksum that it states", "another text")
     return config
 
 
 def expansion_config_of(config: dict[str, Any], path: Path) -> ExpansionConfig:
-    """The expansion that a JSON which obeys the schema describes.
+    """What the expanded model is built from, as a JSON that obeys the schema says.
 
     Raises:
         CheckpointError: an unknown unit, or values that contradict each other.
@@ -171,44 +165,3 @@ def damaged(path: Path, why: str, expected: str = "", given: str = "") -> Checkp
         given=f"{given} in {path.name}" if given else path.name,
         fix="copy it again",
     )
-
-
-def fault(data: Any, schema: Schema, place: str = "") -> Fault | None:
-    """The first place where `data` breaks `schema`, or None. Keys that no rule names are ignored.
-
-    Example:
-        >>> from mi2p_inject.checkpoint.schema import VIEW, fault
-        >>> fault({"kind": "tokens", "width": "768", "grid": None}, VIEW)
-        Fault(place='width', expected='a size (a positive integer)', given="'768'")
-    """
-    if isinstance(schema, Rule):
-        return None if schema.holds(data) else Fault(place, schema.expected, _short(data))
-    if isinstance(schema, ListOf):
-        if data is None and schema.nullable:
-            return None
-        if not isinstance(data, list) or (schema.length is not None and len(data) != schema.length):
-            count = "" if schema.length is None else f" of {schema.length}"
-            return Fault(place, f"a list{count}{' or null' if schema.nullable else ''}", _short(data))
-        return _first(((f"{place}[{index}]", entry, schema.entry) for index, entry in enumerate(data)))
-    if not isinstance(data, dict):
-        return Fault(place, "an object", _short(data))
-    if isinstance(schema, MapOf):
-        return _first((_inside(place, key), value, schema.value) for key, value in data.items())
-    for key in schema:
-        if key not in data:
-            return Fault(_inside(place, key), "this key", f"only {', '.join(sorted(data)) or 'nothing'}"[:200])
-    return _first((_inside(place, key), data[key], rule) for key, rule in schema.items())
-
-
-def _first(parts: Any) -> Fault | None:
-    found = (fault(data, schema, place) for place, data, schema in parts)
-    return next((one for one in found if one is not None), None)
-
-
-def _inside(place: str, key: str) -> str:
-    return f"{place}.{key}" if place else key
-
-
-def _short(data: Any) -> str:
-    text = repr(data)
-    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mi2p_inject.checkpoint.save_load import save
+from mi2p_inject.checkpoint.save import save
+from mi2p_inject.core.digest import quick_sums
 from mi2p_inject.core.errors import InjectionError, SiteError, SourceError
 from mi2p_inject.core.expansion_config import ExpansionConfig
 from mi2p_inject.core.inputs import Inputs
@@ -69,6 +70,7 @@ class ExpandedModel(nn.Module):
             for site in config.sites
         ]
         self._record: Record | None = None
+        self._initial = quick_sums(backbone) if config.trainable == "units" else {}
         self._settle()
         if config.trainable == "units":
             backbone.requires_grad_(False)
@@ -209,9 +211,9 @@ class ExpandedModel(nn.Module):
         """A table of the sites: path, layout, view, heads, parameters, share of the cost; and totals."""
         return str(Summary(self.backbone, self.units, self.expansion_config, self.source, self.example))
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write a checkpoint: `mi2p_config.json` and one safetensors file. See `mi2p_inject.checkpoint`."""
-        save(self, self.backbone, self.expansion_config, folder)
+    def save_pretrained(self, folder: str | Path, *, max_shard_size: int | str = "5GB") -> None:
+        """Write a checkpoint: `mi2p_config.json` and safetensors files. See `mi2p_inject.checkpoint.save`."""
+        save(self, self.backbone, self.expansion_config, folder, initial=self._initial, max_shard_size=max_shard_size)
 
     def eject(self) -> nn.Module:
         """Give the backbone back: our hooks gone, `requires_grad` and training modes as they were at injection.

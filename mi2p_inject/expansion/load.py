@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
-from mi2p_inject.checkpoint.save_load import check_backbone, check_tensors, local_folder, read_weights
+from mi2p_inject.checkpoint.check import check_backbone, check_units
+from mi2p_inject.checkpoint.hub import local_folder
 from mi2p_inject.checkpoint.schema import CONFIG_NAME, expansion_config_of, read_config
+from mi2p_inject.checkpoint.tensors import read_weights
 from mi2p_inject.core.errors import CheckpointError, InjectionError
 from mi2p_inject.expansion.check_injectable import check_injectable
 from mi2p_inject.expansion.expanded_model import ExpandedModel
@@ -51,10 +54,10 @@ def load(
     folder = local_folder(folder)
     config = read_config(folder)
     expansion_config = expansion_config_of(config, folder / CONFIG_NAME)
-    tensors = read_weights(folder, config)
-    check_backbone(config["backbone"], backbone, values=expansion_config.trainable == "units")
     check_injectable(backbone, source_encoder, [site.path for site in expansion_config.sites])
-    check_tensors(tensors, expansion_config, backbone, folder / config["weights"])
+    check_backbone(config, backbone, folder)
+    check_units(config, expansion_config, backbone, folder)
+    tensors = read_weights(folder, config)
     source = Source(source_encoder, source_example_inputs) if source_encoder is not None else None
     if source is not None and not expansion_config.source.accepts(source.spec):
         raise CheckpointError(
@@ -66,15 +69,26 @@ def load(
     inputs = resolve(backbone, example_inputs, required=False).inputs
     model = ExpandedModel(backbone, expansion_config, source, example_on_meta(inputs))
     try:
-        model.load_state_dict(
-            tensors, strict=False
-        )  # compared above; strict would ask for what trainable="units" leaves
+        _fill(model, tensors)
     except Exception as error:
         model.eject()
         raise CheckpointError(
             f"the backbone did not take its weights: {error}",
             expected="tensors that load_state_dict copies",
-            given=str(folder / config["weights"]),
+            given=str(folder),
             fix="build the backbone anew, as it was when saved; this one may hold some of the weights already",
         ) from error
+    for name in config["backbone"]["trained"]:
+        backbone.get_parameter(name).requires_grad_(True)
     return model
+
+
+def _fill(model: ExpandedModel, tensors: Mapping[str, Tensor]) -> None:
+    """Load units, and of the backbone what was saved."""
+    units, backbone = (
+        {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
+        for prefix in ("units.", "backbone.")
+    )
+    model.units.load_state_dict(units)
+    if backbone:  # beside what it has: a quantised module takes its state as a whole or not at all
+        model.backbone.load_state_dict({**model.backbone.state_dict(), **backbone})

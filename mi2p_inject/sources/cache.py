@@ -8,16 +8,22 @@ these and it is another cache.
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from mi2p_inject.core.digest import raw_bytes
 from mi2p_inject.core.errors import SourceError
+from mi2p_inject.core.files.read import check_regular
 from mi2p_inject.sources.features import SourceFeatures
+
+__all__ = ["SourceCache", "checksum"]
 
 
 @dataclass(frozen=True)
@@ -27,10 +33,11 @@ class _Place:
     file: Path
     start: int
     stop: int
+    check: int
 
 
 class SourceCache:
-    """Features by sample id, read from disk as they are asked for. Built by `fill`.
+    """Features by sample id, read from disk as they are asked for, each verified by a checksum. Built by `fill`.
 
     Safe to hand to DataLoader workers and to pickle: each process maps the files itself. Padding is not stored: a batch
     is as long as its longest sample, which changes nothing, as a source's tokens have no order for a unit.
@@ -59,7 +66,7 @@ class SourceCache:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._places: dict[str, _Place] = {}
-        self._maps: dict[Path, dict[str, Tensor]] = {}
+        self._maps: dict[Path, Tensor] = {}
         self._known: set[Path] = set()
         self.refresh()
 
@@ -73,7 +80,7 @@ class SourceCache:
         """The features of some samples, in order: tokens (B, L, D) with a mask, or a map (B, C, H, W).
 
         Raises:
-            SourceError: a sample is not in the cache, none is asked for, or a file is gone.
+            SourceError: a sample is not in the cache, none is asked for, or a file is gone or damaged.
         """
         rows = [self._row(sample) for sample in samples]
         if not rows:
@@ -106,46 +113,68 @@ class SourceCache:
             )
         if place.file not in self._maps:
             self._maps[place.file] = _mapped(place.file)
-        data = self._maps[place.file]["data"]
-        return data[place.start] if data.dim() == 4 else data[place.start : place.stop]
+        data = self._maps[place.file]
+        row = data[place.start] if data.dim() == 4 else data[place.start : place.stop]
+        if checksum(sample, row) != place.check:
+            raise _damaged(place.file, f"the features of sample {sample!r} are not what was encoded")
+        return row
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_maps": {}}
 
 
+def checksum(sample: str, row: Tensor) -> int:
+    """CRC-32 of a sample's features, with its id, their type and their shape."""
+    header = f"{sample}\0{row.dtype} {tuple(row.shape)}".encode("utf-8", "surrogatepass")
+    return zlib.crc32(raw_bytes(row), zlib.crc32(header))
+
+
 def _places_in(file: Path) -> dict[str, _Place]:
+    """Where the samples of a file are in it; all that its header says is checked before anything is read."""
     from safetensors import SafetensorError, safe_open
 
     try:
+        check_regular(file)
         with safe_open(file, "pt") as opened:
             samples = json.loads(opened.metadata()["samples"])
-            lengths = opened.get_tensor("lengths").tolist()
-            flat = len(opened.get_slice("data").get_shape()) == 2
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise SourceError(
-            f"a file of the source cache is damaged: {error}",
-            expected="a whole safetensors file of ours",
-            given=str(file),
-            fix="delete it: its samples are encoded again",
-        ) from error
-    if not flat:
-        return {sample: _Place(file, row, row + 1) for row, sample in enumerate(samples)}
-    ends = torch.tensor(lengths).cumsum(0).tolist()
-    return {sample: _Place(file, end - length, end) for sample, length, end in zip(samples, lengths, ends, strict=True)}
+            shapes = {key: opened.get_slice(key).get_shape() for key in opened.keys()}  # noqa: SIM118  # no mapping
+            data = shapes["data"]
+            if not isinstance(samples, list) or not all(isinstance(sample, str) for sample in samples):
+                raise ValueError("its samples are no list of ids")
+            if len(data) not in (2, 4) or any(shapes[key] != [len(samples)] for key in ("lengths", "checks")):
+                raise ValueError("its tensors have other shapes")
+            lengths, checks = (opened.get_tensor(key).tolist() for key in ("lengths", "checks"))
+        if not all(isinstance(one, int) for one in (*lengths, *checks)) or min(lengths, default=0) < 0:
+            raise ValueError("its lengths are no sizes")
+        if data[0] != (sum(lengths) if len(data) == 2 else len(samples)):
+            raise ValueError("its lengths are not those of its data")
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError, RecursionError) as error:
+        raise _damaged(file, f"{type(error).__name__}: {error}") from error
+    ends = list(accumulate(lengths)) if len(data) == 2 else range(1, len(samples) + 1)
+    starts = (0, *ends)
+    return {
+        sample: _Place(file, start, end, check)
+        for sample, start, end, check in zip(samples, starts, ends, checks, strict=False)
+    }
 
 
-def _mapped(file: Path) -> dict[str, Tensor]:
-    """The tensors of a file, paged in from disk as they are read."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+def _mapped(file: Path) -> Tensor:
+    """The features of a file, paged in from disk as they are read."""
+    from safetensors import SafetensorError, safe_open
 
     try:
-        tensors: dict[str, Tensor] = load_file(file)
-    except (OSError, SafetensorError) as error:
-        raise SourceError(
-            f"a file of the source cache is gone or damaged: {error}",
-            expected="the file that was there when the cache was opened",
-            given=str(file),
-            fix="fill the cache again",
-        ) from error
-    return tensors
+        check_regular(file)
+        with safe_open(file, "pt") as opened:
+            data: Tensor = opened.get_tensor("data")
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise _damaged(file, f"{type(error).__name__}: {error}") from error
+    return data
+
+
+def _damaged(file: Path, why: str) -> SourceError:
+    return SourceError(
+        f"a file of the source cache is gone or damaged: {why}",
+        expected="the file as it was written",
+        given=str(file),
+        fix="delete it and run again: its samples are encoded again",
+    )

@@ -10,26 +10,30 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mi2p_inject.core.atomic_write import write_whole
 from mi2p_inject.core.errors import SourceError
+from mi2p_inject.core.files.atomic_write import remove_leftovers, write_file
+from mi2p_inject.core.files.lock import LockHeldError, WriterLock
 from mi2p_inject.core.human import human
-from mi2p_inject.sources.cache import SourceCache
+from mi2p_inject.sources.cache import SourceCache, checksum
 from mi2p_inject.sources.encoder import Source
 from mi2p_inject.sources.features import SourceFeatures
 from mi2p_inject.sources.fingerprint import fingerprint
+
+__all__ = ["FORMAT", "SAMPLES_PER_FILE", "Read", "Say", "fill"]
 
 Read = Callable[[list[str]], Any]
 """Sample ids -> the batch for the source encoder, as `Source.encode` takes it."""
 Say = Callable[[str], None]
 
 SAMPLES_PER_FILE = 256
-FORMAT = 1
+FORMAT = 2
 
 
 def fill(
@@ -65,8 +69,6 @@ def fill(
         SourceError: no source encoder, ids that repeat or are no strings, a random `read`, too little room on the disk,
             or a damaged file.
     """
-    from filelock import FileLock, Timeout
-
     _check_asked(samples, batch_size, dtype)
     samples = list(samples)
     _check_samples(samples)
@@ -80,25 +82,22 @@ def fill(
     place = Path(folder) / fingerprint(source, str(FORMAT), preprocessing, str(dtype), _autocast(source))
     _make(place)
     cache = SourceCache(place)
+    ordered = sorted(samples)  # processes that have the same samples in other orders share the work
+    chunks = [ordered[start : start + SAMPLES_PER_FILE] for start in range(0, len(ordered), SAMPLES_PER_FILE)]
+    _clean(place, chunks)
     missing = [sample for sample in samples if sample not in cache]
     if not missing:
         return cache
     _announce(place, source, missing, read, batch_size, dtype, say)
-    ordered = sorted(samples)  # processes that have the same samples in other orders share the work
-    chunks = [ordered[start : start + SAMPLES_PER_FILE] for start in range(0, len(ordered), SAMPLES_PER_FILE)]
     done = 0
     for patient in (False, True):  # first what nobody else is at, then wait for what others have begun
         for chunk in chunks:
             if all(sample in cache for sample in chunk):
                 continue
-            lock = FileLock(place / f"{_hash(chunk)}.lock", timeout=-1 if patient else 0)
-            try:
-                held = lock.acquire()
-            except Timeout:
+            lock = _take(place, chunk, patient, say)
+            if lock is None:
                 continue
-            except OSError as error:
-                raise _unwritable(place, error) from error
-            with held:
+            try:
                 cache.refresh()
                 if todo := [sample for sample in chunk if sample not in cache]:
                     for part in _write(place / f"{_hash(todo)}.safetensors", source, todo, read, batch_size, dtype):
@@ -106,9 +105,38 @@ def fill(
                         if on_batch is not None:
                             on_batch(done, len(missing))
                     cache.refresh()
-    for chunk in chunks:  # those of other lists of samples may be held
-        (place / f"{_hash(chunk)}.lock").unlink(missing_ok=True)
+            finally:
+                lock.release()
     return cache
+
+
+def _take(place: Path, chunk: list[str], patient: bool, say: Say) -> WriterLock | None:
+    """The lock of a chunk, held; None where another process has it. A patient one waits, and says for whom."""
+    lock = WriterLock(place / f"{_hash(chunk)}.lock")
+    try:
+        lock.acquire()
+    except LockHeldError as error:
+        if not patient:
+            return None
+        say(f"source cache: {error}: waiting for what it encodes")
+        try:
+            lock.acquire(timeout=-1)
+        except OSError as failed:
+            raise _unwritable(place, failed) from failed
+    except OSError as error:
+        raise _unwritable(place, error) from error
+    return lock
+
+
+def _clean(place: Path, chunks: list[list[str]]) -> None:
+    """Remove what killed processes left: half-written files, and locks that nobody holds."""
+    remove_leftovers(place)
+    for chunk in chunks:
+        lock = WriterLock(place / f"{_hash(chunk)}.lock")
+        if lock.path.exists():
+            with suppress(OSError):
+                lock.acquire()
+            lock.release()
 
 
 def _write(
@@ -129,17 +157,14 @@ def _write(
             given=", ".join(sorted({str(tuple(row.shape)) for row in rows})[:4]),
             fix="resize the source's input to one size in read()",
         )
-    lengths = torch.tensor([len(row) for row in rows])
-    tensors = {"data": torch.stack(rows) if rows[0].dim() == 3 else torch.cat(rows), "lengths": lengths}
-
-    def save(name: str) -> None:
-        save_file(tensors, name, metadata={"samples": json.dumps(samples), "format": str(FORMAT)})
-        (plain := Path(f"{name}.mode")).touch()
-        Path(name).chmod(plain.stat().st_mode)  # safetensors lets nobody else read
-        plain.unlink()
-
+    tensors = {
+        "data": torch.stack(rows) if rows[0].dim() == 3 else torch.cat(rows),
+        "lengths": torch.tensor([len(row) for row in rows]),
+        "checks": torch.tensor([checksum(sample, row) for sample, row in zip(samples, rows, strict=True)]),
+    }
+    metadata = {"samples": json.dumps(samples), "format": str(FORMAT)}
     try:
-        write_whole(file, save)
+        write_file(file, lambda path: save_file(tensors, path, metadata))
     except OSError as error:
         raise _unwritable(file.parent, error) from error
 

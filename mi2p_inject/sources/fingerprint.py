@@ -7,10 +7,13 @@ import json
 import types
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
+from mi2p_inject.core.digest import contents
+from mi2p_inject.core.errors import SourceError
 from mi2p_inject.sources.encoder import Source
+
+__all__ = ["fingerprint"]
 
 IGNORED = ("training", "name_or_path")
 """Attributes of modules that say nothing of the features: an encoder runs in eval mode, and a folder may be moved."""
@@ -26,6 +29,9 @@ def fingerprint(source: Source, *more: str) -> str:
     Args:
         source: the encoder and its readout.
         more: what else the features depend on.
+
+    Raises:
+        SourceError: the encoder has a state of which no checksum can be made.
     """
     digest = hashlib.sha256(repr((more, _readout(source))).encode())
     encoder = source.encoder
@@ -36,12 +42,22 @@ def fingerprint(source: Source, *more: str) -> str:
         stated = {key: value for key, value in config.to_dict().items() if not key.startswith(("_", "transformers_"))}
         digest.update(json.dumps(stated, sort_keys=True, default=str).encode())
     for name, tensor in {**dict(encoder.named_buffers()), **encoder.state_dict()}.items():
-        if not isinstance(tensor, Tensor):  # a quantised module's own state
-            digest.update(f"{name} {tensor!r}".encode())
-            continue
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(_bytes(tensor))
+        digest.update(name.encode())
+        _update(digest, name, tensor)
     return digest.hexdigest()[:16]
+
+
+def _update(digest: hashlib._Hash, name: str, value: object) -> None:
+    try:
+        for piece in contents(value):
+            digest.update(piece)
+    except (TypeError, RuntimeError, NotImplementedError) as error:
+        raise SourceError(
+            f"the source encoder has a state of which no checksum can be made: {error}",
+            expected="tensors with content, numbers, words and lists of these",
+            given=f"{type(value).__name__} in {name}",
+            fix="encode in every step instead of caching",
+        ) from error
 
 
 def _readout(source: Source) -> tuple[Any, ...]:
@@ -66,7 +82,3 @@ def _plain(value: object) -> bool:
     if isinstance(value, (list, tuple)):
         return all(_plain(one) for one in value)
     return value is None or isinstance(value, (bool, int, float, str))
-
-
-def _bytes(tensor: Tensor) -> memoryview:
-    return tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data

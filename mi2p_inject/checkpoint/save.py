@@ -1,0 +1,204 @@
+"""Saving an expanded model: safetensors files of a new name, then the JSON that names them.
+
+The JSON is replaced last, so a crash at any moment leaves either the old checkpoint or the new one, whole. Nothing in a
+checkpoint is ever executed or unpickled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import uuid
+import warnings
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from mi2p_inject.checkpoint.hub import as_path
+from mi2p_inject.checkpoint.schema import CONFIG_NAME, FORMAT, VERSION, WEIGHTS_NAME, sealed
+from mi2p_inject.checkpoint.tensors import check_complete, check_plain, check_unsaved, described, without_aliases
+from mi2p_inject.core.digest import quick_sums
+from mi2p_inject.core.errors import CheckpointError, InjectionWarning
+from mi2p_inject.core.expansion_config import ExpansionConfig
+from mi2p_inject.core.files.atomic_write import write_file
+from mi2p_inject.core.files.lock import LockHeldError, WriterLock
+
+__all__ = ["save"]
+
+LOCK_NAME = ".mi2p.lock"
+LOCK_SECONDS = 600.0
+"""How long a save waits for another one into the same folder."""
+
+
+def save(
+    model: nn.Module,
+    backbone: nn.Module,
+    expansion: ExpansionConfig,
+    folder: str | Path,
+    *,
+    initial: Mapping[str, int | None],
+    max_shard_size: int | str = "5GB",
+) -> None:
+    """Write an expanded model to a folder: `mi2p_config.json` and `model-<id>.safetensors`.
+
+    The units are always saved, and with trainable="all" all of the backbone. With trainable="units" that of the
+    backbone is saved which was trained: what requires gradients, and what has changed since it was injected. Of the
+    rest a checksum of every value is kept. The source encoder is never saved.
+
+    Args:
+        model: the expanded model: backbone and units.
+        backbone: its backbone, as it is inside `model`.
+        expansion: what the expanded model was built from.
+        folder: created if needed. A checkpoint already there is replaced, atomically; other files are left alone. Where
+            another process is saving there, this one waits.
+        initial: `quick_sums` of the backbone as it was injected.
+        max_shard_size: larger models are written as several files of at most this size, in bytes or as "5GB".
+
+    Raises:
+        CheckpointError: the folder is a file or cannot be written, the state is not all plain tensors, or something was
+            trained that is part of neither backbone nor units. The old checkpoint, if any, is still whole.
+
+    Example:
+        >>> import tempfile, torch
+        >>> from mi2p_inject import ViewSpec, inject, load
+        >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU())
+        >>> x = torch.zeros(1, 3, 8, 8)
+        >>> me = inject(net, layers="0", source_spec=ViewSpec.tokens(4), example_inputs=x)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     me.save_pretrained(folder)
+        ...     net = me.eject()
+        ...     me = load(folder, backbone=net)
+    """
+    from safetensors import SafetensorError
+
+    folder = as_path(folder)
+    state = model.state_dict()
+    check_complete(model, state)
+    trained = _trained(backbone, expansion, initial)
+    saved = {key: value for key, value in state.items() if key.removeprefix("backbone.") in trained or _of_units(key)}
+    check_plain(saved)
+    tensors, aliases = without_aliases(saved)
+    files = _shards(tensors, max_shard_size)
+    config = {
+        "format": FORMAT,
+        "version": VERSION,
+        "weights": list(files),
+        "tensors": described(tensors),
+        "aliases": aliases,
+        "backbone": _backbone_json(backbone, expansion, trained),
+        **_expansion_json(expansion),
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _only_saver(folder):
+            _write(folder, sealed(config), {file: {key: tensors[key] for key in keys} for file, keys in files.items()})
+    except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(
+            f"cannot write a checkpoint: {error}",
+            expected="a writable folder",
+            given=str(folder),
+            fix="choose another folder, or make room; a checkpoint that was there before is still whole",
+        ) from error
+
+
+def _trained(backbone: nn.Module, expansion: ExpansionConfig, initial: Mapping[str, int | None]) -> set[str]:
+    """Keys of the backbone's state that are saved."""
+    if expansion.trainable == "all":
+        return set(backbone.state_dict())
+    required = {name for name, one in backbone.named_parameters(remove_duplicate=False) if one.requires_grad}
+    now = quick_sums(backbone)
+    return required | {key for key, value in now.items() if value is not None and value != initial.get(key)}
+
+
+def _of_units(key: str) -> bool:
+    return key.startswith("units.")
+
+
+def _shards(tensors: Mapping[str, Tensor], max_shard_size: int | str) -> dict[str, list[str]]:
+    """Name of each weights file -> names of its tensors."""
+    from huggingface_hub import split_torch_state_dict_into_shards
+
+    pattern = f"model-{uuid.uuid4().hex[:12]}{{suffix}}.safetensors"
+    try:
+        split = split_torch_state_dict_into_shards(
+            dict(tensors), filename_pattern=pattern, max_shard_size=max_shard_size
+        )
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(
+            f"max_shard_size= is wrong: {error}",
+            expected='bytes, or a size such as "5GB"',
+            given=repr(max_shard_size),
+            fix="change max_shard_size=",
+        ) from error
+    return {str(file): list(keys) for file, keys in split.filename_to_tensors.items()}
+
+
+def _backbone_json(backbone: nn.Module, expansion: ExpansionConfig, trained: set[str]) -> dict[str, Any]:
+    """What identifies the backbone beside what is saved of it: its class, and what the rest of its state holds."""
+    rest = {key: value for key, value in backbone.state_dict().items() if key not in trained}
+    check_unsaved(rest)
+    parameters = backbone.named_parameters() if expansion.trainable == "units" else ()
+    return {
+        "class": f"{type(backbone).__module__}.{type(backbone).__qualname__}",
+        "tensors": described(rest),
+        "trained": [name for name, one in parameters if one.requires_grad],
+    }
+
+
+def _expansion_json(expansion: ExpansionConfig) -> dict[str, Any]:
+    return {
+        "unit": {"kind": expansion.unit.kind, "options": dataclasses.asdict(expansion.unit)},
+        "source": expansion.source.to_json(),
+        "sites": [site.to_json() for site in expansion.sites],
+        "num_heads": expansion.num_heads,
+        "trainable": expansion.trainable,
+        "strict": expansion.strict,
+        "left_out": list(expansion.left_out),
+    }
+
+
+def _write(folder: Path, config: Mapping[str, Any], files: Mapping[str, Mapping[str, Tensor]]) -> None:
+    """The weights files, then the JSON; then what it does not name is removed: of an older save, or of a killed one."""
+    from safetensors.torch import save_file
+
+    text = json.dumps(config, indent=2) + "\n"
+    named = _weights_files(folder)
+    try:
+        for name, tensors in files.items():
+            write_file(folder / name, partial(save_file, dict(tensors), metadata={"format": "pt"}))
+        write_file(folder / CONFIG_NAME, lambda path: path.write_text(text, encoding="utf-8"))
+    except BaseException:
+        ours = (folder / CONFIG_NAME).is_file() and (folder / CONFIG_NAME).read_text(encoding="utf-8") == text
+        if not ours:  # the JSON may have been replaced before something failed
+            _remove(folder, files)
+        raise
+    _remove(folder, named - files.keys())
+
+
+def _weights_files(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir() if WEIGHTS_NAME.fullmatch(path.name)}
+
+
+def _remove(folder: Path, names: Any) -> None:
+    for name in names:
+        with contextlib.suppress(OSError):  # no harm in it: the next save tries again
+            (folder / name).unlink()
+
+
+@contextlib.contextmanager
+def _only_saver(folder: Path) -> Iterator[None]:
+    """Two saves into one folder would remove each other's weights: the second one waits."""
+    lock = WriterLock(folder / LOCK_NAME)
+    try:
+        lock.acquire()
+    except LockHeldError as error:
+        warnings.warn(f"{error}: waiting until it has saved its checkpoint", InjectionWarning, stacklevel=4)
+        lock.acquire(LOCK_SECONDS)
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,119 @@
+"""One writer: a file lock that the system takes back from a killed process, and that says who holds it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from types import TracebackType
+
+from mi2p_inject.core.files.read import read_regular
+
+__all__ = ["Holder", "LockHeldError", "WriterLock", "holder_of"]
+
+
+@dataclass(frozen=True)
+class Holder:
+    """The process that holds a lock."""
+
+    pid: int
+    host: str
+    since: str
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}, since {self.since}"
+
+
+class LockHeldError(OSError):
+    """Another process holds the lock.
+
+    Args:
+        path: the lock file.
+        holder: who it is; None where the file does not say so (yet).
+    """
+
+    def __init__(self, path: Path, holder: Holder | None) -> None:
+        super().__init__(f"{path.parent} is in use by {holder or 'another process'}")
+        self.holder = holder
+
+
+class WriterLock:
+    """An exclusive lock on a file, which holds the name of its holder and is gone once it is released.
+
+    The lock is the operating system's: when its holder is killed, the next one gets it at once.
+
+    Args:
+        path: the lock file, in a folder that exists.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with WriterLock(Path(folder) / ".lock"):
+        ...         try:
+        ...             WriterLock(Path(folder) / ".lock").acquire()
+        ...         except LockHeldError as error:
+        ...             print(error.holder.pid == os.getpid())
+        True
+    """
+
+    def __init__(self, path: Path) -> None:
+        from filelock import FileLock
+
+        self.path = path
+        self._lock = FileLock(path, thread_local=False)
+
+    @property
+    def held(self) -> bool:
+        """Whether this object holds it."""
+        return self._lock.is_locked
+
+    def acquire(self, timeout: float = 0) -> None:
+        """Take the lock.
+
+        Args:
+            timeout: seconds to wait for another holder; 0: not at all, -1: as long as it takes.
+
+        Raises:
+            LockHeldError: another one holds it.
+            OSError: the lock file cannot be written.
+        """
+        from filelock import Timeout
+
+        try:
+            self._lock.acquire(timeout=timeout)
+        except (Timeout, RuntimeError) as error:  # RuntimeError: this very thread holds it, so waiting is vain
+            raise LockHeldError(self.path, holder_of(self.path)) from error
+        now = datetime.now(timezone.utc).isoformat(sep=" ", timespec="seconds")
+        try:
+            self.path.write_text(json.dumps(asdict(Holder(os.getpid(), socket.gethostname(), now))), encoding="utf-8")
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def release(self) -> None:
+        """Give the lock back and remove its file; nothing where it is not held."""
+        if self.held:
+            with contextlib.suppress(OSError):
+                self.path.unlink()  # while it is held: whoever has opened it meanwhile finds it gone, and starts over
+            self._lock.release()
+
+    def __enter__(self) -> WriterLock:
+        self.acquire()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.release()
+
+
+def holder_of(path: Path) -> Holder | None:
+    """Who wrote a lock file last; None where there is none or it cannot be read."""
+    try:
+        return Holder(**json.loads(read_regular(path, 4096)))
+    except (OSError, ValueError, TypeError):
+        return None
