@@ -22,7 +22,7 @@ def _query() -> tuple[Any, torch.Tensor]:
     from mi2p_inject import MI2P, ViewSpec
 
     unit = MI2P(num_heads=8, channel_embedding_dim=0).build(ViewSpec.map(256, 56, 56), ViewSpec.tokens(768))
-    return unit.query.to(_device()), torch.randn(2, 256, 56, 56, device=_device(), requires_grad=True)
+    return unit.site_embedding.to(_device()), torch.randn(2, 256, 56, 56, device=_device(), requires_grad=True)
 
 
 def _device() -> str:
@@ -36,7 +36,7 @@ def _query_step(batch: int = 2) -> Callable[[], object]:
 
     def step() -> object:
         z.grad = None
-        return query(query.basis(z)).backward(weight)
+        return query.all_heads(query.factors(z)).backward(weight)
 
     return step
 
@@ -55,7 +55,7 @@ def _mean_step(batch: int = 8) -> Callable[[], object]:
 def _literal_step() -> Callable[[], object]:
     """As the paper writes it: convolve every channel with all kernels, then average."""
     query, z = _query()
-    kernels, bias = query.project.weight.view(512, 1, 3, 3), query.project.bias
+    kernels, bias = query.weight.view(512, 1, 3, 3), query.bias
     weight = torch.randn(2, 256, 512, device=z.device)
 
     def step() -> object:

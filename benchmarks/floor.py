@@ -42,8 +42,9 @@ class Part:
 def parts() -> list[Part]:
     """The operations of forward and backward of the twelve units of row c; for a fresh process."""
     unit: Any = m.me_bert(sites=1).unit(m.LAYERS[0])
-    key, value = unit.key.width, unit.value.width
-    learned = key - unit.key.given, value - unit.value.given
+    of_keys, of_values = unit.source_key_embedding, unit.source_value_embedding
+    key, value = of_keys.width, of_values.width
+    learned = key - of_keys.given, value - of_values.given
     rows = HEADS * m.TOKENS
     q, k, v = torch.randn(rows, key), torch.randn(KEYS, key), torch.randn(KEYS, value)
     scores, other, above = torch.randn(rows, KEYS), torch.randn(rows, KEYS), torch.randn(rows, value)

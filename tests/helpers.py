@@ -33,7 +33,7 @@ def awake(unit: Unit, strength: float) -> None:
     """Let a unit that started at zero say something, as loud as `strength`."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
-        for parameter in unit.value.parameters():  # type: ignore[union-attr, operator]
+        for parameter in unit.source_value_embedding.parameters():  # type: ignore[union-attr, operator]
             parameter.normal_().mul_(strength)
 
 

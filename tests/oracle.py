@@ -16,53 +16,66 @@ from mi2p_inject.units.mi2p import MI2PUnit
 
 
 def literal(unit: MI2PUnit, view: Tensor, source: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Equation 1 or 2 with every tensor formed: head by head, convolutions over whole maps, all keys and values."""
-    num_heads, head_dim = unit.num_heads, unit.head_dim
-    queries = embed(view, unit.query)
-    keys = embed(source, unit.key)
+    """Equation 1 or 2 with every tensor formed: head by head, convolutions over whole maps, all keys and values.
+
+    Of a map with a readout r, the last r numbers of a head are u_{c,h}: e_{c,h} · u_{c,h} is added at every pixel of c.
+    """
+    num_heads, head_dim, readout = unit.num_heads, unit.head_dim, unit.readout
+    queries = embed(view, unit.site_embedding)
+    keys = embed(source, unit.source_key_embedding)
     values = value(source, unit)
     d_v = values.shape[2] // num_heads
-    rows = []
+    rows, shifts = [], []
     for row in range(len(view)):
         if mask is not None and not mask[row].any():
-            rows.append(torch.zeros(queries.shape[1], values.shape[2], dtype=view.dtype))
+            rows.append(torch.zeros(queries.shape[1], num_heads * (d_v - readout), dtype=view.dtype))
+            shifts.append(torch.zeros(queries.shape[1], dtype=view.dtype))
             continue
-        parts = []
+        parts, shift = [], torch.zeros(queries.shape[1], dtype=view.dtype)
         for head in range(num_heads):
             q = queries[row, :, head * head_dim : (head + 1) * head_dim]
             k = keys[row, :, head * head_dim : (head + 1) * head_dim]
             v = values[row, :, head * d_v : (head + 1) * d_v]
             if mask is not None:
                 k, v = k[mask[row]], v[mask[row]]
-            parts.append(torch.softmax(q @ k.T / math.sqrt(head_dim), dim=-1) @ v)
+            read = torch.softmax(q @ k.T / math.sqrt(head_dim), dim=-1) @ v
+            parts.append(read[:, : d_v - readout])
+            for number in range(readout):
+                e = unit.channel_readout[:, head * readout + number]
+                shift = shift + e * read[:, d_v - readout + number]
         rows.append(torch.cat(parts, dim=-1))
+        shifts.append(shift)
     out = torch.stack(rows)
-    if unit.project is not None:
-        out = unit.project(out)
+    if unit.output_projection is not None:
+        out = F.linear(out, unit.output_projection.weight, unit.output_projection.bias)
         if mask is not None:
             out = out * mask.any(1)[:, None, None]
-    out = out.reshape(len(view), -1, *unit.site.grid) if unit.site.grid else out
-    return unit.gate(out) if unit.gate is not None else out
+    if unit.site.grid:
+        out = out.reshape(len(view), -1, *unit.site.grid)
+        if out.shape != view.shape:
+            out = F.interpolate(out, view.shape[2:], mode="bilinear", align_corners=False)
+        out = out + torch.stack(shifts)[:, :, None, None]
+    return unit.zero_gate(out) if unit.zero_gate is not None else out
 
 
 def embed(view: Tensor, embedder: Embedder) -> Tensor:
     """Query or key of every token: a linear map of tokens; of a map, kernels convolved over each channel, averaged."""
-    weight, bias = embedder.project.weight, embedder.project.bias
+    weight, bias = embedder.weight, embedder.bias
     if view.dim() == 3:
         return F.linear(view, weight, bias)
-    plain, identity = parts(embedder)
+    plain, embedding = parts(embedder)
     k = math.isqrt(plain.shape[1])
     kernels = plain.reshape(-1, 1, k, k)
     per_channel = [
         F.conv2d(view[:, c : c + 1], kernels, bias, padding=k // 2).mean((2, 3)) for c in range(view.shape[1])
     ]
     embedded = torch.stack(per_channel, dim=1)
-    return embedded if identity is None else embedded + identity
+    return embedded if embedding is None else embedded + embedding
 
 
 def parts(embedder: Embedder) -> tuple[Tensor, Tensor | None]:
-    """The weights that meet the map's numbers, and the identity of each channel (C, out)."""
-    weight, learned = embedder.project.weight, embedder.channel_embedding
+    """The weights that meet the map's numbers, and what each channel's embedding adds (C, out)."""
+    weight, learned = embedder.weight, embedder.channel_embedding
     if learned is None:
         return weight, None
     plain = weight.shape[1] - learned.shape[1]
@@ -71,12 +84,12 @@ def parts(embedder: Embedder) -> tuple[Tensor, Tensor | None]:
 
 def value(source: Tensor, unit: MI2PUnit) -> Tensor:
     """Value of every token: a linear map of its numbers, for a map those of its H·W pixels."""
-    weight, identity = parts(unit.value)
+    weight, embedding = parts(unit.source_value_embedding)
     flat = source if source.dim() == 3 else source.flatten(2)
-    values = F.linear(flat, weight, unit.value.project.bias)
-    if identity is None:
+    values = F.linear(flat, weight, unit.source_value_embedding.bias)
+    if embedding is None:
         return values
     means = source.mean((2, 3))
     centred = means - means.mean(1, keepdim=True)
     strengths = centred / (centred.square().mean(1, keepdim=True) + 1e-8).sqrt()
-    return values + source.shape[1] ** 0.5 * strengths.unsqueeze(-1) * identity
+    return values + source.shape[1] ** 0.5 * strengths.unsqueeze(-1) * embedding

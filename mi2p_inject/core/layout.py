@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -117,7 +118,7 @@ class Layout:
                 residual = F.pad(residual.flatten(2).transpose(1, 2), (0, 0, self.prefix, 0))
             if self.axes is Axes.LNC:
                 residual = residual.transpose(0, 1)
-        return _replaced(output, self.element, hidden + residual.to(hidden.dtype))
+        return _replaced(output, self.element, _sum(hidden, residual))
 
     def as_tokens(self) -> Layout:
         """The same storage seen as tokens: prefix and patches alike."""
@@ -198,6 +199,15 @@ def describe(output: Any) -> str:
     if isinstance(output, (tuple, list)):
         return f"{type(output).__name__}({', '.join(describe(v) for v in output)})"
     return "None" if output is None else type(output).__name__
+
+
+def _sum(hidden: Tensor, residual: Tensor) -> Tensor:
+    """Their sum in the dtype of `hidden`. float16 ends at 65,504: a larger sum stays there and is never infinite."""
+    if hidden.dtype != torch.float16:
+        return hidden + residual.to(hidden.dtype)
+    largest = hidden.detach().abs().float().clamp_min(torch.finfo(torch.float16).max)  # inf stays as it came
+    total: Tensor = (hidden.float() + residual.float()).clamp(-largest, largest).to(torch.float16)
+    return total
 
 
 def _replaced(output: Any, element: int | str | None, value: Tensor) -> Any:

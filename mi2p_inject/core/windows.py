@@ -30,7 +30,7 @@ def window_means(maps: Tensor, kernel_size: int) -> Tensor:
         >>> torch.allclose(window_means(z, 3)[:, :, :] @ kernel.flatten(), literal, atol=1e-6)
         True
     """
-    height, width = int(maps.shape[2]), int(maps.shape[3])
+    height, width = maps.shape[2], maps.shape[3]
     rows = _taps(height, kernel_size, maps)
     columns = _taps(width, kernel_size, maps) / (height * width)
     return (rows @ (maps @ columns.mT)).flatten(2)

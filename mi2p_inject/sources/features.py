@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mi2p_inject.core.errors import SourceError
 from mi2p_inject.core.layout import describe
+from mi2p_inject.core.recording import is_recording
 from mi2p_inject.core.views import ViewSpec
 from mi2p_inject.core.windows import window_means
 
@@ -96,11 +97,20 @@ class PreparedSource:
     _windows: dict[int, Tensor] = field(default_factory=dict)
     _strengths: Tensor | None = None
     _pooled: Tensor | None = None
+    _converted: dict[torch.dtype, PreparedSource] = field(default_factory=dict)
 
     @property
     def batch(self) -> int:
         """Number of rows."""
-        return int(self.tokens.shape[0])
+        return self.tokens.shape[0]
+
+    def to(self, dtype: torch.dtype) -> PreparedSource:
+        """The same in another floating dtype, converted at the first call and kept."""
+        if dtype == self.tokens.dtype:
+            return self
+        if dtype not in self._converted:
+            self._converted[dtype] = PreparedSource(self.tokens.to(dtype), self.mask, self.rows, self.grid)
+        return self._converted[dtype]
 
     def windows(self, kernel_size: int) -> Tensor:
         """Window means (B, C, kernel_size²) of the source map, computed at the first call and kept."""
@@ -115,7 +125,11 @@ class PreparedSource:
         if self._strengths is None:
             means = self.tokens.float().mean(2) if self.tokens.itemsize < 4 else self.tokens.mean(2)
             centred = means - means.mean(1, keepdim=True)
-            self._strengths = centred * (centred.square().mean(1, keepdim=True) + STRENGTH_EPSILON).rsqrt()
+            scale = centred.detach().abs().amax(1, keepdim=True).clamp_min(1)  # squares of large numbers are infinite
+            scaled = centred / scale
+            self._strengths = (
+                scaled * (scaled.square().mean(1, keepdim=True) + STRENGTH_EPSILON / scale.square()).rsqrt()
+            )
         return self._strengths
 
     def pooled(self) -> Tensor:
@@ -152,16 +166,17 @@ def prepare(
         SourceError: another kind or width; a source_mask of the wrong shape or dtype; another grid under strict; a NaN
             or infinity that is neither padding nor in a missing row.
     """
-    spec, data, mask, rows = features.spec, features.data, features.mask, source_mask
-    if not built.accepts(spec):
+    data, mask, rows = features.data, features.mask, source_mask
+    kind, width = ("map", data.shape[1]) if data.dim() == 4 else ("tokens", data.shape[2])
+    if (kind, width) != (built.kind, built.width):
         raise SourceError(
-            f"source features of the wrong {'kind' if spec.kind != built.kind else 'width'}",
+            f"source features of the wrong {'kind' if kind != built.kind else 'width'}",
             expected=str(built),
-            given=str(spec),
+            given=str(features.spec),
             fix="use the source encoder (or source_spec) this model was injected with, or inject again",
         )
     if source_mask is not None and (
-        not isinstance(source_mask, Tensor) or source_mask.shape != (len(features),) or source_mask.dtype != torch.bool
+        not isinstance(source_mask, Tensor) or source_mask.shape != data.shape[:1] or source_mask.dtype != torch.bool
     ):
         raise SourceError(
             "source_mask must say for each row whether its source is there",
@@ -176,17 +191,17 @@ def prepare(
             given=str(source_mask.device),
             fix="move it: source_mask.to(features.data.device)",
         )
-    _check_finite(data, mask, source_mask)
+    _check_finite(data, mask, source_mask, dtype)
     data = data.to(dtype)
-    if not torch.compiler.is_compiling() and data.is_inference() and torch.is_grad_enabled():
+    if not is_recording() and data.is_inference() and torch.is_grad_enabled():
         data = data.clone()  # autograd does not save tensors made in inference mode
     if built.kind == "map":
-        if spec.grid != built.grid:
+        if data.shape[2:] != built.grid:
             if strict:
                 raise SourceError(
                     "source map of another grid than at injection (strict)",
                     expected=str(built),
-                    given=str(spec),
+                    given=str(features.spec),
                     fix="resize the source's input, inject with source_example_inputs= of this size, or strict=False",
                 )
             data = F.adaptive_avg_pool2d(data, built.grid)
@@ -206,7 +221,8 @@ def prepare(
 
 def _trimmed(data: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Without the columns that are padding in every row: they cost as much as words, and add exactly nothing."""
-    if torch.compiler.is_compiling() or data.device.type == "meta":  # shapes must not depend on values there
+    if is_recording() or data.device.type == "meta":
+        # shapes must not depend on values there
         return data, mask
     used = mask.any(0)
     if bool(used.all()):
@@ -215,11 +231,16 @@ def _trimmed(data: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     return data[:, used], mask[:, used]
 
 
-def _check_finite(data: Tensor, mask: Tensor | None, rows: Tensor | None) -> None:
-    """Loud about NaN and infinity where they would count."""
-    if torch.compiler.is_compiling() or data.device.type == "meta":
+LARGEST = 1e30
+"""Products of larger numbers leave the range of float32."""
+
+
+def _check_finite(data: Tensor, mask: Tensor | None, rows: Tensor | None, dtype: torch.dtype) -> None:
+    """Raise about NaN, infinity, and what `dtype` cannot hold, where they would count."""
+    if is_recording() or data.device.type == "meta":
         return
-    finite = torch.isfinite(data)
+    largest = min(LARGEST, torch.finfo(dtype).max)
+    finite = data.abs() <= largest
     if bool(finite.all()):
         return
     if mask is not None:
@@ -230,8 +251,8 @@ def _check_finite(data: Tensor, mask: Tensor | None, rows: Tensor | None) -> Non
     bad = (~good).nonzero().flatten().tolist()
     if bad:
         raise SourceError(
-            "source features hold NaN or infinity",
-            expected="finite numbers in every real token",
+            "source features hold NaN, infinity or numbers too large to compute with",
+            expected=f"finite numbers of at most {largest:g} in every real token (the units are {dtype})",
             given=f"bad rows {bad[:8]}{'…' if len(bad) > 8 else ''} of {len(data)}",
-            fix="look at these samples and at the source encoder's precision (fp16 overflows first)",
+            fix="look at these samples and at the source encoder's precision (float16 overflows first)",
         )

@@ -1,16 +1,18 @@
 """softmax(QKᵀ/√head_dim)V, its products taken in the cheapest order.
 
-With X the basis of an embedder and W_h its weights for head h (see `mi2p_inject.units.embed`), all of these are equal:
+With X the shared columns of an embedder and W_h its weights for head h (see `mi2p_inject.units.embed`), all of these
+are equal:
 
     Q_h K_hᵀ = (X_q W_h^Q)(X_k W_h^K)ᵀ        "projected": heads·head_dim numbers a token on both sides
-             = (X_q (W_h^Q W_h^Kᵀ)) X_kᵀ      "keys": keys are the basis, one for all heads
-             = X_q ((X_k W_h^K) W_h^Qᵀ)ᵀ      "queries": queries are the basis, one for all heads
+             = (X_q (W_h^Q W_h^Kᵀ)) X_kᵀ      "keys": keys are the shared columns, one for all heads
+             = X_q ((X_k W_h^K) W_h^Qᵀ)ᵀ      "queries": queries are the shared columns, one for all heads
     A_h V_h  = A_h (X_v W_h^V)                "projected"
-             = (A_h X_v) W_h^V                "basis": values are the basis, one for all heads
+             = (A_h X_v) W_h^V                "shared": values are the shared columns, one for all heads
 
-The basis of a map is narrow (9 window means, 49 numbers of a 7×7 map) where queries and keys are 64 numbers a head; of
-tokens it is wide. Which order is cheapest is counted once, when the unit is built. Large scores are never formed as a
-whole: torch's fused attention where its shape rules fit, blocks of our own on a CPU (`units.cpu_kernel.blockwise`).
+The shared columns of a map are few (9 window means, 49 numbers of a 7×7 map) where queries and keys are 64 numbers a
+head; those of tokens are many. Which order is cheapest is counted once, when the unit is built. Large scores are never
+formed as a whole: torch's fused attention where its shape rules fit, blocks of our own on a CPU
+(`units.cpu_kernel.blockwise`).
 """
 
 from __future__ import annotations
@@ -23,13 +25,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mi2p_inject.units.basis import TokenFactors
+from mi2p_inject.core.recording import is_exporting
 from mi2p_inject.units.cpu_kernel.block_operator import opaque
 from mi2p_inject.units.cpu_kernel.blockwise import attend_in_blocks
 from mi2p_inject.units.embed import SiteEmbedder, SourceEmbedder, filled
+from mi2p_inject.units.token_factors import TokenFactors
+
+__all__ = ["MANY", "Kernel", "Order", "ScoreOrder", "Sizes", "ValueOrder", "attend", "cheapest", "kernel_for"]
 
 ScoreOrder = Literal["projected", "keys", "queries"]
-ValueOrder = Literal["projected", "basis"]
+ValueOrder = Literal["projected", "shared"]
 Kernel = Literal["plain", "blocks", "fused"]
 
 MANY = 2**19
@@ -57,7 +62,10 @@ class Order:
 
 @dataclass(frozen=True)
 class Sizes:
-    """All that the count depends on: a batch, its tokens, the widths of the three bases, the heads."""
+    """All that the count depends on: a batch, its tokens, the shared columns of each side, the heads.
+
+    `value_dim`: numbers that a head gives a query, those of the channel readout included.
+    """
 
     batch: int
     queries: int
@@ -67,7 +75,7 @@ class Sizes:
     value_width: int
     num_heads: int
     head_dim: int
-    d_v: int
+    value_dim: int
 
 
 def cheapest(sizes: Sizes) -> Order:
@@ -75,15 +83,15 @@ def cheapest(sizes: Sizes) -> Order:
 
     Example:
         >>> from mi2p_inject.units.attention import Sizes, cheapest
-        >>> words_from_picture = Sizes(8, 64, 1024, 769, 32, 64, heads=12, head_dim=64, d_v=64)
+        >>> words_from_picture = Sizes(8, 64, 1024, 769, 32, 64, num_heads=12, head_dim=64, value_dim=64)
         >>> order = cheapest(words_from_picture)
         >>> order.scores, order.values, order.fused
-        ('keys', 'basis', False)
-        >>> picture_from_words = Sizes(8, 256, 64, 32, 768, 768, heads=8, head_dim=64, d_v=392)
+        ('keys', 'shared', False)
+        >>> picture_from_words = Sizes(8, 256, 64, 32, 768, 768, num_heads=8, head_dim=64, value_dim=392)
         >>> order = cheapest(picture_from_words)
         >>> order.scores, order.values, order.fused
         ('queries', 'projected', False)
-        >>> text_from_text = Sizes(8, 64, 64, 769, 768, 768, heads=12, head_dim=64, d_v=64)
+        >>> text_from_text = Sizes(8, 64, 64, 769, 768, 768, num_heads=12, head_dim=64, value_dim=64)
         >>> order = cheapest(text_from_text)
         >>> order.scores, order.values, order.fused
         ('projected', 'projected', True)
@@ -111,29 +119,30 @@ def attend(
     mask: Tensor | None,
     scale: float,
 ) -> Tensor:
-    """softmax(scale · QKᵀ)V of all heads side by side.
+    """softmax(scale · QKᵀ)V of all heads.
 
     Args:
         order: of the products.
         query, key, value: the embedders.
-        factors: what their `basis` gave: (B, N, ·), (B, M, ·), (B, M, ·).
+        factors: what their `factors` gave: (B, N, ·), (B, M, ·), (B, M, ·).
         mask: (B, M) True for tokens to attend to; every row has one.
         scale: 1/√head_dim.
 
     Returns:
-        (B, N, heads·d_v).
+        (B, N, heads, value_dim).
     """
     (batch, tokens, _), num_heads = factors[0].given.shape, query.num_heads
     of_queries, of_keys = (1 if order.scores == shared else num_heads for shared in ("queries", "keys"))
-    of_values = num_heads if order.values == "projected" else 1
     queries, keys = _pair(order.scores, query, key, factors[0], factors[1], scale)
-    values = TokenFactors(_groups(value(factors[2]), num_heads)) if order.values == "projected" else factors[2]
+    projected = order.values == "projected"
+    of_values = num_heads if projected else 1
+    values = TokenFactors(_groups(value.all_heads(factors[2]), num_heads)) if projected else factors[2]
     alone = of_keys == of_values == 1
     if alone:  # one attention of N·heads queries, in the order in which they come
         queries, of_queries = queries.unflatten(2, (num_heads, -1)).flatten(1, 2), 1
     elif of_queries == num_heads:
         queries = _groups(queries, num_heads)
-    key_width, value_width = queries.shape[-1], values.width if order.values == "projected" else filled(values.width)
+    key_width, value_width = queries.shape[-1], values.width if projected else filled(values.width)
     kernel = kernel_for(order, batch * num_heads * tokens * keys.given.shape[1], queries.device)
     if kernel == "blocks":
         read = _blocks(queries, keys, values, mask, value_width, batch * max(of_queries, of_keys, of_values))
@@ -147,16 +156,19 @@ def attend(
         read = read.reshape(batch, tokens, num_heads, read.shape[-1]).transpose(1, 2)
     else:
         read = read.reshape(batch, num_heads, tokens, read.shape[-1])
-    if order.values == "basis":  # rows of the attention sum to one: the bias is added once
-        read = _by_head(read[..., : value.width], value.by_head().mT, value.project.bias.view(num_heads, 1, -1))
-    return read.transpose(1, 2).flatten(2)
+    if not projected:  # rows of the attention sum to one: the bias is added once
+        read = _by_head(read[..., : value.width], value.by_head().mT, value.bias_by_head())
+    return read.transpose(1, 2)
 
 
 def kernel_for(order: Order, scores: int, device: torch.device) -> Kernel:
     """Few scores are formed as a whole; many in blocks on a CPU, by a fused kernel elsewhere if it fits.
 
-    A graph is compiled for all batches, so it decides by the scores that were counted when the unit was built.
+    A graph is compiled for all batches, so it decides by the scores that were counted when the unit was built. Graphs
+    that leave this process (`torch.export`, ONNX, `torch.jit.trace`) hold no operator of ours.
     """
+    if is_exporting():
+        return "fused" if order.fused else "plain"
     if device.type != "cpu":
         return "fused" if order.fused else "plain"
     if torch.compiler.is_compiling():
@@ -172,7 +184,7 @@ def _pair(
     The keys lack the zeros that fill them to the queries' width.
     """
     if order == "projected":
-        return query(left) * scale, TokenFactors(_groups(key(right), key.num_heads))
+        return query.all_heads(left) * scale, TokenFactors(_groups(key.all_heads(right), key.num_heads))
     bias = query.bias_by_head()
     rows = scale * key.by_head()  # (heads, head_dim, key width)
     if order == "keys":
@@ -220,15 +232,17 @@ def _groups(packed: Tensor, num_heads: int) -> Tensor:
     return split.transpose(1, 2).flatten(0, 1)
 
 
-def _by_head(left: Tensor, right: Tensor, bias: Tensor) -> Tensor:
+def _by_head(left: Tensor, right: Tensor, bias: Tensor | None) -> Tensor:
     """(B, heads, N, i) times a weight of each head (heads, i, o) plus a bias (heads, 1, o) -> (B, heads, N, o).
 
     One product a head, of rows where they stand.
     """
     batch, _, tokens, _ = left.shape
     flat = left.transpose(0, 1).flatten(1, 2)  # (heads, B·N, i)
-    product: Tensor = torch.baddbmm(bias.to(left.dtype), flat, right.to(left.dtype)).unflatten(1, (batch, tokens))
-    return product.transpose(0, 1)
+    right = right.to(left.dtype)
+    product = flat @ right if bias is None else torch.baddbmm(bias.to(left.dtype), flat, right)
+    split: Tensor = product.unflatten(1, (batch, tokens))
+    return split.transpose(0, 1)
 
 
 def _score_count(sizes: Sizes, order: ScoreOrder) -> int:
@@ -245,8 +259,8 @@ def _score_count(sizes: Sizes, order: ScoreOrder) -> int:
 def _value_count(sizes: Sizes, order: ValueOrder) -> int:
     s = sizes
     if order == "projected":
-        return s.batch * s.num_heads * s.d_v * s.keys * (s.value_width + s.queries)
-    return s.batch * s.num_heads * s.queries * s.value_width * (s.keys + s.d_v)
+        return s.batch * s.num_heads * s.value_dim * s.keys * (s.value_width + s.queries)
+    return s.batch * s.num_heads * s.queries * s.value_width * (s.keys + s.value_dim)
 
 
 def _fuses(sizes: Sizes, scores: ScoreOrder, values: ValueOrder) -> bool:
@@ -254,6 +268,6 @@ def _fuses(sizes: Sizes, scores: ScoreOrder, values: ValueOrder) -> bool:
     s = sizes
     narrow, wide = sorted(
         ({"projected": s.head_dim, "keys": s.key_width, "queries": s.query_width}[scores],
-         s.d_v if values == "projected" else s.value_width)
+         s.value_dim if values == "projected" else s.value_width)
     )  # fmt: skip
     return wide <= 1.25 * narrow

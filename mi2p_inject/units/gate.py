@@ -7,6 +7,8 @@ from torch import Tensor, nn
 
 from mi2p_inject.core.views import ViewSpec
 
+__all__ = ["ZeroGate"]
+
 
 class ZeroGate(nn.Module):
     """Multiplies a residual by a learned weight that starts at zero.

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import final, get_args
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -16,6 +17,10 @@ from mi2p_inject.units.attention import Sizes, attend, cheapest
 from mi2p_inject.units.base import Unit, UnitConfig, ZeroInit, check_option, largest_divisor
 from mi2p_inject.units.embed import key_for, query_for, value_for
 from mi2p_inject.units.gate import ZeroGate
+from mi2p_inject.units.linear import PlainLinear
+from mi2p_inject.units.precision import compute_dtype, full_range
+
+__all__ = ["MI2P", "MI2PUnit"]
 
 TYPICAL_BATCH, TYPICAL_LENGTH = 8, 64
 """What the order of the products is chosen for; it is right for any other, if not the cheapest."""
@@ -32,13 +37,18 @@ class MI2P(UnitConfig):
         head_dim: width of queries and keys, a head.
         kernel_size: k of the k×k kernels that embed a map's channels, odd.
         zero_init: how the unit starts at zero, so that the expanded model is the backbone bit for bit.
-            "value_proj": its last linear layer (the value embedder, or the output projection) starts at zero.
-            "scalar", "channel": a learned weight for the site, or for each channel, starts at zero. None: the paper's
-            plain addition from the start.
+            "value_proj": its last linear layers (the value embedder, or the output projection and the readout's rows
+            of the value embedder) start at zero. "scalar", "channel": a learned weight for the site, or for each
+            channel, starts at zero. None: the paper's plain addition from the start.
         channel_embedding_dim: width of the learned embedding of each channel of a map, in query, key and value; 8 more
             or fewer where products are faster for it. 0: the paper's literal form, which cannot tell channels apart.
+        readout: numbers r that each head reads for a map's channels beside its map of values; 0: none. Without them a
+            head adds to every channel some mixture of the same maps, and after global pooling one number a source token
+            is left, the same for all channels. With them channel c gets Σ_h e_{c,h}·u_{c,h} at every pixel, where
+            u_{c,h} = Σ_l α_{c,l,h}(U_h t_l + b_h) has r numbers and e_{c,h} is learned. Site tokens have no use for
+            it: their values are feature vectors, and the option is ignored there.
         output_projection: value width rounded up to a multiple of the heads, then a linear layer to the site's vector:
-            exactly the asked number of heads.
+            exactly the asked number of heads. The readout is added after it.
 
     Raises:
         UnitError: an option out of range.
@@ -57,6 +67,7 @@ class MI2P(UnitConfig):
     kernel_size: int = 3
     zero_init: ZeroInit | None = "value_proj"
     channel_embedding_dim: int = 16
+    readout: int = 16
     output_projection: bool = False
 
     def __post_init__(self) -> None:
@@ -73,6 +84,7 @@ class MI2P(UnitConfig):
         check_option("kernel_size", self.kernel_size, odd, "an odd positive integer")
         check_option("zero_init", self.zero_init, self.zero_init in starts, f"None or one of {get_args(ZeroInit)}")
         check_option("channel_embedding_dim", width, width == 0 or _positive(width), "an integer, 0 or more")
+        check_option("readout", self.readout, self.readout == 0 or _positive(self.readout), "an integer, 0 or more")
         check_option("output_projection", self.output_projection, flag, "True or False")
 
     @property
@@ -102,28 +114,50 @@ class MI2PUnit(Unit):
         super().__init__(site, source)
         self.head_dim, self.asked_heads = config.head_dim, num_heads
         self.num_heads = num_heads if config.output_projection else largest_divisor(site.vector, num_heads)
-        out = self.num_heads * math.ceil(site.vector / self.num_heads)
-        self.query = query_for(site, self.num_heads, config.head_dim, config.kernel_size, config.channel_embedding_dim)
-        self.key = key_for(source, self.num_heads, config.head_dim, config.kernel_size, config.channel_embedding_dim)
-        self.value = value_for(source, self.num_heads, out, config.channel_embedding_dim)
-        self.project = nn.Linear(out, site.vector) if config.output_projection else None
-        self.gate = ZeroGate(site, config.zero_init == "channel") if config.zero_init in ("scalar", "channel") else None
+        self.d_v, self.readout = math.ceil(site.vector / self.num_heads), config.readout if site.kind == "map" else 0
+        value_dim = self.d_v + self.readout
+        shape = self.num_heads, config.head_dim, config.kernel_size, config.channel_embedding_dim
+        self.site_embedding = query_for(site, *shape)
+        self.source_key_embedding = key_for(source, *shape)
+        self.source_value_embedding = value_for(
+            source, self.num_heads, self.num_heads * value_dim, config.channel_embedding_dim
+        )
+        self.output_projection = (
+            PlainLinear(self.num_heads * self.d_v, site.vector) if config.output_projection else None
+        )
+        of_channel = self.num_heads * self.readout
+        self.channel_readout = (
+            nn.Parameter(torch.randn(site.width, of_channel) * of_channel**-0.5) if of_channel else None
+        )
+        self.zero_gate = (
+            ZeroGate(site, config.zero_init == "channel") if config.zero_init in ("scalar", "channel") else None
+        )
         if config.zero_init == "value_proj":
-            for parameter in (self.project or self.value.project).parameters():
-                nn.init.zeros_(parameter)
+            self._start_at_zero()
         self.order = cheapest(
             Sizes(
                 batch=TYPICAL_BATCH,
                 queries=site.width if site.kind == "map" else TYPICAL_LENGTH,
                 keys=source.width if source.kind == "map" else TYPICAL_LENGTH,
-                query_width=self.query.width + 1,
-                key_width=self.key.width,
-                value_width=self.value.width,
+                query_width=self.site_embedding.width + 1,
+                key_width=self.source_key_embedding.width,
+                value_width=self.source_value_embedding.width,
                 num_heads=self.num_heads,
                 head_dim=config.head_dim,
-                d_v=out // self.num_heads,
+                value_dim=value_dim,
             )
         )
+
+    @torch.no_grad()
+    def _start_at_zero(self) -> None:
+        first = 0
+        if self.output_projection is not None:  # it makes zeros of a head's d_v values
+            first = self.d_v
+            for parameter in self.output_projection.parameters():
+                parameter.zero_()
+        for rows in (self.source_value_embedding.weight, self.source_value_embedding.bias):
+            if rows is not None:
+                rows.unflatten(0, (self.num_heads, -1))[:, first:] = 0
 
     def forward(self, view: Tensor, source: PreparedSource) -> Tensor:
         width = view.shape[1] if self.site.kind == "map" else view.shape[2]
@@ -134,16 +168,28 @@ class MI2PUnit(Unit):
                 given=str(tuple(view.shape)),
                 fix="inject again into the model as it is now",
             )
-        bases = self.query.basis(view), self.key.basis(source), self.value.basis(source)
-        residual = attend(self.order, self.query, self.key, self.value, bases, source.mask, self.head_dim**-0.5)
-        if self.project is not None:
-            residual = self.project(residual)
+        with full_range(view):
+            if torch.float16 in (view.dtype, source.tokens.dtype):
+                dtype = compute_dtype(self.site_embedding.weight.dtype)
+                view, source = view.to(dtype), source.to(dtype)
+            return self._residual(view, source)
+
+    def _residual(self, view: Tensor, source: PreparedSource) -> Tensor:
+        query, key, value = self.site_embedding, self.source_key_embedding, self.source_value_embedding
+        factors = query.factors(view), key.factors(source), value.factors(source)
+        read = attend(self.order, query, key, value, factors, source.mask, self.head_dim**-0.5)
+        residual = read[..., : self.d_v].flatten(2)
+        if self.output_projection is not None:
+            residual = self.output_projection(residual)
         if self.site.grid is not None:
             residual = residual.unflatten(2, self.site.grid)
             if tuple(view.shape[2:]) != self.site.grid:
                 residual = F.interpolate(residual, tuple(view.shape[2:]), mode="bilinear", align_corners=False)
-        if self.gate is not None:
-            residual = self.gate(residual)
+        if self.channel_readout is not None:
+            numbers = read[..., self.d_v :].flatten(2)
+            residual = residual + (numbers * self.channel_readout).sum(2).to(residual.dtype)[..., None, None]
+        if self.zero_gate is not None:
+            residual = self.zero_gate(residual)
         if source.rows is not None:
             residual = residual.masked_fill(~source.rows.view(-1, *[1] * (residual.dim() - 1)), 0)
         return residual

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mi2p_inject.units.basis import TokenFactors
 from mi2p_inject.units.cpu_kernel import block_parts
 from mi2p_inject.units.cpu_kernel.blockwise import attend_in_blocks
+from mi2p_inject.units.token_factors import TokenFactors
 
 
 def whole(queries: Tensor, keys: TokenFactors, values: TokenFactors, mask: Tensor | None, width: int) -> Tensor:
@@ -31,7 +31,7 @@ def whole(queries: Tensor, keys: TokenFactors, values: TokenFactors, mask: Tenso
     return torch.stack(rows)
 
 
-def basis(groups: int, tokens: int, width: int, learned: int, strong: bool, seed: int) -> TokenFactors:
+def factors(groups: int, tokens: int, width: int, learned: int, strong: bool, seed: int) -> TokenFactors:
     torch.manual_seed(seed)
     given = torch.randn(groups, tokens, width, dtype=torch.float64, requires_grad=seed % 2 == 0)
     if not learned:
@@ -41,8 +41,8 @@ def basis(groups: int, tokens: int, width: int, learned: int, strong: bool, seed
     return TokenFactors(given, embedding, strengths)
 
 
-def leaves(*bases: TokenFactors) -> list[Tensor]:
-    parts = [part for one in bases for part in (one.given, one.learned, one.strengths)]
+def leaves(*sides: TokenFactors) -> list[Tensor]:
+    parts = [part for one in sides for part in (one.given, one.learned, one.strengths)]
     return [part for part in parts if part is not None and part.requires_grad]
 
 
@@ -80,8 +80,8 @@ def test_equals_the_whole(
     of_keys = samples if shared == "keys and values" else all_groups
     of_values = samples if "values" in shared else all_groups
     keys, values = (
-        basis(of_keys, tokens, 3, learned[0], False, seed),
-        basis(of_values, tokens, 2, learned[1], strong, seed),
+        factors(of_keys, tokens, 3, learned[0], False, seed),
+        factors(of_values, tokens, 2, learned[1], strong, seed),
     )
     queries = torch.randn(of_queries, rows, keys.width + fill, dtype=torch.float64, requires_grad=True)
     mask = torch.rand(samples, tokens) < 0.6 if masked else None

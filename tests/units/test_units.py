@@ -32,6 +32,7 @@ options = st.builds(
     kernel_size=st.sampled_from([1, 3, 5]),
     zero_init=st.sampled_from(["value_proj", "scalar", "channel", None]),
     channel_embedding_dim=st.integers(0, 3),
+    readout=st.integers(0, 3),
     output_projection=st.booleans(),
 )
 
@@ -123,7 +124,7 @@ def gradients(output: Tensor, weight: Tensor, wanted: list[Tensor]) -> list[Tens
 def test_gradcheck(site: ViewSpec, source: ViewSpec) -> None:
     torch.manual_seed(0)
     unit = MI2P(num_heads=2, head_dim=3, zero_init="channel").build(site, source).double()
-    unit.gate.weight.data.normal_()
+    unit.zero_gate.weight.data.normal_()
     view = example(site, 2, 3, torch.float64, 1).requires_grad_()
     features = example(source, 2, 3, torch.float64, 1)
     assert torch.autograd.gradcheck(lambda v: run(unit, v, features, None), (view,))
@@ -149,7 +150,7 @@ def test_gradients_can_be_differentiated(site: ViewSpec, source: ViewSpec, monke
 
 @pytest.mark.parametrize("site", [ViewSpec.map(3, 2, 3), ViewSpec.tokens(4)], ids=str)
 @pytest.mark.parametrize("source", [ViewSpec.map(3, 2, 2), ViewSpec.tokens(3)], ids=str)
-@pytest.mark.parametrize("order", [("keys", "basis"), ("queries", "projected")], ids=" ".join)
+@pytest.mark.parametrize("order", [("keys", "shared"), ("queries", "projected")], ids=" ".join)
 def test_blocks_compile_as_one_operator_for_all_batches(
     site: ViewSpec, source: ViewSpec, order: tuple[ScoreOrder, ValueOrder]
 ) -> None:
@@ -192,7 +193,7 @@ def test_no_source_tokens_at_all_say_nothing(site: ViewSpec) -> None:
     """With a mask or without, whatever the order of the products."""
     unit = MI2P(zero_init=None).build(site, ViewSpec.tokens(5))
     view, nothing = example(site, 2, 3, torch.float32, 1), torch.zeros(2, 0, 5)
-    for order in ("projected", "basis"):
+    for order in ("projected", "shared"):
         unit.order = Order("projected", order, False, 0)  # type: ignore[arg-type]
         for mask in (None, torch.ones(2, 0, dtype=torch.bool)):
             assert torch.equal(run(unit, view, nothing, mask), torch.zeros_like(view))
@@ -231,13 +232,14 @@ def test_padding_does_not_count() -> None:
     torch.testing.assert_close(run(unit, view, padded, mask), short)
 
 
-def test_identity_tells_channels_apart_and_the_literal_form_cannot() -> None:
-    """Permuting a map's channels permutes what the literal form writes; with identity it changes it."""
+def test_embeddings_tell_channels_apart_and_the_literal_form_cannot() -> None:
+    """Permuting a map's channels permutes what the literal form writes; with channel embeddings it changes it."""
     torch.manual_seed(0)
     view, words = torch.randn(1, 6, 4, 4), torch.randn(1, 3, 5)
     order = torch.tensor([3, 0, 5, 1, 2, 4])
     for width in (0, 5):
-        unit = MI2P(zero_init=None, channel_embedding_dim=width).build(ViewSpec.map(6, 4, 4), ViewSpec.tokens(5))
+        config = MI2P(zero_init=None, channel_embedding_dim=width, readout=0)
+        unit = config.build(ViewSpec.map(6, 4, 4), ViewSpec.tokens(5))
         for parameter in unit.parameters():
             parameter.data.normal_()
         permuted = run(unit, view[:, order], words, None)

@@ -22,7 +22,7 @@ class Blocks:
 
     Args:
         queries: (G or fewer groups, N, d).
-        parts: three of the keys, three of the values (see `mi2p_inject.units.basis.TokenFactors`).
+        parts: three of the keys, three of the values (see `mi2p_inject.units.token_factors.TokenFactors`).
         mask: (G or fewer groups, M) or None.
         width: of the whole values.
 

@@ -2,10 +2,10 @@
 
 What is large costs more to allocate than to compute: every fresh page of it is a fault. Here scores are formed block by
 block in two small buffers that stay in the processor's cache, and formed again in the backward pass, for which one
-number a row is kept. Keys and values are put together of their parts (`mi2p_inject.units.basis`) a few samples at a
-time, and the gradients of what all samples share are summed in place (`mi2p_inject.units.cpu_kernel.block_parts`).
-Unlike torch's fused kernels it wants no common width of queries, keys and values, and what a
-frozen source gave gets no gradient computed.
+number a row is kept. Keys and values are put together of their parts (`mi2p_inject.units.token_factors`) a few samples
+at a time, and the gradients of what all samples share are summed in place (`mi2p_inject.units.cpu_kernel.block_parts`).
+Unlike torch's fused kernels it wants no common width of queries, keys and values, and what a frozen source gave gets no
+gradient computed.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mi2p_inject.units.basis import TokenFactors
 from mi2p_inject.units.cpu_kernel.block_parts import Blocks, Side, half, product_by_rows, scratch
+from mi2p_inject.units.token_factors import TokenFactors
 
 SAFE = 40.0
 """Sums of exponentials between e⁻⁴⁰ and e⁴⁰ have lost nothing in single precision, where 88 is the end; where a row has
@@ -40,7 +40,7 @@ def attend_in_blocks(
 
     Example:
         >>> import torch
-        >>> from mi2p_inject.units.basis import TokenFactors
+        >>> from mi2p_inject.units.token_factors import TokenFactors
         >>> from mi2p_inject.units.cpu_kernel.blockwise import attend_in_blocks
         >>> q, k, v = torch.randn(2, 5, 3), torch.randn(2, 4, 3), torch.randn(2, 4, 6)
         >>> out = attend_in_blocks(q, TokenFactors(k), TokenFactors(v), None, 6)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+__all__ = ["TokenFactors"]
+
 
 @dataclass(frozen=True)
 class TokenFactors:
@@ -22,7 +24,7 @@ class TokenFactors:
 
     Example:
         >>> import torch
-        >>> from mi2p_inject.units.basis import TokenFactors
+        >>> from mi2p_inject.units.token_factors import TokenFactors
         >>> TokenFactors(torch.zeros(2, 5, 9), torch.ones(5, 7)).whole().shape
         torch.Size([2, 5, 16])
     """
@@ -42,12 +44,13 @@ class TokenFactors:
         if self.learned is not None:
             learned = self.learned.to(self.given.dtype)
             if self.strengths is None:
-                columns.append(learned.expand(len(self.given), -1, -1))
+                columns.append(learned.expand(self.given.shape[0], -1, -1))
             else:
                 columns.append(self.strengths.unsqueeze(-1).to(learned.dtype) * learned)
         if ones:
             columns.append(self.given.new_ones(()).expand(*self.given.shape[:-1], 1))
-        if width is not None and (missing := width - self.width - ones):
+        # `int`: torch.jit.trace has sizes that no bool can be taken from
+        if width is not None and (missing := width - self.width - int(ones)):
             columns.append(self.given.new_zeros(()).expand(*self.given.shape[:-1], missing))
         return torch.cat(columns, -1) if len(columns) > 1 else self.given
 

@@ -1,0 +1,30 @@
+"""Whether a graph is being recorded, in which values cannot be looked at."""
+
+from __future__ import annotations
+
+import torch
+
+__all__ = ["is_exporting", "is_recording"]
+
+
+def is_recording() -> bool:
+    """Whether `torch.compile`, `torch.export` or `torch.jit.trace` records a graph right now.
+
+    Example:
+        >>> from mi2p_inject.core.recording import is_recording
+        >>> is_recording()
+        False
+    """
+    return torch.compiler.is_compiling() or _is_tracing()
+
+
+def is_exporting() -> bool:
+    """Whether that graph will leave this process, as those of `torch.export`, ONNX and `torch.jit.trace` do.
+
+    torch 2.6 cannot say it of `torch.export`.
+    """
+    return _is_tracing() or bool(getattr(torch.compiler, "is_exporting", bool)())
+
+
+def _is_tracing() -> bool:
+    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]

@@ -1,0 +1,53 @@
+"""A linear map that is no `nn.Linear`: its weights are for whoever takes the products in another order."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mi2p_inject.units.precision import compute_dtype
+
+__all__ = ["PlainLinear"]
+
+
+class PlainLinear(nn.Module):
+    """x Wᵀ + b.
+
+    A tool that replaces layers (PEFT's ``target_modules="all-linear"``, weight-only quantisation) would replace an
+    `nn.Linear` inside a unit without any effect, where its weights are used and it is never called. It passes over this
+    module; to train units beside LoRA, PEFT takes ``modules_to_save=["units"]``.
+
+    Args:
+        width: numbers that go in.
+        out: numbers that come out.
+        bias: whether there is a b.
+
+    Shapes:
+        (..., width) -> (..., out).
+
+    Example:
+        >>> import torch
+        >>> from mi2p_inject.units.linear import PlainLinear
+        >>> PlainLinear(4, 3)(torch.zeros(2, 5, 4)).shape
+        torch.Size([2, 5, 3])
+    """
+
+    def __init__(self, width: int, out: int, bias: bool = True) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(out, width))
+        self.bias = nn.Parameter(torch.empty(out)) if bias else None
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -(width**-0.5), width**-0.5)  # as nn.Linear's
+
+    def weights(self) -> Tensor:
+        """W (out, width), in the dtype it is computed with."""
+        return self.weight.to(compute_dtype(self.weight.dtype))
+
+    def biases(self) -> Tensor | None:
+        """b (out,), or None; likewise."""
+        return None if self.bias is None else self.bias.to(compute_dtype(self.bias.dtype))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x Wᵀ + b."""
+        return F.linear(x, self.weights(), self.biases())

@@ -1,0 +1,45 @@
+"""In which precision units compute. float16 ends at 65,504: scores, and sums over a wide token, reach that.
+
+bfloat16 has the range of float32 and is left as it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from contextlib import AbstractContextManager
+
+import torch
+from torch import Tensor
+
+__all__ = ["compute_dtype", "full_range"]
+
+
+def compute_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype that weights of `dtype` are computed with: float32 for float16, else the same.
+
+    Example:
+        >>> import torch
+        >>> from mi2p_inject.units.precision import compute_dtype
+        >>> compute_dtype(torch.float16), compute_dtype(torch.bfloat16)
+        (torch.float32, torch.bfloat16)
+    """
+    return torch.float32 if dtype == torch.float16 else dtype
+
+
+def full_range(like: Tensor) -> AbstractContextManager[object]:
+    """A context in which autocast to float16 is off on a tensor's device; autocast to bfloat16 stays.
+
+    Example:
+        >>> import torch
+        >>> from mi2p_inject.units.precision import full_range
+        >>> x = torch.randn(2, 2)
+        >>> with torch.autocast("cpu", torch.float16), full_range(x):
+        ...     (x @ x).dtype
+        torch.float32
+    """
+    device = like.device.type
+    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
+        return contextlib.nullcontext()
+    if torch.get_autocast_dtype(device) != torch.float16:
+        return contextlib.nullcontext()
+    return torch.autocast(device, enabled=False)
