@@ -129,7 +129,7 @@ def attend(
         scale: 1/√head_dim.
 
     Returns:
-        (B, N, heads, value_dim).
+        (B, heads, N, value_dim).
     """
     (batch, tokens, _), num_heads = factors[0].given.shape, query.num_heads
     of_queries, of_keys = (1 if order.scores == shared else num_heads for shared in ("queries", "keys"))
@@ -158,7 +158,7 @@ def attend(
         read = read.reshape(batch, num_heads, tokens, read.shape[-1])
     if not projected:  # rows of the attention sum to one: the bias is added once
         read = _by_head(read[..., : value.width], value.by_head().mT, value.bias_by_head())
-    return read.transpose(1, 2)
+    return read
 
 
 def kernel_for(order: Order, scores: int, device: torch.device) -> Kernel:

@@ -178,16 +178,23 @@ class MI2PUnit(Unit):
         query, key, value = self.site_embedding, self.source_key_embedding, self.source_value_embedding
         factors = query.factors(view), key.factors(source), value.factors(source)
         read = attend(self.order, query, key, value, factors, source.mask, self.head_dim**-0.5)
-        residual = read[..., : self.d_v].flatten(2)
+        shift = None
+        if self.channel_readout is None:
+            residual = read.transpose(1, 2).flatten(2)
+        else:
+            maps, numbers = read.split([self.d_v, self.readout], -1)
+            residual = (
+                maps.transpose(1, 2).clone(memory_format=torch.contiguous_format).flatten(2)
+            )  # flatten copies too
+            shift = (numbers.transpose(1, 2).flatten(2) * self.channel_readout).sum(2)
         if self.output_projection is not None:
             residual = self.output_projection(residual)
         if self.site.grid is not None:
             residual = residual.unflatten(2, self.site.grid)
             if tuple(view.shape[2:]) != self.site.grid:
                 residual = F.interpolate(residual, tuple(view.shape[2:]), mode="bilinear", align_corners=False)
-        if self.channel_readout is not None:
-            numbers = read[..., self.d_v :].flatten(2)
-            residual = residual + (numbers * self.channel_readout).sum(2).to(residual.dtype)[..., None, None]
+        if shift is not None:
+            residual.add_(shift[..., None, None])  # in place: fresh memory for a map takes longer than the sum
         if self.zero_gate is not None:
             residual = self.zero_gate(residual)
         if source.rows is not None:
