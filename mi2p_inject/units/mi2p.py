@@ -178,15 +178,7 @@ class MI2PUnit(Unit):
         query, key, value = self.site_embedding, self.source_key_embedding, self.source_value_embedding
         factors = query.factors(view), key.factors(source), value.factors(source)
         read = attend(self.order, query, key, value, factors, source.mask, self.head_dim**-0.5)
-        shift = None
-        if self.channel_readout is None:
-            residual = read.transpose(1, 2).flatten(2)
-        else:
-            maps, numbers = read.split([self.d_v, self.readout], -1)
-            residual = (
-                maps.transpose(1, 2).clone(memory_format=torch.contiguous_format).flatten(2)
-            )  # flatten copies too
-            shift = (numbers.transpose(1, 2).flatten(2) * self.channel_readout).sum(2)
+        residual, shift = self._split(read)
         if self.output_projection is not None:
             residual = self.output_projection(residual)
         if self.site.grid is not None:
@@ -194,7 +186,7 @@ class MI2PUnit(Unit):
             if tuple(view.shape[2:]) != self.site.grid:
                 residual = F.interpolate(residual, tuple(view.shape[2:]), mode="bilinear", align_corners=False)
         if shift is not None:
-            residual.add_(shift[..., None, None])  # in place: fresh memory for a map takes longer than the sum
+            residual.add_(shift[..., None, None])  # fresh memory for a map would take longer than the sum
         if self.zero_gate is not None:
             residual = self.zero_gate(residual)
         if source.rows is not None:
@@ -206,6 +198,17 @@ class MI2PUnit(Unit):
         if self.num_heads != self.asked_heads:
             heads += f" (asked {self.asked_heads}, {self.site.vector} numbers)"
         return {"heads": heads}
+
+    def _split(self, read: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(B, heads, N, d_v + r) -> (B, N, heads·d_v), and the number that each channel gets at every pixel (B, N).
+
+        The first has memory of its own: the second is added in place.
+        """
+        if self.channel_readout is None:
+            return read.transpose(1, 2).flatten(2), None
+        maps, numbers = read.split([self.d_v, self.readout], -1)
+        maps = maps.transpose(1, 2).clone(memory_format=torch.contiguous_format)
+        return maps.flatten(2), (numbers.transpose(1, 2).flatten(2) * self.channel_readout).sum(2)
 
     def extra_repr(self) -> str:
         return f"site={self.site}, source={self.source}, num_heads={self.num_heads}, head_dim={self.head_dim}"
