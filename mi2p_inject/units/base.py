@@ -43,7 +43,8 @@ class Unit(nn.Module, ABC):
     - Rows are independent of each other, and nothing is kept between calls.
     - It has a floating parameter (views are cast to its dtype), is built on the meta device too, and can be deep-copied
       and pickled.
-    - Its layers are called as modules: LoRA and quantisation wrap modules and see no use of a bare `weight`.
+    - Its `nn.Linear`s are called: LoRA and quantisation replace such layers, without effect where code uses their
+      `weight`. A weight that code uses is a parameter of a module of another class (`mi2p_inject.units.linear`).
     """
 
     def __init__(self, site: ViewSpec, source: ViewSpec) -> None:
