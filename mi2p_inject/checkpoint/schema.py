@@ -44,7 +44,7 @@ __all__ = [
 ]
 
 CONFIG_NAME = "mi2p_config.json"
-FORMAT, VERSION = "mi2p_inject", 4
+FORMAT, VERSION = "mi2p_inject", 5
 WEIGHTS_NAME = re.compile(r"model-[0-9a-f]{12}(-\d{5}-of-\d{5})?\.safetensors")
 MOST_BYTES = 16 * 2**20
 """Of the JSON. A model of 10,000 tensors takes 2 MB."""

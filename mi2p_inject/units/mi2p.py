@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mi2p_inject.core.errors import LayoutError
+from mi2p_inject.core.precision import compute_dtype, full_range, saturated
 from mi2p_inject.core.views import ViewSpec
 from mi2p_inject.sources.features import PreparedSource
 from mi2p_inject.units.attention import Sizes, attend, cheapest
@@ -18,7 +18,6 @@ from mi2p_inject.units.base import Unit, UnitConfig, ZeroInit, check_option, lar
 from mi2p_inject.units.embed import key_for, query_for, value_for
 from mi2p_inject.units.gate import ZeroGate
 from mi2p_inject.units.linear import PlainLinear
-from mi2p_inject.units.precision import compute_dtype, full_range
 
 __all__ = ["MI2P", "MI2PUnit"]
 
@@ -160,19 +159,14 @@ class MI2PUnit(Unit):
                 rows.unflatten(0, (self.num_heads, -1))[:, first:] = 0
 
     def forward(self, view: Tensor, source: PreparedSource) -> Tensor:
-        width = view.shape[1] if self.site.kind == "map" else view.shape[2]
-        if width != self.site.width:
-            raise LayoutError(
-                "the unit was built for another width",
-                expected=str(self.site),
-                given=str(tuple(view.shape)),
-                fix="inject again into the model as it is now",
-            )
+        self.check_width(view)
+        dtype = view.dtype
         with full_range(view):
             if torch.float16 in (view.dtype, source.tokens.dtype):
-                dtype = compute_dtype(self.site_embedding.weight.dtype)
-                view, source = view.to(dtype), source.to(dtype)
-            return self._residual(view, source)
+                compute = compute_dtype(self.site_embedding.weight.dtype)
+                view, source = view.to(compute), source.to(compute)
+            residual = self._residual(view, source)
+        return saturated(residual, dtype) if dtype == torch.float16 else residual
 
     def _residual(self, view: Tensor, source: PreparedSource) -> Tensor:
         query, key, value = self.site_embedding, self.source_key_embedding, self.source_value_embedding
@@ -189,9 +183,7 @@ class MI2PUnit(Unit):
             residual.add_(shift[..., None, None])  # fresh memory for a map would take longer than the sum
         if self.zero_gate is not None:
             residual = self.zero_gate(residual)
-        if source.rows is not None:
-            residual = residual.masked_fill(~source.rows.view(-1, *[1] * (residual.dim() - 1)), 0)
-        return residual
+        return self.zero_missing(residual, source)
 
     def describe(self) -> dict[str, str]:
         heads = str(self.num_heads)

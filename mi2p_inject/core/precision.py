@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor
 
-__all__ = ["compute_dtype", "full_range"]
+__all__ = ["compute_dtype", "full_range", "saturated"]
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -19,11 +19,26 @@ def compute_dtype(dtype: torch.dtype) -> torch.dtype:
 
     Example:
         >>> import torch
-        >>> from mi2p_inject.units.precision import compute_dtype
+        >>> from mi2p_inject.core.precision import compute_dtype
         >>> compute_dtype(torch.float16), compute_dtype(torch.bfloat16)
         (torch.float32, torch.bfloat16)
     """
     return torch.float32 if dtype == torch.float16 else dtype
+
+
+def saturated(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """`tensor` in another dtype; what float16 cannot hold ends at its last number, 65,504.
+
+    Example:
+        >>> import torch
+        >>> from mi2p_inject.core.precision import saturated
+        >>> saturated(torch.tensor([1e9, -2.0]), torch.float16)
+        tensor([ 6.5504e+04, -2.0000e+00], dtype=torch.float16)
+    """
+    if dtype != torch.float16 or tensor.dtype == dtype:
+        return tensor.to(dtype)
+    largest = torch.finfo(dtype).max
+    return tensor.clamp(-largest, largest).to(dtype)
 
 
 def full_range(like: Tensor) -> AbstractContextManager[object]:
@@ -31,7 +46,7 @@ def full_range(like: Tensor) -> AbstractContextManager[object]:
 
     Example:
         >>> import torch
-        >>> from mi2p_inject.units.precision import full_range
+        >>> from mi2p_inject.core.precision import full_range
         >>> x = torch.randn(2, 2)
         >>> with torch.autocast("cpu", torch.float16), full_range(x):
         ...     (x @ x).dtype
