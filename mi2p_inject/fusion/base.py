@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mi2p_inject.core.errors import FusionError
 
-__all__ = ["Fusion"]
+__all__ = ["Fusion", "check_size"]
 
 
 class Fusion(nn.Module):
@@ -17,6 +17,9 @@ class Fusion(nn.Module):
 
     A branch is any encoder, expanded or not, that gives one vector a sample; encoders and fusion train jointly.
     ``softmax`` of the result (``sigmoid`` with ``multi_label``) is the class probability, whatever the strategy.
+
+    A strategy is a class with `fuse`; keyword arguments of its ``__init__`` besides ``multi_label`` are its options
+    (`build_fusion` checks their names). It says what a missing vector means, and rows are independent of each other.
 
     Args:
         widths: width D_i of each branch's vector.
@@ -82,3 +85,11 @@ class Fusion(nn.Module):
     def fuse(self, vectors: list[Tensor], present: Tensor) -> Tensor:
         """The strategy: vectors (B, D_i), zero where missing, and present (branches, B) -> logits (B, K)."""
         raise NotImplementedError
+
+
+def check_size(name: str, value: object) -> None:
+    """Raise `FusionError` for a size that is no positive integer."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise FusionError(
+            f"the option {name} is a size", expected="a positive integer", given=repr(value), fix=f"change {name}="
+        )

@@ -8,8 +8,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from mi2p_inject.core.errors import FusionError
-from mi2p_inject.fusion.base import Fusion
+from mi2p_inject.fusion.base import Fusion, check_size
 
 __all__ = ["CrossAttentionFusion"]
 
@@ -24,7 +23,7 @@ class CrossAttentionFusion(Fusion):
     A missing vector counts as ``ṽ = 0`` and filters nothing: the other one's gate is 1.
 
     Source: Abavisani et al., Multimodal Categorization of Crisis Events in Social Media, CVPR 2020, section 3.2;
-    MI2P (CVPR 2022), section 3.4.
+    MI2P (CVPR 2022), section 3.4. The published text leaves open what a gate is computed from; this is our reading.
 
     Args:
         width: of ṽ and t̃.
@@ -39,10 +38,7 @@ class CrossAttentionFusion(Fusion):
 
     def __init__(self, widths: Sequence[int], classes: int, *, multi_label: bool = False, width: int = 512) -> None:
         super().__init__(widths, classes, multi_label=multi_label)
-        if width < 1:
-            raise FusionError(
-                "the projections need a width", expected="1 or more", given=str(width), fix="change width="
-            )
+        check_size("width", width)
         self.projections = nn.ModuleList(nn.Linear(own, width) for own in widths)
         self.gates = nn.ModuleList(nn.Linear(width, width) for _ in widths)
         self.head = nn.Linear(2 * width, classes)

@@ -5,8 +5,11 @@ from __future__ import annotations
 from mi2p_inject.core.errors import FusionError
 from mi2p_inject.core.registry import Registry
 from mi2p_inject.fusion.base import Fusion
+from mi2p_inject.fusion.compact_bilinear import CompactBilinearFusion
 from mi2p_inject.fusion.concat import ConcatFusion
 from mi2p_inject.fusion.cross_attention import CrossAttentionFusion
+from mi2p_inject.fusion.gated_bilinear import GatedBilinearFusion
+from mi2p_inject.fusion.gmu import GMUFusion
 from mi2p_inject.fusion.score import ScoreFusion
 
 __all__ = ["ENTRY_POINT_GROUP", "FUSIONS"]
@@ -23,6 +26,9 @@ FUSIONS: Registry[type[Fusion]] = Registry(
         "score": ScoreFusion,
         "concat": ConcatFusion,
         "cross-attention": CrossAttentionFusion,
+        "gmu": GMUFusion,
+        "compact-bilinear": CompactBilinearFusion,
+        "gated-bilinear": GatedBilinearFusion,
     },
 )
 """Name -> class, built from the branches' widths and the number of classes. A new one is one class and one line here,

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import copy
 import math
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mi2p_inject.core.errors import FusionError
-from mi2p_inject.fusion import FUSIONS, ConcatFusion, CrossAttentionFusion, Fusion, ScoreFusion, mean_scores
+from mi2p_inject.fusion import (
+    FUSIONS,
+    ConcatFusion,
+    CrossAttentionFusion,
+    Fusion,
+    ScoreFusion,
+    build_fusion,
+    mean_scores,
+)
 
 WIDTHS = (5, 3)
 
@@ -21,16 +33,20 @@ def vectors(rows: int = 4, widths: tuple[int, ...] = WIDTHS) -> list[Tensor]:
     return [torch.randn(rows, width, generator=generator) for width in widths]
 
 
-def built(name: str, multi_label: bool = False) -> Fusion:
+CASES = [(name, {}) for name in FUSIONS] + [("gmu", {"form": "code"}), ("gated-bilinear", {"gate": 0})]
+Case = tuple[str, dict[str, Any]]
+
+
+def built(case: Case, multi_label: bool = False) -> Fusion:
     torch.manual_seed(0)
-    return FUSIONS[name](WIDTHS, 3, multi_label=multi_label)
+    return build_fusion(case[0], WIDTHS, 3, multi_label=multi_label, options=case[1])
 
 
 @pytest.mark.parametrize("multi_label", [False, True])
-@pytest.mark.parametrize("name", FUSIONS)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join([case[0], *map(str, case[1].values())]))
 class TestContract:
-    def test_gives_finite_logits_and_trains_every_parameter(self, name: str, multi_label: bool) -> None:
-        fusion, inputs = built(name, multi_label), [vector.requires_grad_() for vector in vectors()]
+    def test_gives_finite_logits_and_trains_every_parameter(self, case: Case, multi_label: bool) -> None:
+        fusion, inputs = built(case, multi_label), [vector.requires_grad_() for vector in vectors()]
         logits = fusion(inputs)
         assert logits.shape == (4, 3)
         (logits * torch.randn(4, 3)).sum().backward()
@@ -39,14 +55,16 @@ class TestContract:
             assert tensor.grad.isfinite().all()
             assert tensor.grad.abs().sum() > 0
 
-    def test_a_missing_vector_has_no_effect_and_no_gradient(self, name: str, multi_label: bool) -> None:
-        fusion = built(name, multi_label)
+    def test_a_missing_vector_has_no_effect_and_no_gradient(self, case: Case, multi_label: bool) -> None:
+        fusion = built(case, multi_label)
         there = [torch.tensor([True, False, True, False]), torch.tensor([True, True, False, False])]
         first, second = vectors(), vectors()
         for vector, mask in zip(second, there, strict=True):
             vector[~mask] = math.nan
             vector.requires_grad_()
+        torch.manual_seed(1)  # of dropout
         output = fusion(second, there)
+        torch.manual_seed(1)
         assert torch.equal(output, fusion(first, there))
         output.sum().backward()
         for vector, mask in zip(second, there, strict=True):
@@ -55,8 +73,8 @@ class TestContract:
             assert output.isfinite().all()
         assert all(p.grad is None or p.grad.isfinite().all() for p in fusion.parameters())
 
-    def test_rows_are_independent(self, name: str, multi_label: bool) -> None:
-        fusion, inputs = built(name, multi_label), vectors()
+    def test_rows_are_independent(self, case: Case, multi_label: bool) -> None:
+        fusion, inputs = built(case, multi_label).eval(), vectors()
         there = [torch.tensor([True, False, True, True]), torch.tensor([True, True, False, True])]
         whole = fusion(inputs, there)
         for row in range(4):
@@ -64,20 +82,42 @@ class TestContract:
             assert torch.allclose(one[0], whole[row], atol=1e-6)
 
     @pytest.mark.parametrize("shapes", [[], [(4, 5)], [(4, 3), (4, 5)], [(4, 5), (5, 3)], [(5,), (3,)]])
-    def test_names_vectors_that_do_not_fit(self, name: str, multi_label: bool, shapes: list[tuple[int, ...]]) -> None:
+    def test_names_vectors_that_do_not_fit(self, case: Case, multi_label: bool, shapes: list[tuple[int, ...]]) -> None:
         with pytest.raises(FusionError, match=r"\(B, 5\), \(B, 3\)"):
-            built(name, multi_label)([torch.zeros(shape) for shape in shapes])
+            built(case, multi_label)([torch.zeros(shape) for shape in shapes])
 
-    def test_names_masks_that_do_not_fit(self, name: str, multi_label: bool) -> None:
-        fusion = built(name, multi_label)
+    def test_names_masks_that_do_not_fit(self, case: Case, multi_label: bool) -> None:
+        fusion = built(case, multi_label)
         for masks in ([], [torch.ones(4, dtype=torch.bool)], [torch.ones(4), torch.ones(4)]):
             with pytest.raises(FusionError, match="2 bool tensors"):
                 fusion(vectors(), masks)
 
-    def test_names_sizes_that_do_not_fit(self, name: str, multi_label: bool) -> None:
+    def test_names_sizes_that_do_not_fit(self, case: Case, multi_label: bool) -> None:
         for widths, classes in (([], 3), ([5, 0], 3), ([5, 3], 0)):
             with pytest.raises(FusionError, match="cannot be built"):
-                FUSIONS[name](widths, classes, multi_label=multi_label)
+                FUSIONS[case[0]](widths, classes, multi_label=multi_label)
+
+    def test_save_and_load_give_the_same_numbers(self, case: Case, multi_label: bool, tmp_path: Path) -> None:
+        """What was drawn at random when it was made is saved with it, and what it is trained with moves in training."""
+        fusion = built(case, multi_label).train()
+        fusion(vectors())
+        save_file(fusion.state_dict(), tmp_path / "fusion.safetensors")
+        torch.manual_seed(99)
+        again = build_fusion(case[0], WIDTHS, 3, multi_label=multi_label, options=case[1])
+        again.load_state_dict(load_file(tmp_path / "fusion.safetensors"))
+        assert torch.equal(again.eval()(vectors()), fusion.eval()(vectors()))
+
+    def test_half_precision_and_batches_of_one(self, case: Case, multi_label: bool) -> None:
+        fusion = built(case, multi_label)
+        for count in (0, 1):
+            there = [torch.ones(count, dtype=torch.bool), torch.zeros(count, dtype=torch.bool)]
+            assert fusion.train()(vectors(count), there).shape == (count, 3)
+        whole = fusion.eval()(vectors())
+        for dtype in (torch.float16, torch.bfloat16):
+            half = copy.deepcopy(fusion).to(dtype)([vector.to(dtype) for vector in vectors()])
+            torch.testing.assert_close(half.float(), whole, atol=0.05, rtol=0.05)
+            with torch.autocast("cpu", dtype):
+                torch.testing.assert_close(fusion(vectors()).float(), whole, atol=0.05, rtol=0.05)
 
 
 @given(st.integers(1, 3), st.integers(1, 5), st.integers(1, 4), st.booleans(), st.integers(0, 2**16))
