@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -46,8 +47,13 @@ ROWS = (
     Row("c-paper", "the same, unit `mi2p-paper`", "BERT-base", None, c.me_bert_against_bert_paper),
     Row("c-compiled", "the same, default unit, `torch.compile`", "BERT-base compiled", None,
         c.me_bert_against_bert_compiled),
+    Row("c-cross-attention", "the same, unit `cross-attention`", "BERT-base", None,
+        lambda: c.me_bert_against_bert(unit="cross-attention")),
+    Row("c-film", "the same, unit `film`", "BERT-base", None, lambda: c.me_bert_against_bert(unit="film")),
     Row("d", "ME DenseNet-121: 4 units, 224 px, 64 source tokens, batch 8", "DenseNet-121", 1.15,
         lambda: c.pooled(c.me_densenet_against_densenet)),
+    *(Row(f"d-{unit}", f"the same, unit `{unit}`", "DenseNet-121", None,
+          functools.partial(c.me_densenet_against_densenet, unit=unit)) for unit in ("cross-attention", "film", "mmtm")),
     Row("e-bert", "ME BERT-base, peak memory of training with AdamW", "BERT-base", 1.25, c.me_bert_memory),
     Row("e-densenet", "ME DenseNet-121, peak memory of training with AdamW", "DenseNet-121", 1.10,
         c.me_densenet_memory),
