@@ -53,7 +53,8 @@ ROWS = (
     Row("d", "ME DenseNet-121: 4 units, 224 px, 64 source tokens, batch 8", "DenseNet-121", 1.15,
         lambda: c.pooled(c.me_densenet_against_densenet)),
     *(Row(f"d-{unit}", f"the same, unit `{unit}`", "DenseNet-121", None,
-          functools.partial(c.me_densenet_against_densenet, unit=unit)) for unit in ("cross-attention", "film", "mmtm")),
+          functools.partial(c.me_densenet_against_densenet, unit=unit))
+      for unit in ("cross-attention", "film", "mmtm")),
     Row("e-bert", "ME BERT-base, peak memory of training with AdamW", "BERT-base", 1.25, c.me_bert_memory),
     Row("e-densenet", "ME DenseNet-121, peak memory of training with AdamW", "DenseNet-121", 1.10,
         c.me_densenet_memory),
