@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, final, get_args
+from typing import Literal, cast, final, get_args
 
 import torch
 import torch.nn.functional as F
@@ -73,7 +73,7 @@ class GMUFusion(Fusion):
     def fuse(self, vectors: list[Tensor], present: Tensor) -> Tensor:
         """See `Fusion.fuse`."""
         for number, norm in enumerate(self.norms):
-            vectors[number] = _normalised(norm, vectors[number], present[number])
+            vectors[number] = _normalised(cast(nn.BatchNorm1d, norm), vectors[number], present[number])
         projected = [layer(vector) for layer, vector in zip(self.projections, vectors, strict=True)]
         gate = self.gate(torch.cat(projected if self.form == "code" else vectors, 1)).sigmoid()
         first, second = present.unsqueeze(-1)
