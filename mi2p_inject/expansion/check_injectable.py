@@ -13,7 +13,7 @@ from torch import nn
 from mi2p_inject.core.errors import InjectionError, InjectionWarning
 from mi2p_inject.core.shared_state import SOURCES
 from mi2p_inject.expansion.expanded_model import ExpandedModel
-from mi2p_inject.expansion.hook import hooked_paths
+from mi2p_inject.expansion.hook import hook_path, hooked_paths
 
 __all__ = ["check_injectable", "check_modules"]
 
@@ -98,11 +98,12 @@ def check_injectable(model: nn.Module, source_encoder: nn.Module | None, paths: 
 
 def _check_not_compiled(model: nn.Module, paths: Sequence[str]) -> None:
     """A hook added to a module that was compiled before is ignored silently."""
+    hooked = [hook_path(model, site) for site in paths]
     for path, module in model.named_modules():
         compiled = getattr(module, "_compiled_call_impl", None) is not None
         if not compiled and not isinstance(module, torch._dynamo.eval_frame.OptimizedModule):
             continue
-        inside = [site for site in paths if not path or site == path or site.startswith(f"{path}.")]
+        inside = [site for site in hooked if not path or site == path or site.startswith(f"{path}.")]
         if inside:
             raise InjectionError(
                 "the model is compiled already, and would ignore a hook added now",

@@ -19,7 +19,9 @@ from mi2p_inject.core.inputs import Inputs
 from mi2p_inject.core.layout import image_of
 from mi2p_inject.core.shared_state import BACKBONES, Record
 from mi2p_inject.core.site import Site, unit_key
-from mi2p_inject.expansion.hook import Call, Calls, SiteHook, purge
+from mi2p_inject.expansion.call import Call, Calls
+from mi2p_inject.expansion.hook import SiteHook, hook_path, purge
+from mi2p_inject.inspection.switches import checkpointed
 from mi2p_inject.report.summary import Summary
 from mi2p_inject.sources.encoder import Source
 from mi2p_inject.sources.features import PreparedSource, SourceFeatures, prepare
@@ -65,10 +67,7 @@ class ExpandedModel(nn.Module):
                 self.units[site.key] = unit.to(reference.device, _floating(reference.dtype))
         self.training = backbone.training
         self.units.train(backbone.training)
-        self._hooks = [
-            _register(backbone, SiteHook(site.path, site.layout, self.unit(site.path), self.calls, config.strict))
-            for site in config.sites
-        ]
+        self._hooks = [_register(backbone, SiteHook(site, self.calls, config.strict)) for site in config.sites]
         self._record: Record | None = None
         self._initial = quick_sums(backbone) if config.trainable == "units" else {}
         self._settle()
@@ -167,7 +166,7 @@ class ExpandedModel(nn.Module):
                 given=str(features.data.device),
                 fix="move them: source=features.to(device), or the batch before encoding",
             )
-        call = Call(self._prepare(features, source_mask), image_of(args, kwargs))
+        call = Call(self._prepare(features, source_mask), self.units, image_of(args, kwargs))
         if not once:
             call.repeat = lambda rows: self._prepare(features[rows], None if source_mask is None else source_mask[rows])
         self.calls.call = call
@@ -247,7 +246,7 @@ class ExpandedModel(nn.Module):
             path=missing[0],
             expected=f"all {len(self.sites)} sites",
             given=f"{len(call.fired)} fired; silent: {', '.join(missing)}",
-            fix="gradient checkpointing or compilation switched its hooks off: choose modules inside, or inject first",
+            fix=_why_silent(self.backbone, missing[0], once=call.repeat is None),
         )
 
     def _still_batch_norm(self) -> None:
@@ -295,7 +294,8 @@ class ExpandedModel(nn.Module):
 
 def _register(backbone: nn.Module, hook: SiteHook) -> tuple[SiteHook, Any]:
     # prepend: whoever records hidden states with hooks of their own sees the injected ones
-    return hook, backbone.get_submodule(hook.path).register_forward_hook(hook, prepend=True)
+    module = backbone.get_submodule(hook_path(backbone, hook.path))
+    return hook, module.register_forward_hook(hook, prepend=True)
 
 
 def _give_back(hooks: list[tuple[SiteHook, Any]], backbone: nn.Module, source: Source | None) -> None:
@@ -305,6 +305,16 @@ def _give_back(hooks: list[tuple[SiteHook, Any]], backbone: nn.Module, source: S
     BACKBONES.release(backbone)
     if source is not None:
         source.thaw()
+
+
+def _why_silent(backbone: nn.Module, path: str, once: bool) -> str:
+    if any(path == on or path.startswith(f"{on}.") or not on for on in checkpointed(backbone)):
+        return "gradient checkpointing runs other modules in its place: switch that off, or choose modules inside"
+    if not once:
+        return "choose a method that runs this module, or sites among the modules that it runs"
+    return (
+        "if the backbone was compiled after injection, compile the expanded model instead; else choose another module"
+    )
 
 
 def _floating(dtype: torch.dtype) -> torch.dtype:

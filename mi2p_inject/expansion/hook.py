@@ -1,81 +1,44 @@
-"""The forward hook at a site, and the per-thread call it reads its source from."""
+"""The forward hook at a site."""
 
 from __future__ import annotations
 
-import threading
 import weakref
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections import Counter
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from mi2p_inject.core.errors import LayoutError, RecomputeError, SiteError, SourceError
-from mi2p_inject.core.layout import Layout
-from mi2p_inject.sources.features import PreparedSource
+from mi2p_inject.core.errors import InjectionError, LayoutError, RecomputeError, SiteError, SourceError
+from mi2p_inject.core.site import Site
+from mi2p_inject.expansion.call import Call, Calls
+from mi2p_inject.expansion.recompute import check_gradients, in_backward, recall, remember
 from mi2p_inject.units.base import Unit
 
-
-@dataclass
-class Call:
-    """One forward of an expanded model: its source, and the sites that have fired so far."""
-
-    source: PreparedSource
-    image: tuple[int, int] | None = None
-    """Size of the image that went into the backbone, if one did."""
-    fired: list[str] = field(default_factory=list)
-    repeat: Callable[[Tensor], PreparedSource] | None = None
-    """Set where a method of the backbone runs it as often as it likes (generation): the source with some of its rows
-    repeated, given their indices. None: one forward, in which each site fires once."""
-    _repeated: dict[int, PreparedSource] = field(default_factory=dict)
-
-    def source_for(self, batch: int) -> PreparedSource:
-        """The source for a batch at a site: the batch of the call, or each of its rows repeated alike."""
-        rows = self.source.batch
-        if self.repeat is None or batch == rows or batch % rows:
-            return self.source
-        if batch not in self._repeated:
-            indices = torch.arange(rows, device=self.source.tokens.device).repeat_interleave(batch // rows)
-            self._repeated[batch] = self.repeat(indices)
-        return self._repeated[batch]
-
-
-class Calls(threading.local):
-    """The call each thread is in; None outside a forward with a source. Copies and pickles start empty."""
-
-    call: Call | None = None
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (Calls, ())
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Calls:
-        copied: Calls = memo.setdefault(id(self), Calls())
-        return copied
+__all__ = ["SiteHook", "hook_path", "hooked_paths", "purge"]
 
 
 class SiteHook:
     """Adds a unit's residual to a module's output, inside a forward of its own expanded model and nowhere else.
 
-    A callable object, not a closure: a deep copy or an unpickled copy of the expanded model carries its own unit.
+    A callable object, not a closure: a deep copy or an unpickled copy of the expanded model carries its own.
 
     Args:
-        path: the site.
-        layout: how its hidden state is stored.
-        unit: what is added.
+        site: the site.
         calls: the expanded model's calls, shared by its hooks.
         strict: raise where a residual would have to be resized to the site's grid.
 
     Raises:
-        SiteError: the site fires twice in one forward.
+        SiteError: the site fires twice in one forward, or without gradients in training.
         SourceError: batches differ, or source and site are on different devices.
-        RecomputeError: it fires inside a backward pass, where its source is gone.
+        RecomputeError: it fires inside a backward pass, and whose forward is recomputed is not to be found.
+        InjectionError: its unit has been taken away.
     """
 
-    def __init__(self, path: str, layout: Layout, unit: Unit, calls: Calls, strict: bool = False) -> None:
-        self.path, self.layout, self.unit, self.calls, self.strict = path, layout, unit, calls, strict
+    def __init__(self, site: Site, calls: Calls, strict: bool = False) -> None:
+        self.site, self.path, self.calls, self.strict = site, site.path, calls, strict
         self.owner: weakref.ref[nn.Module] | None = None
-        """The expanded model; None in a copy of the backbone alone, where this hook is a dead thing."""
+        """The expanded model; None in a copy of the backbone alone, where this hook does nothing."""
         self.served = False
         """Whether any forward with a source and gradients has run: then a recompute may be one of its."""
 
@@ -90,15 +53,8 @@ class SiteHook:
     def __call__(self, module: nn.Module, args: Any, output: Any) -> Any:
         call = self.calls.call
         if call is None:
-            if self.served and _in_backward():
-                raise RecomputeError(
-                    "fired inside a backward pass, where the source of its forward is gone",
-                    path=self.path,
-                    expected="gradient checkpointing outside the site, or none",
-                    given="a checkpointed region that holds the site",
-                    fix="disable gradient checkpointing, or choose sites outside the checkpointed regions",
-                )
-            return None
+            call = self._recomputed()
+            return None if call is None else self._add(call, output)
         if self.path in call.fired and call.repeat is None:
             raise SiteError(
                 "fired twice in one forward",
@@ -109,7 +65,35 @@ class SiteHook:
             )
         if self.path not in call.fired:
             call.fired.append(self.path)
-        view = self.layout.view(output, self.path, call.image)
+        return self._add(call, output)
+
+    def _recomputed(self) -> Call | None:
+        """The call whose forward is recomputed here; None outside a backward pass, and without a source."""
+        if not self.served or torch.compiler.is_compiling():
+            return None
+        if not in_backward():
+            remember(self.calls, None)
+            return None
+        found, call = recall(self.calls)
+        if not found:
+            raise RecomputeError(
+                "fired inside a backward pass, and the source of its forward is not to be found",
+                path=self.path,
+                expected="torch.utils.checkpoint around the site, or no gradient checkpointing",
+                given="a region that holds the site and is recomputed in another way",
+                fix="disable gradient checkpointing, or choose sites outside the checkpointed regions",
+            )
+        return call
+
+    def _add(self, call: Call, output: Any) -> Any:
+        unit = self._unit(call)
+        if call.gradients and not torch.compiler.is_compiling():
+            self.served = True
+            remember(self.calls, call)
+            if not torch.is_grad_enabled():
+                check_gradients(self.path, unit.training and any(p.requires_grad for p in unit.parameters()))
+        layout = self.site.layout
+        view = layout.view(output, self.path, call.image)
         source = call.source_for(view.shape[0])
         if view.shape[0] != source.batch:
             raise SourceError(
@@ -127,25 +111,58 @@ class SiteHook:
                 given=str(source.tokens.device),
                 fix="move them: source=features.to(device), or the batch before encoding",
             )
-        if self.strict and self.unit.site.grid not in (None, tuple(view.shape[2:])):
+        if self.strict and unit.site.grid not in (None, tuple(view.shape[2:])):
             raise LayoutError(
                 "a map of another grid than at injection (strict)",
                 path=self.path,
-                expected=str(self.unit.site),
+                expected=str(unit.site),
                 given=str(tuple(view.shape)),
                 fix="resize the images, inject with example_inputs= of this size, or strict=False",
             )
-        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            self.served = True
-        own = next(self.unit.parameters()).dtype
+        own = next(unit.parameters()).dtype
         if view.dtype != own and not torch.is_autocast_enabled(view.device.type):
             view = view.to(own)
-        return self.layout.add(output, self.unit(view, source), self.path)
+        return layout.add(output, unit(view, source), self.path)
+
+    def _unit(self, call: Call) -> Unit:
+        try:
+            unit: Unit = call.units[self.site.key]  # type: ignore[assignment]
+        except KeyError:
+            raise InjectionError(
+                "its unit has been taken out of me.units",
+                path=self.path,
+                expected=f"a unit under {self.site.key!r}",
+                given=", ".join(call.units) or "no unit",
+                fix="put one in its place (me.units[key] = unit), or inject again with the sites you want",
+            ) from None
+        return unit
+
+
+def hook_path(backbone: nn.Module, path: str) -> str:
+    """Where the hook of a site is: at the site, or at the last child of a plain `nn.Sequential`, which gives the same.
+
+    timm's gradient checkpointing runs the children of a stage in place of the stage, whose own hooks then never run.
+
+    Example:
+        >>> from torch import nn
+        >>> from mi2p_inject.expansion.hook import hook_path
+        >>> hook_path(nn.Sequential(nn.Conv2d(3, 4, 1), nn.Sequential(nn.ReLU(), nn.ReLU())), "1")
+        '1.1'
+    """
+    times = Counter(id(module) for _, module in backbone.named_modules(remove_duplicate=False))
+    module = backbone.get_submodule(path)
+    while type(module).forward is nn.Sequential.forward and "forward" not in vars(module) and len(module):  # type: ignore[arg-type]
+        name, child = list(module.named_children())[-1]
+        compiled = getattr(child, "_compiled_call_impl", None) is not None
+        if times[id(child)] != times[id(module)] or compiled or child is not module[-1]:  # type: ignore[index]
+            break
+        module, path = child, f"{path}.{name}"
+    return path
 
 
 def hooked_paths(model: nn.Module) -> list[str]:
     """Where the hooks of live expanded models are."""
-    return [path for path, module in model.named_modules() if any(hook.alive for _, hook in _ours(module))]
+    return [hook.path for module in model.modules() for _, hook in _ours(module) if hook.alive]
 
 
 def purge(model: nn.Module) -> None:
@@ -158,7 +175,3 @@ def purge(model: nn.Module) -> None:
 
 def _ours(module: nn.Module) -> list[tuple[int, SiteHook]]:
     return [(number, hook) for number, hook in module._forward_hooks.items() if isinstance(hook, SiteHook)]
-
-
-def _in_backward() -> bool:
-    return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1

@@ -3,8 +3,9 @@
 A model without weights cannot run itself; its second place is a copy on the meta device. Models with weights never go
 there: code that looks at the device takes other paths on meta (`nn.TransformerEncoder` leaves out its nested tensors).
 
-Each place is a context manager that gives the module to run, in eval mode without anybody's hooks, and a function that
-turns inputs into what this module takes. Afterwards the model and the caches of its code are as they were.
+Each place is a context manager that gives the module to run, in eval mode without anybody's hooks or gradient
+checkpointing (timm's runs the children of a stage in place of the stage), and a function that turns inputs into what
+this module takes. Afterwards the model and the caches of its code are as they were.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 
 from mi2p_inject.inspection.fake_cleanup import caches_cleared
 from mi2p_inject.inspection.preserve import HOOKS, left_as_is
+from mi2p_inject.inspection.switches import checkpointing_off
 
 T = TypeVar("T")
 Convert = Callable[[T], T]
@@ -120,4 +122,6 @@ def _copied(model: nn.Module, convert: Callable[[Tensor], Tensor], gradients: bo
         for name in HOOKS:
             hooks = getattr(module, name)
             memo[id(hooks)] = type(hooks)()
-    return copy.deepcopy(model, memo).eval()
+    copied = copy.deepcopy(model, memo).eval()
+    checkpointing_off(copied)
+    return copied

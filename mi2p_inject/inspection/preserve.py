@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mi2p_inject.inspection.switches import checkpointing_off
+
 HOOKS = (
     "_forward_hooks",
     "_forward_hooks_with_kwargs",
@@ -23,10 +25,10 @@ HOOKS = (
 
 @contextmanager
 def left_as_is(model: nn.Module) -> Iterator[None]:
-    """For a real run of somebody's model: eval mode, no hooks but those added inside, a borrowed random state.
+    """For a real run of somebody's model: eval mode, no hooks but those added inside, no gradient checkpointing.
 
-    Modes, hooks, buffers and plain attributes are given back as they were; hooks added inside go. torch's own
-    pre-hooks (weight and spectral norm) stay: the forward needs them.
+    Modes, hooks, buffers, plain attributes and the random state are as they were afterwards; hooks added inside go.
+    torch's own pre-hooks (weight and spectral norm) stay: the forward needs them.
     """
     modes = [(module, module.training) for module in model.modules()]
     states = [_State(module) for module, _ in modes]
@@ -38,6 +40,7 @@ def left_as_is(model: nn.Module) -> Iterator[None]:
                 table = getattr(module, name)
                 for key in [key for key, hook in table.items() if not _is_torchs(name, hook)]:
                     del table[key]
+        checkpointing_off(model)
         with torch.random.fork_rng(devices=[]):
             yield
     finally:

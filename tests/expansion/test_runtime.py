@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from mi2p_inject import MI2P, ExpandedModel, SourceFeatures, ViewSpec, inject
 from mi2p_inject.adapters import adapters, find, pool
-from mi2p_inject.core.errors import RecomputeError, SiteError
 from mi2p_inject.sources.encoder import Source
 from mi2p_inject.sources.features import prepare
 
@@ -122,41 +121,6 @@ def test_nothing_overflows_at_2048_channels_under_autocast(site: ViewSpec, dtype
     assert bool(torch.isfinite(low).all())
     error = (low.float() - exact).norm() / exact.norm()
     assert error < (0.1 if dtype is torch.bfloat16 else 0.02)
-
-
-@pytest.mark.parametrize("reentrant", [False, True])
-def test_transformers_checkpointing_gives_the_same_gradients(reentrant: bool) -> None:
-    model, me, source, inputs = expand("bert")
-    me.train()
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-    expected = gradients(me, source, inputs)
-    model.gradient_checkpointing_enable({"use_reentrant": reentrant})
-    for one, other in zip(gradients(me, source, inputs), expected, strict=True):
-        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
-
-
-def test_timm_checkpointing_that_silences_hooks_is_found_out() -> None:
-    model, me, source, inputs = expand("resnet")
-    model.set_grad_checkpointing(True)
-    with pytest.raises(SiteError, match="did not fire"):
-        gradients(me.train(), source, inputs)
-
-
-def test_a_recompute_without_its_source_is_refused() -> None:
-    model, me, source, inputs = expand("vit")
-    model.set_grad_checkpointing(True)
-    with pytest.raises(RecomputeError, match="gradient checkpointing"):
-        gradients(me.train(), source, inputs)
-
-
-def test_checkpointing_without_a_source_is_the_backbones_own_business() -> None:
-    model, me, _, (args, kwargs) = expand("vit")
-    model.set_grad_checkpointing(True)
-    me.train()
-    mixture(me(*args, **kwargs)).backward()
-    assert any(p.grad is not None for p in model.parameters())
 
 
 @pytest.mark.parametrize("name", ["densenet", "bert"])
@@ -290,7 +254,7 @@ def test_inject_then_eject_is_the_identity(tree: tuple[nn.Module, list[str]], tr
     x = torch.randn(2, 3, 5, 7)
     before, state = snapshot(model), copy.deepcopy(model.state_dict())
     twin = copy.deepcopy(model)
-    me = inject(model, layers=paths, source_spec=ViewSpec.tokens(4), example_inputs=x, train=train)
+    me = inject(model, layers=paths, source_spec=ViewSpec.tokens(4), example_inputs=x, trainable=train)
     assert sorted(site.path for site in me.sites) == sorted(paths)
     if run:
         me.eval()

@@ -49,7 +49,7 @@ def test_the_last_of_several_gives_the_backbone_back(order: tuple[int, int], how
     model = net().train()
     model[1].eval()
     before = snapshot(model)
-    models = [expand(model, trainable="units"), expand(model, train=train)]
+    models = [expand(model, trainable="units"), expand(model, trainable=train)]
     for index in order:
         if how == "eject":
             models[index].eject()

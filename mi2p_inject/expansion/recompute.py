@@ -1,0 +1,103 @@
+"""Gradient checkpointing: which call a recomputed region belongs to.
+
+A checkpointed region runs in the forward pass, and again in the backward pass, where no forward of the expanded model
+is running. torch has one object for each run of a region: the context of an `autograd.Function` (reentrant, as
+DeepSpeed's and FairScale's are too), or a `_CheckpointFrame`. Either is on the Python stack in both passes, so the call
+is noted on it in the first and read off it in the second. Where another version of torch keeps it elsewhere nothing is
+found, and the site raises `RecomputeError`.
+
+Source: torch/utils/checkpoint.py.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from types import FrameType, GeneratorType
+from typing import Any
+
+import torch
+import torch.utils.checkpoint
+from torch.autograd.function import FunctionCtx
+
+from mi2p_inject.core.errors import RecomputeError, SiteError
+from mi2p_inject.expansion.call import Call, Calls
+
+__all__ = ["check_gradients", "in_backward", "recall", "remember"]
+
+NOTE = "_mi2p_calls"
+_FILE = torch.utils.checkpoint.__file__
+
+
+def in_backward() -> bool:
+    """Whether this code runs inside a backward pass."""
+    return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
+
+
+def remember(calls: Calls, call: Call | None) -> None:
+    """Note on each checkpointed region that this code runs in whose call it is; None: a forward without a source."""
+    for region, _ in _regions():
+        with suppress(AttributeError):  # nothing can be noted on it, so its recompute is refused
+            notes = vars(region).setdefault(NOTE, {})
+            notes[calls] = call
+
+
+def recall(calls: Calls) -> tuple[bool, Call | None]:
+    """Whether the region that is being recomputed was noted, and the call that was noted on it."""
+    for region, _ in _regions():
+        notes = getattr(region, NOTE, {})
+        if calls in notes:
+            return True, notes[calls]
+    return False, None
+
+
+def check_gradients(path: str, trains: bool) -> None:
+    """Raise where a forward that wants gradients reaches a site without them, so that they would be lost silently.
+
+    Args:
+        path: the site.
+        trains: whether its unit is to be trained by this forward.
+
+    Raises:
+        RecomputeError: inside a reentrant checkpoint none of whose inputs requires gradients.
+        SiteError: in a part of the backbone that runs under `torch.no_grad`.
+    """
+    region = None
+    for around, recomputed in _regions():
+        if recomputed:
+            break
+        region = around if isinstance(around, FunctionCtx) else region  # the outermost: what is inside has no gradients
+    if region is None and trains:
+        raise SiteError(
+            "runs without gradients in training, so its unit would never learn",
+            path=path,
+            expected="a site outside the backbone's `torch.no_grad` blocks",
+            given="a part of the backbone that runs under no_grad",
+            fix="choose another module, let this part run with gradients, or freeze this unit (requires_grad_(False))",
+        )
+    if region is not None and not any(getattr(region, "needs_input_grad", (True,))):
+        raise RecomputeError(
+            "stands in a reentrant checkpoint, and none of its inputs requires gradients: nothing in it would get any",
+            path=path,
+            expected="use_reentrant=False",
+            given="a reentrant checkpoint (use_reentrant=True, or TIMM_REENTRANT_CKPT=1)",
+            fix="switch checkpointing on with use_reentrant=False, or let the input require gradients",
+        )
+
+
+def _regions() -> Iterator[tuple[Any, bool]]:
+    """The checkpointed regions around this code, the innermost first, and whether each is being recomputed."""
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None:
+        code = frame.f_code
+        if code.co_filename == _FILE and code.co_name == "unpack_hook":
+            yield frame.f_locals.get("frame"), True
+        elif code.co_filename == _FILE and isinstance(generator := frame.f_locals.get("gen"), GeneratorType):
+            if generator.gi_frame is not None:
+                yield generator.gi_frame.f_locals.get("new_frame"), False
+        elif code.co_name in ("forward", "backward") and code.co_varnames[:1] not in ((), ("self",)):
+            context = frame.f_locals.get(code.co_varnames[0])
+            if isinstance(context, FunctionCtx):
+                yield context, code.co_name == "backward"
+        frame = frame.f_back
