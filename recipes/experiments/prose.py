@@ -1,0 +1,98 @@
+"""Sentences about differences, written from the numbers, so that no text claims more than was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mi2p_inject.recipes.experiments.report import gains_of, significant
+
+__all__ = ["gain_sentences", "verdict"]
+
+Numbers = Mapping[str, Any]
+
+
+def gain_sentences(reports: Sequence[Numbers], metric: str = "") -> list[str]:
+    """One sentence for each pair that every report compares: by how much, with how many seeds, and how certain.
+
+    Args:
+        reports: metrics.json of one set or of several, such as of runs with a split each.
+        metric: the one that is told; "": the first.
+
+    Returns:
+        Markdown, without a bullet.
+
+    Example:
+        >>> gain = {"seeds": [0], "by_seed": {"f": [0.02]}, "test": {"f": {"value": 0.02, "low": -0.01, "high": 0.05}}}
+        >>> info = {"title": "F1", "percent": True, "lower_is_better": False}
+        >>> gain_sentences([{"metrics": {"f": info}, "experiments": {"a": {"gain": {"b": gain}}}}])
+        ['**a minus b**: +2.0 points of F1 with seed 0; the 95 % interval [-1.0, 5.0] holds 0.']
+    """
+    metric = metric or next(iter(reports[0]["metrics"]))
+    info = reports[0]["metrics"][metric]
+    found = []
+    for name, base, _ in gains_of(reports[0]):
+        gains = [one["experiments"].get(name, {}).get("gain", {}).get(base) for one in reports]
+        if all(gains):
+            found.append(f"**{name} minus {base}**: {_sentence(gains, metric, info)}")
+    return found
+
+
+def verdict(reports: Sequence[Numbers], metric: str = "") -> dict[str, list[str]]:
+    """Which differences are certain: "better", "worse" and "neither" -> "a than b (+2.9)".
+
+    Args:
+        reports: metrics.json of sets; each of their pairs counts once for each report.
+        metric: the one that decides; "": the first of each report.
+    """
+    found: dict[str, list[str]] = {"better": [], "worse": [], "neither": []}
+    for numbers in reports:
+        name = metric or next(iter(numbers["metrics"]))
+        info = numbers["metrics"][name]
+        for experiment, base, gain in gains_of(numbers):
+            one = gain["test"][name]
+            kind = ("better" if _ahead(one["value"], info) else "worse") if significant(one) else "neither"
+            found[kind].append(f"{experiment} than {base} ({_number(one['value'], info)})")
+    return found
+
+
+def _sentence(gains: Sequence[Mapping[str, Any]], metric: str, info: Mapping[str, Any]) -> str:
+    values = [value for gain in gains for value in gain["by_seed"][metric]]
+    seeds = [seed for gain in gains for seed in gain["seeds"]]
+    unit = f" {'points of ' if info['percent'] else 'in '}{info['title']}"
+    if len(values) == 1:
+        return f"{_number(values[0], info)}{unit} with seed {seeds[0]}; {_interval(gains[0]['test'][metric], info)}."
+    ahead = sum(_ahead(value, info) for value in values)
+    behind = sum(_ahead(-value, info) for value in values)
+    count = len(values)
+    if ahead == count or behind == count:
+        where = f"{'ahead' if ahead else 'behind'} with each of {count} seeds"
+    else:
+        where = f"ahead with {ahead} and behind with {behind} of {count} seeds"
+    extent = f"{_number(min(values), info)} to {_number(max(values), info)}"
+    if len(gains) == 1:
+        mean = _number(gains[0]["test"][metric]["value"], info)
+        return f"{mean}{unit} on average ({extent}), {where}; {_interval(gains[0]['test'][metric], info)}."
+    return f"{extent}{unit}, {where}; {_intervals([gain['test'][metric] for gain in gains])}."
+
+
+def _interval(gain: Mapping[str, float], info: Mapping[str, Any]) -> str:
+    scale, digits = (100, 1) if info["percent"] else (1, 3)
+    low, high = (f"{scale * gain[end]:.{digits}f}" for end in ("low", "high"))
+    return f"the 95 % interval [{low}, {high}] {'leaves 0 out' if significant(gain) else 'holds 0'}"
+
+
+def _intervals(gains: Sequence[Mapping[str, float]]) -> str:
+    """Of several runs."""
+    count, unsure = len(gains), sum(not significant(gain) for gain in gains)
+    if unsure in (0, count):
+        return f"each of the {count} intervals {'holds 0' if unsure else 'leaves 0 out'}"
+    return f"{unsure} of the {count} intervals {'holds' if unsure == 1 else 'hold'} 0"
+
+
+def _ahead(value: float, info: Mapping[str, Any]) -> bool:
+    return value < 0 if info["lower_is_better"] else value > 0
+
+
+def _number(value: float, info: Mapping[str, Any]) -> str:
+    return f"{100 * value:+.1f}" if info["percent"] else f"{value:+.3f}"

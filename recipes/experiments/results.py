@@ -1,0 +1,229 @@
+"""What the run folders of a set say together: the numbers of its metrics.json."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mi2p_inject.fusion import mean_scores
+from mi2p_inject.recipes.config import Config
+from mi2p_inject.recipes.data import Samples
+from mi2p_inject.recipes.evaluation.metric_info import describe_metrics
+from mi2p_inject.recipes.evaluation.metrics import decide, measure, resampled_metrics, tune_thresholds
+from mi2p_inject.recipes.evaluation.probability_metrics import probabilities_of, resampled_probability_metrics
+from mi2p_inject.recipes.evaluation.resampling import Resampled
+from mi2p_inject.recipes.experiments.experiment import Experiment, ExperimentSet
+from mi2p_inject.recipes.training.saved import SavedRun
+
+__all__ = ["Outcome", "Results", "collect", "public_data"]
+
+Labels = NDArray[np.int64]
+Logits = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one experiment answered with one seed.
+
+    Attributes:
+        logits: split -> (N, K), of the validation and test split.
+        present: split -> (N,) whether the model had anything to read.
+        thresholds: (K,) where a sample has any number of labels; else None.
+        encoders: modality -> name of the encoder that ran.
+        run: what its training noted; {} for an average.
+    """
+
+    logits: Mapping[str, Logits]
+    present: Mapping[str, NDArray[np.bool_]]
+    thresholds: NDArray[np.float64] | None
+    encoders: Mapping[str, str]
+    run: Mapping[str, Any] = field(default_factory=dict)
+
+    def decided(self, split: str) -> Labels:
+        """The answers: (N,) classes, or (N, K) zeros and ones."""
+        return decide(self.logits[split], self.thresholds)
+
+
+class Results:
+    """Outcomes of a set by experiment and seed, and their metrics, each resampled once.
+
+    Args:
+        samples: the data that all runs share.
+        resampling_seed: of the bootstrap.
+    """
+
+    def __init__(self, samples: Samples, resampling_seed: int = 0) -> None:
+        self.samples = samples
+        self.outcomes: dict[str, dict[int, Outcome]] = {}
+        self._seed = resampling_seed
+        self._true = samples.targets("test")
+        self._groups = np.unique(np.asarray(samples.splits["test"]["group"][:], dtype=str), return_inverse=True)[1]
+        self._resampled: dict[tuple[str, int], Resampled] = {}
+
+    def add_run(self, name: str, seed: int, run: SavedRun) -> None:
+        """The finished run of a trained experiment."""
+        found = run.predictions()
+        splits = [split for split in ("validation", "test") if f"{split}_logits" in found]
+        self.outcomes.setdefault(name, {})[seed] = Outcome(
+            logits={split: found[f"{split}_logits"] for split in splits},
+            present={split: self._readable(split, run.numbers["encoders"]) for split in splits},
+            thresholds=run.thresholds,
+            encoders=run.numbers["encoders"],
+            run=run.numbers,
+        )
+
+    def add_average(self, experiment: Experiment) -> None:
+        """The mean probability of the experiments that it averages, for every seed that all of them have."""
+        members = [self.outcomes.get(name, {}) for name in experiment.averages]
+        for seed in sorted(set.intersection(*(set(member) for member in members))):
+            self.outcomes.setdefault(experiment.name, {})[seed] = self._average([member[seed] for member in members])
+
+    def resampled(self, name: str, seeds: Sequence[int]) -> Resampled:
+        """The metrics of an experiment on the test split, averaged over the seeds."""
+        return Resampled.mean([self._of(name, seed) for seed in seeds])
+
+    def _of(self, name: str, seed: int) -> Resampled:
+        if (name, seed) not in self._resampled:
+            outcome, classes = self.outcomes[name][seed], len(self.samples.classes)
+            decided = resampled_metrics(self._true, outcome.decided("test"), self._groups, classes, seed=self._seed)
+            probabilities = probabilities_of(outcome.logits["test"], multi_label=self.samples.multi_label)
+            likely = resampled_probability_metrics(self._true, probabilities, self._groups, seed=self._seed)
+            self._resampled[name, seed] = decided | likely
+        return self._resampled[name, seed]
+
+    def _average(self, members: Sequence[Outcome]) -> Outcome:
+        multi_label, logits, present = self.samples.multi_label, {}, {}
+        for split in members[0].logits:
+            given = torch.stack([torch.from_numpy(one.logits[split]) for one in members])
+            there = torch.stack([torch.from_numpy(one.present[split]) for one in members])
+            logits[split] = mean_scores(given, there, multi_label=multi_label).numpy()
+            present[split] = there.any(dim=0).numpy()
+        thresholds = None
+        if multi_label:
+            thresholds = np.full(len(self.samples.classes), 0.5)
+            if "validation" in logits:
+                thresholds = tune_thresholds(logits["validation"], self.samples.targets("validation"))
+        encoders = {modality: name for one in members for modality, name in one.encoders.items()}
+        return Outcome(logits, present, thresholds, dict(sorted(encoders.items())))
+
+    def _readable(self, split: str, modalities: Mapping[str, str]) -> NDArray[np.bool_]:
+        rows = self.samples.splits[split]
+        kinds = rows.select_columns(list(modalities)).with_format("arrow")[:]
+        found = [kinds.column(one).is_valid().to_numpy(zero_copy_only=False) for one in modalities]
+        readable: NDArray[np.bool_] = np.logical_or.reduce(found)
+        return readable
+
+
+def collect(
+    experiments: ExperimentSet, results: Results, config: Config, *, encoders: str, smoke: bool = False
+) -> dict[str, Any]:
+    """The numbers of metrics.json: all that a report shows, free of folders of this machine.
+
+    Args:
+        experiments: the set.
+        results: with at least one outcome.
+        config: of the set.
+        encoders: name of the set of encoders.
+        smoke: whether it was a smoke run.
+    """
+    samples = results.samples
+    paper = experiments.paper_figures(config.data.data, config.data.task)
+    lines: dict[str, Any] = {}
+    for one in experiments.experiments:
+        if results.outcomes.get(one.name):
+            lines[one.name] = _line(one, results) | {"paper": paper.of(one.name) if paper else {}}
+    first = next(iter(lines.values()))
+    return {
+        "recipe": experiments.name,
+        "title": experiments.title,
+        "smoke": smoke,
+        "encoders": encoders,
+        "seeds": sorted({seed for line in lines.values() for seed in line["seeds"]}),
+        "data": {
+            "name": public_data(config),
+            "splits": {name: len(rows) for name, rows in samples.splits.items()},
+            "groups": len({group for rows in samples.splits.values() for group in rows["group"][:]}),
+            "classes": list(samples.classes),
+            "notes": list(samples.notes),
+        },
+        "metrics": describe_metrics(first["test"]),
+        "experiments": lines,
+        "notes": list(experiments.notes),
+        "settings": {**config.to_json(), "data": public_data(config), "image_root": None, "source_cache": None},
+        "versions": _versions(experiments, results),
+    }
+
+
+def public_data(config: Config) -> str:
+    """The data without their folder."""
+    name, colon, _ = config.data.data.partition(":")
+    shown = name if colon else Path(name).name
+    return f"{shown} ({config.data.task})" if config.data.task else shown
+
+
+def _line(one: Experiment, results: Results) -> dict[str, Any]:
+    outcomes = results.outcomes[one.name]
+    seeds = sorted(outcomes)
+    mean = results.resampled(one.name, seeds)
+    by_seed: dict[str, list[float]] = {name: [] for name in mean.names}
+    for seed in seeds:
+        for name, value in zip(mean.names, results.resampled(one.name, [seed]).values[0], strict=True):
+            by_seed[name].append(float(value))
+    runs = [outcomes[seed].run for seed in seeds]
+    noted = {name: [run[name] for run in runs] for name in ("seconds", "best_step") if all(runs)}
+    return {
+        "title": one.titled(outcomes[seeds[0]].encoders),
+        "paper_title": one.paper_title,
+        "encoders": dict(outcomes[seeds[0]].encoders),
+        "settings": dict(one.settings),
+        "averages": list(one.averages),
+        "seeds": seeds,
+        "test": {name: asdict(interval) for name, interval in mean.intervals().items()},
+        "sd": {name: float(np.std(values, ddof=1)) for name, values in by_seed.items() if len(seeds) > 1},
+        "by_seed": by_seed,
+        "validation": _validation(outcomes, results.samples),
+        "gain": {base: gain for base in one.compared_with if (gain := _gain(one.name, base, results))},
+        **noted,
+        **({"parameters": runs[0]["parameters"]} if all(runs) else {}),
+    }
+
+
+def _gain(name: str, base: str, results: Results) -> dict[str, Any]:
+    """The paired difference over the seeds that both have; {} if there are none."""
+    seeds = sorted(set(results.outcomes[name]) & set(results.outcomes.get(base, {})))
+    if not seeds:
+        return {}
+    difference = results.resampled(name, seeds) - results.resampled(base, seeds)
+    single = [(results.resampled(name, [seed]) - results.resampled(base, [seed])).values[0] for seed in seeds]
+    return {
+        "seeds": seeds,
+        "test": {metric: asdict(interval) for metric, interval in difference.intervals().items()},
+        "by_seed": {metric: [float(one[i]) for one in single] for i, metric in enumerate(difference.names)},
+    }
+
+
+def _validation(outcomes: Mapping[int, Outcome], samples: Samples) -> dict[str, float]:
+    """The mean metrics on the validation split, which experiments may be chosen by."""
+    if "validation" not in samples.splits:
+        return {}
+    true, classes = samples.targets("validation"), len(samples.classes)
+    found = [measure(true, one.decided("validation"), classes) for one in outcomes.values()]
+    return {name: float(np.mean([one[name] for one in found])) for name in found[0]}
+
+
+def _versions(experiments: ExperimentSet, results: Results) -> dict[str, str]:
+    runs = [one.run for by_seed in results.outcomes.values() for one in by_seed.values() if one.run]
+    found: dict[str, str] = dict(runs[0]["versions"])
+    for name in experiments.packages:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
