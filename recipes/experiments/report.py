@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from rich import box
@@ -16,7 +16,6 @@ Gain = tuple[str, str, Mapping[str, Any]]
 """(experiment, what it is compared with, the paired difference)"""
 
 _DOWN = " ↓"
-_CELL = len("+10.0 [-10.0, -10.0]  ")
 
 
 def markdown(numbers: Numbers) -> str:
@@ -47,19 +46,19 @@ def markdown(numbers: Numbers) -> str:
 
 def show(numbers: Numbers, console: Console) -> None:
     """The same, short, for a terminal: as many metrics as it has room for."""
-    lines = numbers["experiments"]
-    longest = max(len(f"{name} minus {base}") for name, line in lines.items() for base in (*line["gain"], ""))
-    room = max(1, (console.width - longest - 2) // _CELL)
-    metrics = dict(list(numbers["metrics"].items())[:room])
-    beside = " (the paper's)" if any(line["paper"] for line in lines.values()) else ""
+    lines, every = numbers["experiments"], numbers["metrics"]
     many = len(numbers["seeds"]) > 1
+    beside = " (the paper's)" if any(line["paper"] for line in lines.values()) else ""
     title = f"{numbers['title']}. Test, {'mean ± sd over seeds' if many else '[95 % interval]'}{beside}"
+    metrics = _fitting(every, console, lines, "81.2 ± 10.0 (81.2)" if many else "81.2 [71.2, 91.2] (81.2)")
     table = _rich(title, "experiment", metrics)
     for name, line in lines.items():
         paper = {one: f" ({line['paper'][one]})" if one in line["paper"] else "" for one in metrics}
         cell = _mean if many else _with_interval
         table.add_row(name, *(cell(line, one, info) + paper[one] for one, info in metrics.items()))
     console.print(table)
+    pairs = [f"{name} minus {base}" for name, base, _ in gains_of(numbers)]
+    metrics = _fitting(every, console, pairs, "+10.0 [-10.0, -10.0]")
     gains = _rich("Differences, in points [95 % interval, paired]", "difference", metrics)
     for name, base, gain in gains_of(numbers):
         gains.add_row(f"{name} minus {base}", *(shown_gain(gain["test"][one], info) for one, info in metrics.items()))
@@ -143,6 +142,12 @@ def _notes(numbers: Numbers, paper: list[str]) -> Iterator[str]:
     if any("random weights" in line["title"] for line in numbers["experiments"].values()):
         yield "Encoders with random weights are small stand-ins: their numbers say nothing about the real ones."
     yield from numbers["notes"]
+
+
+def _fitting(metrics: Mapping[str, Any], console: Console, names: Iterable[str], cell: str) -> dict[str, Any]:
+    """The first metrics, as many as the console has room for; table.md has all."""
+    room = (console.width - max(map(len, names), default=0) - 4) // (len(cell) + 2)
+    return dict(list(metrics.items())[: max(1, room)])
 
 
 def _rich(title: str, first: str, metrics: Mapping[str, Mapping[str, Any]]) -> Table:

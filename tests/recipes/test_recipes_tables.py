@@ -1,152 +1,132 @@
-"""The paper's tables: rows that can all be built, figures that fit them, and runs that can be resumed and extended."""
+"""The declarations: experiments that can all be built, and figures of the paper that fit them."""
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from recipes_data import write_table
 from rich.console import Console
 from test_data_benchmarks import crisis, imdb
-from typer.testing import CliRunner
 
-from mi2p_inject.recipes.cli.app import app
-from mi2p_inject.recipes.config import Config, make_config
 from mi2p_inject.recipes.data.formats.crisismmd import TASKS
 from mi2p_inject.recipes.errors import RecipeError
-from mi2p_inject.recipes.evaluation.metrics import decide
-from mi2p_inject.recipes.experiments.paper_tables import ENCODERS, PAPER, TABLES, TableRow, paper_figures
-from mi2p_inject.recipes.experiments.runner import run_table
+from mi2p_inject.recipes.experiments.demo import DEMO
+from mi2p_inject.recipes.experiments.experiment import Experiment, ExperimentSet
+from mi2p_inject.recipes.experiments.paper_tables import ENCODERS, TABLES
+from mi2p_inject.recipes.experiments.runner import run_experiments
 from mi2p_inject.recipes.training.saved import load_run
 
-ROWS = [(number, row) for number, rows in TABLES.items() for row in rows]
-ONLY = ("clip-image", "me-clip-image")
+SETS = [DEMO, *TABLES.values()]
+EVERY = [(experiments, one) for experiments in SETS for one in experiments.experiments]
+NAMES = {"image": "the image encoder", "text": "the text encoder"}
 
 
-def small(table: Path, **more: Any) -> Config:
-    given = {"data": str(table), "epochs": 1, "max_steps": 2, "batch_size": 8, "image_size": 32, "learning_rate": 3e-3}
-    return make_config({**given, "new_learning_rate": 3e-3, "keep_weights": False, **more})
+@pytest.mark.parametrize(("experiments", "one"), EVERY, ids=lambda value: value.name)
+def test_experiments_are_settings_that_exist(experiments: ExperimentSet, one: Experiment) -> None:
+    names = [other.name for other in experiments.experiments]
+    assert names.count(one.name) == 1
+    earlier = names[: names.index(one.name)]
+    assert {*one.compared_with, *one.averages} <= set(earlier)
+    assert bool(one.settings) != bool(one.averages)
+    title = one.titled(NAMES)
+    assert "{" not in title
+    if one.averages:
+        return
+    for encoders, roles in experiments.encoders.items():
+        config = experiments.config_of(one, experiments.config({"data": "-"}), encoders=encoders, seed=5)
+        assert config.model.expanded == title.startswith("ME ") or "of ME " in title
+        assert config.run.seed == 5
+        assert {config.model.vision, config.model.text} <= set(roles.values())
+        assert all(NAMES[modality] in title for modality in config.model.modalities)
+    assert one.compared_with or not config.model.expanded
 
 
-def run(table: Path, out: Path, seeds: tuple[int, ...] = (0, 1), **more: Any) -> Any:
-    config = small(table, source_cache=str(out.parent / "cache"), **more)
-    return run_table(6, config, out, Console(quiet=True), encoders="tiny", seeds=seeds, only=ONLY)
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    folder = tmp_path_factory.mktemp("table")
-    table = write_table(folder)
-    run(table, folder / "out")
-    return table, folder / "out"
-
-
-@pytest.mark.parametrize(("number", "row"), ROWS, ids=lambda value: getattr(value, "name", value))
-def test_rows_are_settings_that_exist(number: int, row: TableRow) -> None:
-    for roles in ENCODERS.values():
-        config = make_config({"data": "-", **row.settings, "vision": roles[row.vision], "text": roles[row.text]})
-        assert config.model.expanded == row.title.startswith("ME ") or "MI2P" in row.title
-    names = [other.name for other in TABLES[number]]
-    assert names.count(row.name) == 1
-    assert all(names.index(base) < names.index(row.name) for base in row.beats)
-    assert row.beats or not config.model.expanded
+def test_a_title_names_the_encoders_that_ran() -> None:
+    me_vision = TABLES[3].select(["me-vision"])[0]
+    assert me_vision.titled({"image": "tf_efficientnet_lite0", "text": "all-MiniLM-L6-v2"}) == (
+        "ME tf_efficientnet_lite0, reads all-MiniLM-L6-v2"
+    )
+    assert me_vision.paper_title == "ME DenseNet"
+    assert all(one.paper_title for table in TABLES.values() for one in table.experiments)
+    assert not any("DenseNet" in one.title or "BERT" in one.title for _, one in EVERY)
 
 
 @pytest.mark.parametrize("number", TABLES)
-def test_every_row_has_the_papers_figures(number: int) -> None:
-    for (data, task), (metrics, rows) in PAPER[number].items():
-        assert set(rows) == {row.name for row in TABLES[number]}
-        assert all(len(figures) == len(metrics) for figures in rows.values())
-        assert paper_figures(number, f"{data}:/somewhere", task or None).keys() == rows.keys()
-    assert paper_figures(number, "my.csv", None) == {}
-    assert paper_figures(number, "crisismmd:/d", None) == paper_figures(number, "crisismmd:/d", next(iter(TASKS)))
+def test_every_experiment_has_the_papers_figures(number: int) -> None:
+    table = TABLES[number]
+    names = {one.name for one in table.experiments}
+    for (data, task), paper in table.paper.items():
+        assert set(paper.figures) == names
+        assert all(len(figures) == len(paper.metrics) for figures in paper.figures.values())
+        assert table.paper_figures(f"{data}:/somewhere", task or None) == paper
+        assert list(paper.of("vision" if "vision" in names else "resnet")) == list(paper.metrics)
+        assert paper.of("nothing") == {}
+    assert table.paper_figures("my.csv", None) is None
+    assert table.paper_figures("crisismmd:/d", None) == table.paper_figures("crisismmd:/d", next(iter(TASKS)))
+
+
+def test_one_of_the_papers_figures() -> None:
+    found = TABLES[6].paper_figures("crisismmd:/data", "humanitarian")
+    assert found is not None
+    assert found.of("me-xlnet")["accuracy"] == 92.1
 
 
 def test_what_table_3_says_in_the_papers_text() -> None:
     """Section 4.3: an expanded model or fusion beats the plain one, in every metric of every task."""
-    for figures in PAPER[3].values():
-        for row in TABLES[3]:
-            for base in row.beats:
-                assert np.array(figures[1][row.name]).mean() > np.array(figures[1][base]).mean()
+    for paper in TABLES[3].paper.values():
+        for one in TABLES[3].experiments:
+            for base in one.compared_with:
+                assert np.array(paper.figures[one.name]).mean() > np.array(paper.figures[base]).mean()
 
 
-def test_the_table_is_what_its_runs_predict(finished: tuple[Path, Path]) -> None:
-    _, out = finished
-    numbers = json.loads((out / "metrics.json").read_text())
-    assert list(numbers["rows"]) == list(ONLY)
-    for name, row in numbers["rows"].items():
-        runs = [load_run(out / "rows" / name / f"seed-{seed}") for seed in (0, 1)]
-        accuracies = []
-        for one in runs:
-            found = one.predictions()
-            accuracies.append((decide(found["test_logits"]) == found["test_labels"]).mean())
-        assert row["test"]["accuracy"]["value"] == pytest.approx(np.mean(accuracies))
-        assert row["sd"]["accuracy"] == pytest.approx(np.std(accuracies, ddof=1))
-        assert len({tuple(one.predictions()["test_labels"]) for one in runs}) == 1  # one split for all seeds
-        assert runs[0].predictions()["test_logits"].tolist() != runs[1].predictions()["test_logits"].tolist()
-    gain = numbers["rows"]["me-clip-image"]["gain"]
-    values = [numbers["rows"][name]["test"]["accuracy"]["value"] for name in ("me-clip-image", "clip-image")]
-    assert gain["clip-image"]["accuracy"]["value"] == pytest.approx(values[0] - values[1])
-    text = (out / "table.md").read_text()
-    for words in ("ME CLIP-Img-Encoder", "random weights", "stand-ins", "Mean over seeds 0, 1", "my.csv"):
-        assert words in text
-    assert str(out.parent) not in text + (out / "metrics.json").read_text()  # no path of this machine
+def test_the_demo() -> None:
+    assert len(DEMO.experiments) == 6
+    values = {
+        one.name: DEMO.config_of(one, DEMO.config(), encoders="demo", seed=3).to_json()
+        for one in DEMO.experiments
+        if one.settings
+    }
+    for one in DEMO.experiments:
+        for base in one.compared_with:
+            if one.name in values:  # only the units differ
+                differ = {name for name, value in values[one.name].items() if value != values[base][name]}
+                assert differ == {"model"}
 
 
-def test_mi2p_report_shows_it(finished: tuple[Path, Path]) -> None:
-    result = CliRunner().invoke(app, ["report", str(finished[1])])
-    assert result.output == (finished[1] / "table.md").read_text()
+def test_selecting() -> None:
+    names = [one.name for one in DEMO.select(["me-score"])]
+    assert names == ["me-vision", "me-text", "me-score"]  # what it averages comes with it
+    assert DEMO.select() == DEMO.experiments
+    with pytest.raises(RecipeError, match=r"demo has no experiment gmu[\s\S]*me-vision"):
+        DEMO.select(["vision", "gmu"])
 
 
-def test_more_seeds_and_lost_rows_are_added(finished: tuple[Path, Path], tmp_path: Path) -> None:
-    table, done = finished
-    out = tmp_path / "out"
-    shutil.copytree(done, out)
-    shutil.rmtree(out / "rows" / "clip-image" / "seed-1")
-    kept = {path: path.stat().st_mtime_ns for path in out.glob("rows/*/*/metrics.json")}
-    assert len(kept) == 3
-    run(table, out, seeds=(0, 1, 2))
-    assert len(list(out.glob("rows/*/*/metrics.json"))) == 6
-    assert {path: path.stat().st_mtime_ns for path in kept} == kept
-    numbers, before = (json.loads((folder / "metrics.json").read_text()) for folder in (out, done))
-    assert numbers["seeds"] == [0, 1, 2]
-    first, again = (load_run(folder / "rows" / "clip-image" / "seed-1").predictions() for folder in (done, out))
-    assert np.array_equal(first["test_logits"], again["test_logits"])
-    assert before["seeds"] == [0, 1]
-
-
-def test_other_settings_are_another_table(finished: tuple[Path, Path]) -> None:
-    table, out = finished
-    with pytest.raises(RecipeError, match="max_steps differ"):
-        run(table, out, max_steps=3)
+def test_a_users_settings_come_over_the_sets_and_under_the_experiments() -> None:
+    config = DEMO.config({"image_size": 64, "epochs": 1})
+    one = DEMO.config_of(DEMO.select(["text"])[0], config, encoders="demo", seed=0)
+    assert (one.model.image_size, one.optimisation.epochs) == (64, 5)
+    assert TABLES[3].config({"data": "-"}).optimisation.optimizer == "adam"  # the paper's preset
+    assert TABLES[3].config({"data": "-"}, preset="practical").optimisation.optimizer == "adamw"
+    assert not TABLES[3].config({"data": "-"}).run.keep_weights
+    with pytest.raises(RecipeError, match="paper, demo, tiny"):
+        TABLES[3].config_of(TABLES[3].experiments[0], TABLES[3].config({"data": "-"}), encoders="large", seed=0)
 
 
 @pytest.mark.parametrize(
-    ("more", "words"),
+    ("experiments", "words"),
     [
-        ({"number": 7}, "no table 7"),
-        ({"encoders": "large"}, "paper, demo, tiny"),
-        ({"only": ["resnet", "gmu"]}, "no row gmu"),
-        ({"encoders": "paper"}, "densenet121|resnet50|bert|ViT"),  # no hub: found out before any training
+        ((Experiment("a", "", {"model": "vision"}), Experiment("a", "", {"model": "text"})), "'a' is out of place"),
+        ((Experiment("a", "", {"model": "vision"}, compared_with=("b",)),), "'a' is out of place"),
+        ((Experiment("a", "", averages=("a",)),), "'a' is out of place"),
+        ((Experiment("a", ""),), "either settings or averages"),
+        ((Experiment("a", "", {"model": "vision"}, {"vision": "resnext"}),), "encoders 'tiny' have no resnext"),
     ],
 )
-def test_mistakes_are_named(finished: tuple[Path, Path], tmp_path: Path, more: dict[str, Any], words: str) -> None:
-    given: dict[str, Any] = {"number": 6, "encoders": "tiny", "only": [], **more}
+def test_a_declaration_that_cannot_be_is_an_error(experiments: tuple[Experiment, ...], words: str) -> None:
     with pytest.raises(RecipeError, match=words):
-        run_table(given.pop("number"), small(finished[0]), tmp_path / "out", Console(quiet=True), seeds=[0], **given)
-    assert not list(tmp_path.rglob("metrics.json"))
-
-
-def test_a_table_needs_both_modalities(tmp_path: Path) -> None:
-    lines = ["text,label", *(f"thing {i},{'ab'[i % 2]}" for i in range(60))]
-    (tmp_path / "words.csv").write_text("\n".join(lines) + "\n")
-    with pytest.raises(RecipeError, match="images, texts and a test part"):
-        run(tmp_path / "words.csv", tmp_path / "out")
+        ExperimentSet("wrong", "", experiments, {"tiny": ENCODERS["tiny"]})
 
 
 @pytest.mark.parametrize(
@@ -160,15 +140,15 @@ def test_a_table_needs_both_modalities(tmp_path: Path) -> None:
 def test_on_the_papers_data_the_papers_figures_stand_beside(
     number: int, make: Callable[[Path], str], figures: tuple[str, ...], tmp_path: Path
 ) -> None:
-    config = make_config(
-        {"data": make(tmp_path / "data"), "epochs": 1, "image_size": 32, "keep_weights": False}, preset="paper"
-    )
-    run_table(number, config, tmp_path / "out", Console(quiet=True), encoders="tiny", seeds=[0], only=["vision"])
+    table = TABLES[number]
+    config = table.config({"data": make(tmp_path / "data"), "epochs": 1, "image_size": 32})
+    run_experiments(table, config, tmp_path / "out", Console(quiet=True), encoders="tiny", seeds=[0], only=["vision"])
     line = (tmp_path / "out" / "table.md").read_text().splitlines()[2]
-    assert line.startswith("| Unimodal DenseNet | densenet121 (random weights) |")
+    assert line.startswith("| vision | densenet121 (random weights) |")
+    assert "| Unimodal DenseNet |" in line
     for figure in figures:
         assert f"| {figure} " in line
-    saved = load_run(tmp_path / "out" / "rows" / "vision" / "seed-0")
+    saved = load_run(tmp_path / "out" / "experiments" / "vision" / "seed-0")
     assert saved.config.optimisation.batch_size == 128
     assert saved.multi_label == (number == 4)
     assert str(tmp_path) not in (tmp_path / "out" / "table.md").read_text()

@@ -1,0 +1,264 @@
+"""The runner: runs that can be resumed and extended, and numbers that are those of the run folders."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from recipes_data import write_table
+from rich.console import Console
+from typer.testing import CliRunner
+
+from mi2p_inject.recipes.cli.app import app
+from mi2p_inject.recipes.errors import RecipeError
+from mi2p_inject.recipes.evaluation.metrics import bootstrap_difference, bootstrap_metrics, decide, measure
+from mi2p_inject.recipes.evaluation.probability_metrics import expected_calibration_error, log_loss, probabilities_of
+from mi2p_inject.recipes.experiments.experiment import Experiment
+from mi2p_inject.recipes.experiments.folder import finished_runs, what_is_kept
+from mi2p_inject.recipes.experiments.paper_tables import TABLES
+from mi2p_inject.recipes.experiments.runner import run_experiments
+from mi2p_inject.recipes.training.saved import load_run
+
+TABLE = TABLES[6]
+ONLY = ("clip-image", "me-clip-image")
+SMALL = {
+    "epochs": 1, "max_steps": 2, "batch_size": 8, "image_size": 32, "learning_rate": 3e-3, "new_learning_rate": 3e-3,
+}  # fmt: skip
+
+
+def run(table: Path, out: Path, seeds: tuple[int, ...] = (0, 1), *, given: Any = None, **more: Any) -> dict[str, Any]:
+    settings = {"data": str(table), **SMALL, "source_cache": str(table.parent / "cache"), **(given or {})}
+    config = TABLE.config(settings, preset="practical")
+    options = {"experiments": TABLE, "encoders": "tiny", "seeds": seeds, "only": ONLY, **more}
+    return run_experiments(options.pop("experiments"), config, out, Console(quiet=True), **options)
+
+
+def numbers_of(out: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((out / "metrics.json").read_text())
+    return found
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("table")
+    table = write_table(folder)
+    run(table, folder / "out")
+    return table, folder / "out"
+
+
+def test_the_table_is_what_its_runs_predict(finished: tuple[Path, Path]) -> None:
+    _, out = finished
+    numbers = numbers_of(out)
+    assert list(numbers["experiments"]) == list(ONLY)
+    assert list(numbers["metrics"]) == list(numbers["experiments"]["clip-image"]["test"])
+    assert {"accuracy", "macro_f1", "weighted_f1", "log_loss", "expected_calibration_error"} == set(numbers["metrics"])
+    for name, line in numbers["experiments"].items():
+        runs = [load_run(out / "experiments" / name / f"seed-{seed}") for seed in (0, 1)]
+        scores: dict[str, list[float]] = {metric: [] for metric in numbers["metrics"]}
+        for one in runs:
+            found = one.predictions()
+            true, probabilities = found["test_labels"], probabilities_of(found["test_logits"])
+            single = measure(true, decide(found["test_logits"]), 3)
+            single |= {"log_loss": log_loss(true, probabilities)}
+            single |= {"expected_calibration_error": expected_calibration_error(true, probabilities)}
+            for metric, value in single.items():
+                scores[metric].append(value)
+        for metric, values in scores.items():
+            assert line["by_seed"][metric] == pytest.approx(values)
+            assert line["test"][metric]["value"] == pytest.approx(np.mean(values))
+            assert line["sd"][metric] == pytest.approx(np.std(values, ddof=1))
+        validation = [one.predictions() for one in runs]
+        right = [(decide(one["validation_logits"]) == one["validation_labels"]).mean() for one in validation]
+        assert line["validation"]["accuracy"] == pytest.approx(np.mean(right))
+        assert len({tuple(one.predictions()["test_labels"]) for one in runs}) == 1  # one split for all seeds
+        assert runs[0].predictions()["test_logits"].tolist() != runs[1].predictions()["test_logits"].tolist()
+    text = (out / "table.md").read_text()
+    encoders = numbers["experiments"]["me-clip-image"]["encoders"]
+    for words in (
+        f"ME {encoders['image']}, reads {encoders['text']}",
+        "random weights",
+        "ME CLIP-Img-Encoder",
+        "stand-ins",
+        "Mean over seeds 0, 1",
+        "my.csv",
+        "log-loss ↓",
+    ):
+        assert words in text
+    assert (out / "figure.png").read_bytes().startswith(b"\x89PNG")
+    assert str(out.parent) not in text + (out / "metrics.json").read_text()  # no path of this machine
+
+
+def test_the_intervals_are_those_of_the_paired_group_bootstrap(finished: tuple[Path, Path]) -> None:
+    _, out = finished
+    runs = {name: [load_run(out / "experiments" / name / f"seed-{seed}") for seed in (0, 1)] for name in ONLY}
+    found = {name: [one.predictions() for one in of] for name, of in runs.items()}
+    true, groups = (found["clip-image"][0][f"test_{kind}"] for kind in ("labels", "groups"))
+    answers = {name: [decide(one["test_logits"]) for one in of] for name, of in found.items()}
+    lines = numbers_of(out)["experiments"]
+    mean = bootstrap_metrics(true, answers["clip-image"], groups, 3, seed=0)["macro_f1"]
+    gain = bootstrap_difference(true, answers["me-clip-image"], answers["clip-image"], groups, 3, seed=0)["macro_f1"]
+    shown = (lines["clip-image"]["test"], lines["me-clip-image"]["gain"]["clip-image"]["test"])
+    for expected, one in zip((mean, gain), shown, strict=True):
+        assert one["macro_f1"] == pytest.approx(vars(expected))
+    assert lines["me-clip-image"]["gain"]["clip-image"]["seeds"] == [0, 1]
+
+
+def test_mi2p_report_shows_it(finished: tuple[Path, Path]) -> None:
+    result = CliRunner().invoke(app, ["report", str(finished[1])])
+    assert result.output == (finished[1] / "table.md").read_text()
+
+
+def test_more_seeds_and_lost_runs_are_added(finished: tuple[Path, Path], tmp_path: Path) -> None:
+    table, done = finished
+    out = tmp_path / "out"
+    shutil.copytree(done, out)
+    shutil.rmtree(out / "experiments" / "clip-image" / "seed-1")
+    kept = {path: path.stat().st_mtime_ns for path in out.glob("experiments/*/*/metrics.json")}
+    assert len(kept) == 3
+    run(table, out, seeds=(1, 2))
+    assert len(list(out.glob("experiments/*/*/metrics.json"))) == 6
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    numbers, before = numbers_of(out), numbers_of(done)
+    assert numbers["seeds"] == [0, 1, 2]  # those of the earlier command count too
+    first, again = (load_run(folder / "experiments" / "clip-image" / "seed-1").predictions() for folder in (done, out))
+    assert np.array_equal(first["test_logits"], again["test_logits"])
+    assert before["seeds"] == [0, 1]
+
+
+def test_an_experiment_is_added_later(finished: tuple[Path, Path], tmp_path: Path) -> None:
+    table, done = finished
+    out = tmp_path / "out"
+    shutil.copytree(done, out)
+    shutil.rmtree(out / "experiments" / "me-clip-image")
+    (out / "metrics.json").unlink()
+    alone = run(table, out, only=["clip-image"])
+    assert list(alone["experiments"]) == ["clip-image"]
+    assert alone["experiments"]["clip-image"] == numbers_of(done)["experiments"]["clip-image"]
+    both = run(table, out, seeds=(0,), only=["me-clip-image"])
+    assert list(both["experiments"]) == list(ONLY)
+    assert [both["experiments"][name]["seeds"] for name in ONLY] == [[0, 1], [0]]
+    gain = both["experiments"]["me-clip-image"]["gain"]["clip-image"]  # over the seed that both have
+    values = [both["experiments"][name]["by_seed"]["accuracy"][0] for name in ("me-clip-image", "clip-image")]
+    assert gain["seeds"] == [0]
+    assert gain["test"]["accuracy"]["value"] == pytest.approx(values[0] - values[1])
+    lines = (out / "table.md").read_text().splitlines()
+    assert lines[0].endswith("| seeds |")
+    assert lines[2].endswith("| 0, 1 |")
+    assert lines[3].endswith("| 0 |")
+
+
+def test_an_average_is_the_mean_probability_of_those_that_can_read(finished: tuple[Path, Path], tmp_path: Path) -> None:
+    table, done = finished
+    out = tmp_path / "out"
+    shutil.copytree(done, out)
+    (out / "metrics.json").unlink()
+    average = Experiment("both", "mean of both", averages=ONLY, compared_with=("clip-image",))
+    numbers = run(table, out, experiments=replace(TABLE, experiments=(*TABLE.experiments, average)), only=["both"])
+    runs = [load_run(out / "experiments" / name / "seed-1") for name in ONLY]
+    first, second = (probabilities_of(one.predictions()["test_logits"]) for one in runs)
+    true = runs[0].predictions()["test_labels"]
+    with_picture = [number % 9 != 8 for number in range(12)]  # as `write_table` leaves them out
+    means = [
+        (one + other) / 2 if there else other for one, other, there in zip(first, second, with_picture, strict=True)
+    ]
+    line = numbers["experiments"]["both"]
+    assert line["by_seed"]["log_loss"][1] == pytest.approx(log_loss(true, np.array(means)), rel=1e-5)
+    assert line["by_seed"]["accuracy"][1] == pytest.approx((np.array(means).argmax(axis=1) == true).mean())
+    assert set(line["gain"]) == {"clip-image"}
+    assert not (out / "experiments" / "both").exists()
+
+
+def test_a_killed_table_goes_on_to_the_very_same_numbers(finished: tuple[Path, Path], tmp_path: Path) -> None:
+    table, done = finished
+    out = tmp_path / "out"
+    given = {"data": str(table), **SMALL, "source_cache": str(table.parent / "cache"), "save_steps": 1}
+    command = ["table", "6", "--encoders", "tiny", "--preset", "practical", "--seeds", "0,1", "--out", str(out)]
+    command += [f"--experiment={name}" for name in ONLY] + [f"--set={name}={value}" for name, value in given.items()]
+    middle = out / "experiments" / "me-clip-image" / "seed-0" / "checkpoints" / "checkpoint-1" / "trainer_state.json"
+    with subprocess.Popen(
+        [sys.executable, "-m", "mi2p_inject.recipes", *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as process:
+        wait_for(middle, process)
+        process.send_signal(signal.SIGKILL)
+    assert finished_runs(out) == {"clip-image": [0, 1]}
+    assert "2 finished runs kept" in what_is_kept(out)
+    assert "clip-image seed 0, clip-image seed 1" in what_is_kept(out)
+    assert not (out / "metrics.json").exists()
+    run(table, out, given={"save_steps": 1})
+    numbers, expected = (numbers_of(folder)["experiments"] for folder in (out, done))
+    for name in ONLY:
+        for part in ("test", "by_seed", "sd", "gain", "validation"):
+            assert numbers[name][part] == expected[name][part]
+        for seed in (0, 1):
+            first, second = (load_run(one / "experiments" / name / f"seed-{seed}") for one in (done, out))
+            assert np.array_equal(first.predictions()["test_logits"], second.predictions()["test_logits"])
+    assert not [path for path in out.rglob("*") if "unfinished" in path.name or path.name == "checkpoints"]
+
+
+def test_a_finished_table_is_left_as_it_is(finished: tuple[Path, Path]) -> None:
+    table, out = finished
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    with pytest.raises(RecipeError, match=r"nothing is missing[\s\S]*mi2p report[\s\S]*--overwrite"):
+        run(table, out)
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+
+
+def test_other_settings_are_another_table(finished: tuple[Path, Path], tmp_path: Path) -> None:
+    table, out = finished
+    for more in ({"given": {"max_steps": 3}}, {"smoke": True}, {"encoders": "demo"}):
+        with pytest.raises(RecipeError, match="differ"):
+            run(table, out, seeds=(0, 1, 2), **more)
+    changed = tuple(
+        replace(one, settings={**one.settings, "dropout": 0.5}) if one.name == "clip-image" else one
+        for one in TABLE.experiments
+    )
+    with pytest.raises(RecipeError, match=r"seed-0 was trained with other settings \(dropout differ\)"):
+        run(table, out, seeds=(0, 1, 2), experiments=replace(TABLE, experiments=changed))
+    assert not (out / "experiments" / "clip-image" / "seed-2").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"encoders": "large"}, "paper, demo, tiny"),
+        ({"only": ["resnet", "gmu"]}, "no experiment gmu"),
+        ({"encoders": "paper", "only": []}, "densenet121|resnet50|bert|ViT"),  # no hub: found out before any training
+    ],
+)
+def test_mistakes_are_named(finished: tuple[Path, Path], tmp_path: Path, more: dict[str, Any], words: str) -> None:
+    with pytest.raises(RecipeError, match=words):
+        run(finished[0], tmp_path / "out", seeds=(0,), **more)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_table_needs_both_modalities(tmp_path: Path) -> None:
+    lines = ["text,label", *(f"thing {i},{'ab'[i % 2]}" for i in range(60))]
+    (tmp_path / "words.csv").write_text("\n".join(lines) + "\n")
+    with pytest.raises(RecipeError, match="images, texts and a test split"):
+        run(tmp_path / "words.csv", tmp_path / "out")
+
+
+def test_a_smoke_run_takes_a_few_samples(finished: tuple[Path, Path], tmp_path: Path) -> None:
+    numbers = run(finished[0], tmp_path / "out", seeds=(0,), only=["clip-image"], smoke=True, given={"epochs": 3})
+    assert numbers["smoke"]
+    assert numbers["data"]["splits"] == {"train": 48, "validation": 12, "test": 12}
+    saved = load_run(tmp_path / "out" / "experiments" / "clip-image" / "seed-0")
+    assert saved.config.optimisation.epochs == 1
+    assert (tmp_path / "out" / "table.md").read_text().count("SMOKE") == 1
+
+
+def wait_for(path: Path, process: subprocess.Popen[bytes], seconds: float = 300) -> None:
+    end = time.monotonic() + seconds
+    while not path.exists():
+        assert process.poll() is None, process.stdout and process.stdout.read().decode()
+        assert time.monotonic() < end, f"{path.name} did not appear"
+        time.sleep(0.02)
