@@ -57,23 +57,27 @@ def verdict(reports: Sequence[Numbers], metric: str = "") -> dict[str, list[str]
 
 
 def _sentence(gains: Sequence[Mapping[str, Any]], metric: str, info: Mapping[str, Any]) -> str:
-    values = [value for gain in gains for value in gain["by_seed"][metric]]
-    seeds = [seed for gain in gains for seed in gain["seeds"]]
+    """Of one pair, from each report."""
+    tested = [gain["test"][metric] for gain in gains]
+    values = [value for gain in gains for value in gain["by_seed"].get(metric, [])]
     unit = f" {'points of ' if info['percent'] else 'in '}{info['title']}"
     if len(values) == 1:
-        return f"{_number(values[0], info)}{unit} with seed {seeds[0]}; {_interval(gains[0]['test'][metric], info)}."
-    ahead = sum(_ahead(value, info) for value in values)
-    behind = sum(_ahead(-value, info) for value in values)
-    count = len(values)
-    if ahead == count or behind == count:
-        where = f"{'ahead' if ahead else 'behind'} with each of {count} seeds"
-    else:
-        where = f"ahead with {ahead} and behind with {behind} of {count} seeds"
-    extent = f"{_number(min(values), info)} to {_number(max(values), info)}"
+        return f"{_number(values[0], info)}{unit} with seed {gains[0]['seeds'][0]}; {_interval(tested[0], info)}."
+    extent = f"{_number(min(values), info)} to {_number(max(values), info)}" if values else ""
     if len(gains) == 1:
-        mean = _number(gains[0]["test"][metric]["value"], info)
-        return f"{mean}{unit} on average ({extent}), {where}; {_interval(gains[0]['test'][metric], info)}."
-    return f"{extent}{unit}, {where}; {_intervals([gain['test'][metric] for gain in gains])}."
+        mean = f"{_number(tested[0]['value'], info)}{unit} on average over {len(gains[0]['seeds'])} seeds"
+        spread = f" ({extent}), {_where(values, info)}" if values else ""
+        return f"{mean}{spread}; {_interval(tested[0], info)}."
+    return f"{extent}{unit}, {_where(values, info)}; {_intervals(gains, tested)}."
+
+
+def _where(values: Sequence[float], info: Mapping[str, Any]) -> str:
+    """With how many seeds the first one is ahead."""
+    count = len(values)
+    ahead, behind = (sum(_ahead(sign * value, info) for value in values) for sign in (1, -1))
+    if count in (ahead, behind):
+        return f"{'ahead' if ahead else 'behind'} with each of {count} seeds"
+    return f"ahead with {ahead} and behind with {behind} of {count} seeds"
 
 
 def _interval(gain: Mapping[str, float], info: Mapping[str, Any]) -> str:
@@ -82,12 +86,13 @@ def _interval(gain: Mapping[str, float], info: Mapping[str, Any]) -> str:
     return f"the 95 % interval [{low}, {high}] {'leaves 0 out' if significant(gain) else 'holds 0'}"
 
 
-def _intervals(gains: Sequence[Mapping[str, float]]) -> str:
-    """Of several runs."""
-    count, unsure = len(gains), sum(not significant(gain) for gain in gains)
-    if unsure in (0, count):
-        return f"each of the {count} intervals {'holds 0' if unsure else 'leaves 0 out'}"
-    return f"{unsure} of the {count} intervals {'holds' if unsure == 1 else 'hold'} 0"
+def _intervals(gains: Sequence[Mapping[str, Any]], tested: Sequence[Mapping[str, float]]) -> str:
+    """Of several reports."""
+    unsure = [gain["seeds"] for gain, one in zip(gains, tested, strict=True) if not significant(one)]
+    if len(unsure) in (0, len(gains)):
+        return f"each of the {len(gains)} intervals {'holds 0' if unsure else 'leaves 0 out'}"
+    seeds = ", ".join(str(seed) for listed in unsure for seed in listed)
+    return f"{len(unsure)} of the {len(gains)} intervals {'holds' if len(unsure) == 1 else 'hold'} 0 (seed {seeds})"
 
 
 def _ahead(value: float, info: Mapping[str, Any]) -> bool:
