@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -46,24 +46,23 @@ def markdown(numbers: Numbers) -> str:
 
 def show(numbers: Numbers, console: Console) -> None:
     """The same, short, for a terminal: as many metrics as it has room for."""
-    lines, every = numbers["experiments"], numbers["metrics"]
+    lines, metrics = numbers["experiments"], numbers["metrics"]
     many = len(numbers["seeds"]) > 1
+    cell = _mean if many else _with_interval
     beside = " (the paper's)" if any(line["paper"] for line in lines.values()) else ""
-    title = f"{numbers['title']}. Test, {'mean ± sd over seeds' if many else '[95 % interval]'}{beside}"
-    metrics = _fitting(every, console, lines, "81.2 ± 10.0 (81.2)" if many else "81.2 [71.2, 91.2] (81.2)")
-    table = _rich(title, "experiment", metrics)
-    for name, line in lines.items():
-        paper = {one: f" ({line['paper'][one]})" if one in line["paper"] else "" for one in metrics}
-        cell = _mean if many else _with_interval
-        table.add_row(name, *(cell(line, one, info) + paper[one] for one, info in metrics.items()))
-    console.print(table)
-    pairs = [f"{name} minus {base}" for name, base, _ in gains_of(numbers)]
-    metrics = _fitting(every, console, pairs, "+10.0 [-10.0, -10.0]")
-    gains = _rich("Differences, in points [95 % interval, paired]", "difference", metrics)
-    for name, base, gain in gains_of(numbers):
-        gains.add_row(f"{name} minus {base}", *(shown_gain(gain["test"][one], info) for one, info in metrics.items()))
-    if gains.rows:
-        console.print(gains)
+    heading = f"{numbers['title']}. Test, {'mean ± sd over seeds' if many else '[95 % interval]'}{beside}"
+
+    def shown(line: Mapping[str, Any], name: str, info: Mapping[str, Any]) -> str:
+        return cell(line, name, info) + (f" ({line['paper'][name]})" if name in line["paper"] else "")
+
+    results = {name: [shown(line, *one) for one in metrics.items()] for name, line in lines.items()}
+    gains = {
+        f"{name} minus {base}": [shown_gain(gain["test"][one], info) for one, info in metrics.items()]
+        for name, base, gain in gains_of(numbers)
+    }
+    heads = [_head(info) for info in metrics.values()]
+    _print(console, heading, ["experiment", *heads], results)
+    _print(console, "Differences, in points [95 % interval, paired]", ["difference", *heads], gains)
     for note in _notes(numbers, []):
         console.print(note, highlight=False, markup=False)
 
@@ -144,18 +143,21 @@ def _notes(numbers: Numbers, paper: list[str]) -> Iterator[str]:
     yield from numbers["notes"]
 
 
-def _fitting(metrics: Mapping[str, Any], console: Console, names: Iterable[str], cell: str) -> dict[str, Any]:
-    """The first metrics, as many as the console has room for; table.md has all."""
-    room = (console.width - max(map(len, names), default=0) - 4) // (len(cell) + 2)
-    return dict(list(metrics.items())[: max(1, room)])
-
-
-def _rich(title: str, first: str, metrics: Mapping[str, Mapping[str, Any]]) -> Table:
+def _print(console: Console, title: str, heads: Sequence[str], lines: Mapping[str, Sequence[str]]) -> None:
+    """A table of the first columns, as many as the console has room for."""
+    if not lines:
+        return
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    table.add_column(first, no_wrap=True)
-    for info in metrics.values():
-        table.add_column(_head(info), no_wrap=True)
-    return table
+    room = console.width - 2
+    for number, head in enumerate(heads):
+        cells = list(lines) if number == 0 else [line[number - 1] for line in lines.values()]
+        room -= max(map(len, [head, *cells])) + 3
+        if room < 0 and number > 1:
+            break
+        table.add_column(head, no_wrap=True)
+    for name, line in lines.items():
+        table.add_row(name, *line[: len(table.columns) - 1])
+    console.print(table)
 
 
 def _table(heads: list[str]) -> list[str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 TRAINED = ["me-text", "me-vision", "text", "vision"]
+EVERY = {"vision", "text", "score", "me-vision", "me-text", "me-score"}
 FILES = {"run.json", "metrics.json", "table.md", "figure.png"}
 
 
@@ -37,7 +38,7 @@ def no_half_files(out: Path) -> None:
 def test_help_shows_examples() -> None:
     result = mi2p("demo", "--help")
     assert result.returncode == 0
-    for words in ("--seed", "--out", "--smoke", "--overwrite", "mi2p demo --seed 1"):
+    for words in ("--seeds", "--out", "--smoke", "--overwrite", "--experiment", "mi2p demo --seeds 0,1,2"):
         assert words in result.stdout
     assert "demo" in mi2p("--help").stdout
     assert mi2p("--version").stdout.startswith("mi2p-inject ")
@@ -46,11 +47,11 @@ def test_help_shows_examples() -> None:
 def test_smoke_writes_everything(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     out, result = finished
     assert result.returncode == 0, result.stderr
-    assert {path.name for path in out.iterdir()} == {*FILES, "rows"}
-    assert sorted(path.name for path in (out / "rows").iterdir()) == TRAINED
+    assert {path.name for path in out.iterdir()} == {*FILES, "experiments"}
+    assert sorted(path.name for path in (out / "experiments").iterdir()) == TRAINED
     no_half_files(out)
-    for row in TRAINED:
-        assert list((out / "rows" / row).rglob("*.safetensors"))
+    for name in TRAINED:
+        assert list((out / "experiments" / name / "seed-0").rglob("*.safetensors"))
     assert (out / "figure.png").read_bytes().startswith(b"\x89PNG")
     table = (out / "table.md").read_text()
     for words in ("vision", "me-score", "CC BY-SA 4.0", "SMOKE"):
@@ -64,12 +65,14 @@ def test_metrics_are_complete_and_free_of_the_machine(
     out, _ = finished
     text = (out / "metrics.json").read_text()
     metrics = json.loads(text)
-    assert set(metrics["rows"]) == {"vision", "text", "score", "me-vision", "me-text", "me-score"}
-    for row in metrics["rows"].values():
-        for interval in row["test"].values():
-            assert 0 <= interval["low"] <= interval["high"] <= 1
+    assert set(metrics["experiments"]) == EVERY
+    for line in metrics["experiments"].values():
+        assert "tf_efficientnet_lite0" in line["title"] or "all-MiniLM-L6-v2" in line["title"] or line["averages"]
+        for name, interval in line["test"].items():
+            assert 0 <= interval["low"] <= interval["high"]
+            assert interval["high"] <= 1 or name == "log_loss"
     assert metrics["versions"]["torch"]
-    assert metrics["data"]["split"] == {"train": 64, "validation": 40, "test": 80}
+    assert metrics["data"]["splits"] == {"train": 64, "validation": 40, "test": 80}
     for private in (str(out), str(Path.home()) + "/", os.uname().nodename):
         assert private not in text
 
@@ -96,7 +99,7 @@ def test_an_interrupted_run_goes_on_to_the_same_numbers(
         # A test run in a shell's background inherits an ignored SIGINT; a user's terminal does not.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     ) as process:
-        wait_for(out / "rows" / "vision" / "metrics.json", process)
+        wait_for(out / "experiments" / "vision" / "seed-0" / "metrics.json", process)
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=120)
     # Under `python -m` an interrupt that fell inside an `exec` (a named tuple being made) ends CPython by the signal
@@ -106,14 +109,14 @@ def test_an_interrupted_run_goes_on_to_the_same_numbers(
     assert "vision" in errors
     assert "goes on from there" in errors
     no_half_files(out)
-    kept = (out / "rows" / "vision" / "metrics.json").stat().st_mtime_ns
+    kept = (out / "experiments" / "vision" / "seed-0" / "metrics.json").stat().st_mtime_ns
 
     result = mi2p("demo", "--smoke", "--out", str(out))
     assert result.returncode == 0, result.stderr
     assert "read back" in result.stdout
-    assert (out / "rows" / "vision" / "metrics.json").stat().st_mtime_ns == kept
-    whole, resumed = (json.loads((folder / "metrics.json").read_text())["rows"] for folder in (done, out))
-    assert [row["test"] for row in resumed.values()] == [row["test"] for row in whole.values()]
+    assert (out / "experiments" / "vision" / "seed-0" / "metrics.json").stat().st_mtime_ns == kept
+    whole, resumed = (json.loads((folder / "metrics.json").read_text())["experiments"] for folder in (done, out))
+    assert [line["test"] for line in resumed.values()] == [line["test"] for line in whole.values()]
 
 
 def test_out_is_a_file(tmp_path: Path) -> None:

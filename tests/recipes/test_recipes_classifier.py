@@ -15,8 +15,7 @@ from mi2p_inject.recipes.config import OPTIONS, make_config
 from mi2p_inject.recipes.encoders.encoder import Encoder
 from mi2p_inject.recipes.encoders.load import load_encoder
 from mi2p_inject.recipes.errors import RecipeError
-from mi2p_inject.recipes.experiments.demo_experiment import PAIRS, config_of, identity_of
-from mi2p_inject.recipes.experiments.demo_experiment import ROWS as DEMO
+from mi2p_inject.recipes.experiments.demo import DEMO
 from mi2p_inject.recipes.systems.classifier import Classifier, build_classifier
 from mi2p_inject.recipes.systems.losses import ClassLoss
 from mi2p_inject.recipes.training.train import load_encoders
@@ -231,28 +230,11 @@ def test_frozen_parameters() -> None:
         built("vision", vision_freeze=["nothing"])
 
 
-def test_rows_of_the_demo() -> None:
-    names = [row.name for row in DEMO]
-    assert len(names) == len(set(names)) == 6
-    for place, row in enumerate(DEMO):
-        assert bool(row.settings) != bool(row.fuses)
-        assert set(row.fuses) <= set(names[:place])  # a fusion comes after what it fuses
-    settings = {row.name: config_of(row, seed=3, smoke=False).to_json() for row in DEMO if row.settings}
-    for expanded, alone in PAIRS.items():
-        if expanded in settings:  # only the units differ
-            differ = {name for name, value in settings[expanded].items() if value != settings[alone][name]}
-            assert differ == {"model"}
-    assert identity_of(seed=0, smoke=False) == identity_of(seed=0, smoke=False)
-    assert identity_of(seed=0, smoke=False) != identity_of(seed=1, smoke=False)
-    assert identity_of(seed=0, smoke=False) != identity_of(seed=0, smoke=True)
-
-
 @pytest.mark.parametrize("kind", ["picture", "text"])
-def test_a_row_of_the_demo_and_its_expanded_row_start_from_the_same_values(kind: str) -> None:
+def test_an_experiment_of_the_demo_and_its_expanded_one_start_from_the_same_values(kind: str) -> None:
     states = []
-    rows = {row.name: row for row in DEMO}
-    for name in {"picture": ("vision", "me-vision"), "text": ("text", "me-text")}[kind]:
-        config = config_of(rows[name], seed=0, smoke=False)
+    for one in DEMO.select({"picture": ["vision", "me-vision"], "text": ["text", "me-text"]}[kind]):
+        config = DEMO.config_of(one, DEMO.config(), encoders="demo", seed=0)
         torch.manual_seed(0)
         encoders = load_encoders(config)
         torch.manual_seed(0)
