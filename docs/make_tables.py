@@ -54,10 +54,10 @@ def render_readme(text: str) -> str:
 
 def render_demo() -> str:
     """The table of the demo's first seed, and what all of them say, as Markdown."""
-    reports = [_read(path) for path in sorted(DEMO.glob("seed-*.json"))]
+    reports = [_read(path) for path in sorted(DEMO.glob("*.json"))]
     seeds = ", ".join(str(seed) for one in reports for seed in one["seeds"])
-    sentences = [f"- {sentence}" for sentence in gain_sentences(reports)]
-    return "\n".join([markdown(reports[0]), f"With seeds {seeds}, each with a split of its own:", "", *sentences])
+    of_several = [f"With seeds {seeds}, each with a split of its own:", ""] if len(reports) > 1 else []
+    return "\n".join([markdown(reports[0]), *of_several, *(f"- {one}" for one in gain_sentences(reports))])
 
 
 def _read(path: Path) -> dict[str, Any]:
