@@ -43,10 +43,12 @@ def run(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_the_readmes_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    section = readme.split("## Train on your own data")[1].split("\n## ")[0]
-    first, second = re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
+def test_the_commands_of_the_docs_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = Path(__file__).parents[2]
+    page = (root / "docs" / "training.md").read_text(encoding="utf-8")
+    first, second = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
+    section = (root / "README.md").read_text(encoding="utf-8").split("## Train on your own data")[1].split("\n## ")[0]
+    assert re.findall(r"```sh\n(.*?)```", section, re.DOTALL) == [first]
     table = write_table(tmp_path)
     (tmp_path / "cat.jpg").write_bytes((table.parent / "img" / "test0.png").read_bytes())
     monkeypatch.chdir(tmp_path)
