@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 
 FORK = multiprocessing.get_context("fork")
-KILLS = 30 if os.environ.get("HYPOTHESIS_PROFILE") == "nightly" else 5
+KILLS = 30 if os.environ.get("HYPOTHESIS_PROFILE") == "nightly" else 4
 """How many a test of random moments does."""
 
 
