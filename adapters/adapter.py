@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from mi2p_inject.adapters.blocks import Blocks
 from mi2p_inject.core.errors import AdapterError
 from mi2p_inject.core.layout import Axes, Layout
 
@@ -65,7 +66,8 @@ class Adapter:
         inputs: makes small example inputs for such a model: (args, kwargs).
         patches: prefix tokens before the patch grid of an image transformer, a number or a function of the model;
             None where tokens are not patches.
-        heads: attention heads of a unit by default.
+        blocks: the linear layers of a block, where the default sites are transformer blocks; what `pathway` pairs.
+        num_heads: attention heads of a unit by default.
 
     Raises:
         AdapterError: the adapter contradicts itself.
@@ -87,6 +89,7 @@ class Adapter:
     inputs: InputMaker
     patches: int | Callable[[nn.Module], int] | None = None
     num_heads: int = DEFAULT_NUM_HEADS
+    blocks: Blocks | None = None
 
     def __post_init__(self) -> None:
         layout = self.layout or Layout(Axes.NLC)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 
-from mi2p_inject.adapters import clip as clip_towers
-from mi2p_inject.adapters import hf_audio, hf_image, hf_text, timm_cnn, timm_transformer
 from mi2p_inject.adapters.adapter import Adapter
+from mi2p_inject.adapters.families import clip as clip_towers
+from mi2p_inject.adapters.families import hf_audio, hf_image, hf_text, timm_cnn, timm_transformer
 from mi2p_inject.core.errors import AdapterError
 from mi2p_inject.core.registry import entry_points_of, load_entry_point
 

@@ -8,6 +8,7 @@ from mi2p_inject.core.views import ViewSpec
 from mi2p_inject.expansion.expanded_model import ExpandedModel
 from mi2p_inject.expansion.inject import inject
 from mi2p_inject.expansion.load import load
+from mi2p_inject.reparam import Pathway, load_pathway, pathway
 from mi2p_inject.sources.features import SourceFeatures
 from mi2p_inject.units import MI2P
 
@@ -18,11 +19,14 @@ __all__ = [
     "ExpandedModel",
     "Layout",
     "Mi2pError",
+    "Pathway",
     "SourceFeatures",
     "ViewSpec",
     "__version__",
     "inject",
     "load",
+    "load_pathway",
+    "pathway",
 ]
 
 

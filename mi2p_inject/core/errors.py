@@ -13,6 +13,7 @@ __all__ = [
     "InjectionWarning",
     "LayoutError",
     "Mi2pError",
+    "PathwayError",
     "ProbeError",
     "RecomputeError",
     "SelectionError",
@@ -86,6 +87,10 @@ class AdapterError(Mi2pError, ValueError):
 
 class ProbeError(Mi2pError, RuntimeError):
     """The dry run of the backbone or of the source encoder failed."""
+
+
+class PathwayError(Mi2pError, ValueError):
+    """Two models cannot be connected by re-parameterisation, or are no longer."""
 
 
 class RecomputeError(Mi2pError, RuntimeError):

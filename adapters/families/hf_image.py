@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from mi2p_inject.adapters import inputs
+from mi2p_inject.adapters import blocks, inputs
 from mi2p_inject.adapters.adapter import Adapter, Readout
 from mi2p_inject.core.layout import Axes, Layout
 
@@ -35,6 +35,7 @@ def vit(name: str, cls: str, sites: str, patches: int | Callable[[nn.Module], in
         inputs=inputs.hf_image,
         patches=patches,
         num_heads=12,
+        blocks=blocks.HF_VIT,
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mi2p_inject.adapters import inputs
+from mi2p_inject.adapters import blocks, inputs
 from mi2p_inject.adapters.adapter import Adapter, Inputs, Pooling, Readout
 from mi2p_inject.core.layout import Axes, Layout
 
@@ -34,6 +34,7 @@ def vit(name: str, cls: str, pooled: Pooling) -> Adapter:
         inputs=inputs.timm_image,
         patches=prefix_tokens,
         num_heads=12,
+        blocks=blocks.TIMM,
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from mi2p_inject.adapters import inputs
+from mi2p_inject.adapters import blocks, inputs
 from mi2p_inject.adapters.adapter import Adapter, Readout
 from mi2p_inject.adapters.derive import layers_of
 from mi2p_inject.core.layout import Axes, Layout
@@ -42,6 +42,7 @@ VIT = Adapter(
     inputs=inputs.clip_image,
     patches=1,
     num_heads=12,
+    blocks=blocks.CLIP,
 )
 
 
@@ -61,6 +62,7 @@ TEXT = Adapter(
     readout=Readout(TOKENS, path=text_features, mask=inputs.until_end_of_text, pooled="eot"),
     inputs=inputs.clip_text,
     num_heads=8,
+    blocks=blocks.CLIP,
 )
 
 
@@ -93,6 +95,7 @@ HF_IMAGE = Adapter(
     inputs=inputs.hf_image,
     patches=1,
     num_heads=12,
+    blocks=blocks.HF_CLIP,
 )
 
 HF_TEXT = Adapter(
@@ -105,6 +108,7 @@ HF_TEXT = Adapter(
     readout=Readout(LAST_HIDDEN, mask=inputs.hf_clip_mask, pooled="eot"),
     inputs=inputs.hf_text,
     num_heads=8,
+    blocks=blocks.HF_CLIP,
 )
 
 ADAPTERS: tuple[Adapter, ...] = (RESNET, VIT, TEXT, HF_TOWER, HF_IMAGE, HF_TEXT)

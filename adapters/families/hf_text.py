@@ -5,8 +5,10 @@ ALBERT has no adapter on purpose: one layer, shared, fires many times in a forwa
 
 from __future__ import annotations
 
-from mi2p_inject.adapters import inputs
+from mi2p_inject.adapters import blocks, inputs
 from mi2p_inject.adapters.adapter import Adapter, MaskReader, Pooling, Readout
+from mi2p_inject.adapters.blocks import BERT as BERT_BLOCKS
+from mi2p_inject.adapters.blocks import Blocks
 from mi2p_inject.core.layout import Axes, Layout
 
 TOKENS = Layout(Axes.NLC)
@@ -21,6 +23,7 @@ def text(
     layout: Layout = TOKENS,
     pooled: Pooling = "bert",
     mask: MaskReader = inputs.attention_mask,
+    linears: Blocks | None = BERT_BLOCKS,
 ) -> Adapter:
     """A text encoder: layers that give tokens, the last hidden state as features, the tokenizer's mask."""
     return Adapter(
@@ -33,6 +36,7 @@ def text(
         readout=Readout(LAST_HIDDEN, mask=mask, pooled=pooled),
         inputs=inputs.hf_text,
         num_heads=12,
+        blocks=linears,
     )
 
 
@@ -54,10 +58,17 @@ DISTILBERT = text(
     ("transformers.models.distilbert.modeling_distilbert.DistilBertModel",),
     "transformer.layer.*",
     pooled="cls",
+    linears=blocks.DISTILBERT,
 )
 
 # A tuple of one or two: attentions join when they are asked for.
-MPNET = text("mpnet", ("transformers.models.mpnet.modeling_mpnet.MPNetModel",), "encoder.layer.*", IN_TUPLE)
+MPNET = text(
+    "mpnet",
+    ("transformers.models.mpnet.modeling_mpnet.MPNetModel",),
+    "encoder.layer.*",
+    IN_TUPLE,
+    linears=blocks.MPNET,
+)
 
 # A tuple of two, always. A convolution after the first layer (v2-xlarge) runs after the hook, so it reads the residual.
 DEBERTA_V2 = text(
@@ -66,10 +77,15 @@ DEBERTA_V2 = text(
     "encoder.layer.*",
     IN_TUPLE,
     pooled="cls",
+    linears=blocks.DEBERTA,
 )
 
 MODERNBERT = text(
-    "modernbert", ("transformers.models.modernbert.modeling_modernbert.ModernBertModel",), "layers.*", pooled="cls"
+    "modernbert",
+    ("transformers.models.modernbert.modeling_modernbert.ModernBertModel",),
+    "layers.*",
+    pooled="cls",
+    linears=None,  # its MLP is gated, and both halves are one layer
 )
 
 # The one encoder that computes length first; its output is batch first again. Padding stands on the left.
@@ -80,6 +96,7 @@ XLNET = text(
     Layout(Axes.LNC, element=0),
     pooled="last",
     mask=inputs.xlnet_mask,
+    linears=None,  # its projections are tensors of three axes
 )
 
 ADAPTERS: tuple[Adapter, ...] = (BERT, ROBERTA, DISTILBERT, MPNET, DEBERTA_V2, MODERNBERT, XLNET)

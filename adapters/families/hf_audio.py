@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from mi2p_inject.adapters import inputs
+from mi2p_inject.adapters import blocks, inputs
 from mi2p_inject.adapters.adapter import Adapter, Readout
-from mi2p_inject.adapters.hf_image import LAYERS
+from mi2p_inject.adapters.families.hf_image import LAYERS
 from mi2p_inject.core.layout import Axes, Layout
 
 TOKENS = Layout(Axes.NLC)
@@ -24,6 +24,7 @@ WAV2VEC2 = Adapter(
     readout=Readout(LAST_HIDDEN, mask=inputs.downsampled_mask, pooled="mean"),
     inputs=inputs.hf_wave,
     num_heads=12,
+    blocks=blocks.WAV2VEC2,
 )
 
 # Tokens, not patches: its grid is frequency x time (12 x 101 with two prefix tokens), two axes that do not mean the
@@ -38,6 +39,7 @@ AST = Adapter(
     readout=Readout(LAST_HIDDEN, pooled="cls"),
     inputs=inputs.hf_spectrogram,
     num_heads=12,
+    blocks=blocks.HF_VIT,
 )
 
 ADAPTERS: tuple[Adapter, ...] = (WAV2VEC2, AST)

@@ -1,0 +1,250 @@
+"""`pathway`: a transformer that also uses the weights of a transformer of another modality. One line."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from torch.nn.utils import parametrize
+
+from mi2p_inject.core.errors import PathwayError
+from mi2p_inject.inspection.resolve import ResolvedModel, resolve
+from mi2p_inject.reparam.pairing import PairedWeight, pair
+from mi2p_inject.reparam.weight import CrossModalWeight
+
+__all__ = ["Blocks", "Pathway", "pathway"]
+
+Blocks = Sequence[int] | Sequence[tuple[int, int]]
+
+
+def pathway(
+    model: nn.Module, *, auxiliary: nn.Module, blocks: Blocks | None = None, train_auxiliary: bool = True
+) -> Pathway:
+    """Re-parameterise a transformer with the weights of a transformer of another modality (M2PT).
+
+    The weight of each linear layer in each block (attention and MLP) becomes W + λ·W_aux, λ one learned number a layer
+    that starts at 0: the output is the model's, bit for bit, until it is trained. Embeddings, norms, biases and heads
+    stay the model's own, the auxiliary's biases are not used, and nothing of the other modality is needed at run time.
+    `fold()` gives a plain model back that costs nothing extra.
+
+    Args:
+        model: the transformer; its code is not touched.
+        auxiliary: a transformer of the same hidden and MLP width. Its parameters are used themselves, not copies.
+        blocks: which blocks: numbers (-1 the last), or pairs (of the model, of the auxiliary); None: as many as both
+            have, in order.
+        train_auxiliary: whether the auxiliary's weights train too (as in the paper) or stay as they are.
+
+    Raises:
+        PathwayError: widths that differ, blocks that do not exist, a model whose adapter does not describe its blocks,
+            or a model that is re-parameterised already.
+
+    Source: Multimodal Pathway (https://arxiv.org/abs/2401.14405).
+
+    Example:
+        >>> import timm, torch
+        >>> from transformers import BertConfig, BertModel
+        >>> from mi2p_inject import pathway
+        >>> vit = timm.create_model("vit_tiny_patch16_224", depth=2, embed_dim=48, num_heads=4, num_classes=3)
+        >>> tiny = BertConfig(hidden_size=48, num_hidden_layers=2, num_attention_heads=4, intermediate_size=192)
+        >>> pw = pathway(vit, auxiliary=BertModel(tiny))
+        >>> pw(torch.randn(2, 3, 224, 224)).shape
+        torch.Size([2, 3])
+        >>> pw.fold() is vit
+        True
+    """
+    if model is auxiliary or {id(one) for one in model.parameters()} & {id(one) for one in auxiliary.parameters()}:
+        raise PathwayError(
+            "model and auxiliary share parameters",
+            expected="two models",
+            given=f"{type(model).__name__} and {type(auxiliary).__name__}",
+            fix="pass copy.deepcopy(...) of the auxiliary",
+        )
+    target, other = resolve(model, required=False), resolve(auxiliary, required=False)
+    _check_plain(target, other)
+    depths = len(target.default_paths), len(other.default_paths)
+    chosen = _chosen(blocks, *depths)
+    pairs = pair(target, other, chosen)
+    if not pairs:
+        raise PathwayError(
+            "no layer of the two models has the same role",
+            expected="attention and MLP layers",
+            given=f"{type(model).__name__} and {type(auxiliary).__name__}",
+            fix="choose another auxiliary model",
+        )
+    return Pathway(model, auxiliary, pairs, chosen, depths, train_auxiliary)
+
+
+class Pathway(nn.Module):
+    """A re-parameterised transformer. Built by `pathway` and `load_pathway`, not by hand.
+
+    Attributes:
+        model: the transformer; called like it, this object gives what it gives.
+        pairs: which weights are re-parameterised, with what of the auxiliary.
+    """
+
+    model: nn.Module
+
+    def __init__(
+        self,
+        model: nn.Module,
+        auxiliary: nn.Module,
+        pairs: Sequence[PairedWeight],
+        blocks: Sequence[tuple[int, int]],
+        depths: tuple[int, int],
+        train_auxiliary: bool,
+    ) -> None:
+        super().__init__()
+        self.model, self.pairs, self.blocks, self.depths = model, tuple(pairs), tuple(blocks), depths
+        self.train_auxiliary, self.auxiliary_class = train_auxiliary, type(auxiliary).__name__
+        self.training = model.training
+        self._orders = {one.path.rpartition(".")[0]: _order(model, one.path) for one in pairs}
+        self._flags = [
+            (parameter, parameter.requires_grad)
+            for one in pairs
+            for parameter in (auxiliary.get_parameter(part.path) for part in one.parts)
+        ]
+        for one in pairs:
+            module, name = _owner(model, one.path)
+            used = [auxiliary.get_parameter(part.path) for part in one.parts]
+            parametrization = CrossModalWeight(used, one.parts).train(model.training)
+            parametrize.register_parametrization(module, name, parametrization)
+        for parameter, _ in self._flags:
+            parameter.requires_grad_(train_auxiliary)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """What the model returns."""
+        self._check_live()
+        return self.model(*args, **kwargs)
+
+    @property
+    def scales(self) -> dict[str, nn.Parameter]:
+        """Path of each re-parameterised weight -> its λ, a parameter of shape (1,)."""
+        self._check_live()
+        return {one.path: _parametrization(self.model, one.path).scale for one in self.pairs}
+
+    def fold(self) -> nn.Module:
+        """Write W + λ·W_aux into the model and give it back, plain: keys, classes and cost as before.
+
+        Raises:
+            PathwayError: folded or ejected already.
+        """
+        return self._remove(keep=True)
+
+    def eject(self) -> nn.Module:
+        """Give the model back without the auxiliary's part; what was trained of its own weights stays trained.
+
+        Raises:
+            PathwayError: folded or ejected already.
+        """
+        return self._remove(keep=False)
+
+    def summary(self) -> str:
+        """Which layers were paired, which blocks were left out, and how many parameters train."""
+        self._check_live()
+        roles = Counter(one.role for one in self.pairs)
+        own = {id(one) for one in self.model.parameters()}
+        extra = {id(one): one for one, _ in self._flags}
+        lines = [
+            f"{type(self.model).__name__} + weights of {self.auxiliary_class}: {len(self.pairs)} layers in "
+            f"{len(self.blocks)} blocks ({', '.join(f'{count} {role}' for role, count in roles.items())})"
+        ]
+        for one in self.pairs:
+            parts = " + ".join(
+                part.path + ("" if part.third is None else f"[third {part.third + 1}]") for part in one.parts
+            )
+            lines.append(f"  {one.path}  <-  {parts}")
+        for what, depth, used in (
+            ("model", self.depths[0], {own_block for own_block, _ in self.blocks}),
+            ("auxiliary", self.depths[1], {other for _, other in self.blocks}),
+        ):
+            if left := [str(number) for number in range(depth) if number not in used]:
+                lines.append(f"blocks of the {what} left out: {', '.join(left)}")
+        auxiliary = sum(one.numel() for one in extra.values())
+        total = sum(one.numel() for one in self.model.parameters() if id(one) in own and id(one) not in extra)
+        lines.append(
+            f"parameters: model {total:,} (λ included), auxiliary {auxiliary:,} "
+            f"({'trainable' if self.train_auxiliary else 'frozen'})"
+        )
+        return "\n".join(lines)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write `pathway_config.json` and one safetensors file; `load_pathway` reads them back.
+
+        Raises:
+            CheckpointError: the folder cannot be written.
+        """
+        from mi2p_inject.reparam.saved import save
+
+        self._check_live()
+        save(self, folder)
+
+    def _remove(self, keep: bool) -> nn.Module:
+        self._check_live()
+        for one in self.pairs:
+            module, name = _owner(self.model, one.path)
+            parametrize.remove_parametrizations(module, name, leave_parametrized=keep)
+        for path, order in self._orders.items():
+            parameters = self.model.get_submodule(path)._parameters
+            for name in order:  # removing a parametrization puts its parameter last
+                parameters[name] = parameters.pop(name)
+        for parameter, flag in self._flags:
+            parameter.requires_grad_(flag)
+        self._flags = []
+        return self.model
+
+    def _check_live(self) -> None:
+        if not self._flags:
+            raise PathwayError(
+                "this pathway has been folded or ejected",
+                expected="a live one",
+                given="one whose model was given back",
+                fix="use the model that fold() or eject() returned, or call pathway(...) again",
+            )
+
+
+def _check_plain(target: ResolvedModel, auxiliary: ResolvedModel) -> None:
+    for what, resolved in (("model", target), ("auxiliary", auxiliary)):
+        taken = [path for path, module in resolved.model.named_modules() if parametrize.is_parametrized(module)]
+        inside = [path for path in taken if any(path.startswith(f"{block}.") for block in resolved.default_paths)]
+        if inside:
+            raise PathwayError(
+                f"the weights of {what}= are parametrized already",
+                path=inside[0],
+                expected="plain weights",
+                given="a parametrization (another pathway, spectral or weight norm)",
+                fix="fold() or eject() the first pathway, or remove the parametrization",
+            )
+
+
+def _chosen(blocks: Blocks | None, own: int, other: int) -> list[tuple[int, int]]:
+    if blocks is None:
+        return [(number, number) for number in range(min(own, other))]
+    pairs = [one if isinstance(one, tuple) else (one, one) for one in blocks]
+    chosen = [(here + own if here < 0 else here, there + other if there < 0 else there) for here, there in pairs]
+    wrong = [one for one in chosen if not (0 <= one[0] < own and 0 <= one[1] < other)]
+    if wrong or not chosen or len({here for here, _ in chosen}) < len(chosen):
+        raise PathwayError(
+            "blocks= names blocks that are not there, none, or one twice",
+            expected=f"numbers below {min(own, other)}, or pairs (below {own}, below {other}), each block once",
+            given=repr(list(blocks)),
+            fix="leave blocks= out for all that both models have",
+        )
+    return chosen
+
+
+def _owner(model: nn.Module, path: str) -> tuple[nn.Module, str]:
+    module, _, name = path.rpartition(".")
+    return model.get_submodule(module), name
+
+
+def _order(model: nn.Module, path: str) -> list[str]:
+    return list(_owner(model, path)[0]._parameters)
+
+
+def _parametrization(model: nn.Module, path: str) -> CrossModalWeight:
+    module, name = _owner(model, path)
+    found: CrossModalWeight = module.parametrizations[name][0]  # type: ignore[index, assignment, union-attr]
+    return found
