@@ -91,7 +91,7 @@ def third_party(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cal
 
 MINE = """
 from dataclasses import replace
-from mi2p_inject.adapters import hf_text
+from mi2p_inject.adapters.families import hf_text
 ROW = replace(hf_text.BERT, name="mine", classes=("torch.nn.modules.container.Sequential",), sites=("*",))
 CLASH = replace(ROW, name="bert")
 STOLEN = replace(hf_text.BERT, name="mine")

@@ -32,7 +32,7 @@ IMAGE = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 def timm_vit(cls: str = "vit_tiny_patch16_224", **options: Any) -> nn.Module:
     sizes = {"img_size": 32, "patch_size": 8, "embed_dim": WIDTH, "depth": DEPTH, "num_heads": HEADS, "mlp_ratio": 2.0}
-    return timm.create_model(cls, num_classes=3, **{**sizes, **options})
+    return timm.create_model(cls, **{"num_classes": 3, **sizes, **options})
 
 
 def wav2vec2() -> nn.Module:
