@@ -246,5 +246,5 @@ def _order(model: nn.Module, path: str) -> list[str]:
 
 def _parametrization(model: nn.Module, path: str) -> CrossModalWeight:
     module, name = _owner(model, path)
-    found: CrossModalWeight = module.parametrizations[name][0]  # type: ignore[index, assignment, union-attr]
+    found: CrossModalWeight = module.parametrizations[name][0]  # type: ignore[index, assignment]
     return found
