@@ -6,10 +6,12 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mi2p_inject.core.errors import LayoutError, UnitError
+from mi2p_inject.core.precision import compute_dtype
 from mi2p_inject.core.views import ViewSpec
 from mi2p_inject.sources.features import PreparedSource
 
@@ -40,6 +42,7 @@ class Unit(nn.Module, ABC):
     - It starts at exactly zero, so that the expanded model starts as the backbone bit for bit (unless an option asks
       for something else), and some parameter has a gradient then.
     - It is exactly zero in rows where `source.rows` is False. Tokens where `source.mask` is False do not count.
+    - float16 gives the float32 result, rounded: nothing leaves the range of float16 on the way.
     - Rows are independent of each other, and nothing is kept between calls.
     - It has a floating parameter (views are cast to its dtype), is built on the meta device too, and can be deep-copied
       and pickled.
@@ -69,6 +72,13 @@ class Unit(nn.Module, ABC):
                 given=str(tuple(view.shape)),
                 fix="inject again into the model as it is now",
             )
+
+    def widened(self, view: Tensor, source: PreparedSource) -> tuple[Tensor, PreparedSource]:
+        """View and source as the unit computes with them: float32 instead of float16."""
+        if torch.float16 not in (view.dtype, source.tokens.dtype):
+            return view, source
+        dtype = compute_dtype(next(self.parameters()).dtype)
+        return view.to(dtype), source.to(dtype)
 
     @staticmethod
     def zero_missing(residual: Tensor, source: PreparedSource) -> Tensor:
@@ -120,8 +130,12 @@ def is_positive(value: object) -> bool:
 
 
 def normalised(tokens: Tensor) -> Tensor:
-    """Layer normalisation over the last axis without weights: mean 0, variance 1; zeros stay zeros."""
-    return F.layer_norm(tokens, tokens.shape[-1:])
+    """Layer normalisation over the last axis without weights: mean 0, variance 1; zeros stay zeros.
+
+    Numbers above 1e10 are scaled down first, as the squares of the largest that sources may hold are infinite.
+    """
+    largest = torch.linalg.vector_norm(tokens.detach(), torch.inf, -1, keepdim=True)
+    return F.layer_norm(tokens / (largest.clamp_min(1e10) / 1e10), tokens.shape[-1:])
 
 
 def check_source_norm(source_norm: bool, source: ViewSpec) -> None:

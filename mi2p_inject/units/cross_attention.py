@@ -8,9 +8,11 @@ from typing import final
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mi2p_inject.core.precision import full_range, saturated
 from mi2p_inject.core.views import ViewSpec
 from mi2p_inject.sources.features import PreparedSource
 from mi2p_inject.units.base import Unit, UnitConfig, check_option, check_source_norm, is_positive, normalised
+from mi2p_inject.units.linear import FullRangeLinear
 
 __all__ = ["CrossAttention", "CrossAttentionUnit"]
 
@@ -80,15 +82,20 @@ class CrossAttentionUnit(Unit):
         check_source_norm(config.source_norm, source)
         self.source_norm, self.num_heads = config.source_norm, num_heads
         width = num_heads * config.head_dim
-        self.site_to_queries = nn.Linear(site.width, width)
-        self.source_to_keys = nn.Linear(source.width, width, bias=False)  # softmax would drop a bias
-        self.source_to_values = nn.Linear(source.width, width)
-        self.heads_to_site = nn.Linear(width, site.width)
+        self.site_to_queries = FullRangeLinear(site.width, width)
+        self.source_to_keys = FullRangeLinear(source.width, width, bias=False)  # softmax would drop a bias
+        self.source_to_values = FullRangeLinear(source.width, width)
+        self.heads_to_site = FullRangeLinear(width, site.width)
         nn.init.zeros_(self.heads_to_site.weight)
         nn.init.zeros_(self.heads_to_site.bias)
 
     def forward(self, view: Tensor, source: PreparedSource) -> Tensor:
         self.check_width(view)
+        with full_range(view):
+            residual = self._residual(*self.widened(view, source))
+        return self.zero_missing(saturated(residual, view.dtype), source)
+
+    def _residual(self, view: Tensor, source: PreparedSource) -> Tensor:
         positions = view.flatten(2).mT if self.site.kind == "map" else view
         attended = source.tokens if source.grid is None else source.tokens.mT
         if self.source_norm:
@@ -99,10 +106,8 @@ class CrossAttentionUnit(Unit):
             self._by_head(self.source_to_values(attended)),
             attn_mask=None if source.mask is None else source.mask[:, None, None, :],
         )
-        residual = self.heads_to_site(read.transpose(1, 2).flatten(2))
-        if self.site.kind == "map":
-            residual = residual.mT.unflatten(2, view.shape[2:])
-        return self.zero_missing(residual, source)
+        residual: Tensor = self.heads_to_site(read.transpose(1, 2).flatten(2))
+        return residual.mT.unflatten(2, view.shape[2:]) if self.site.kind == "map" else residual
 
     def describe(self) -> dict[str, str]:
         return {"heads": str(self.num_heads)}

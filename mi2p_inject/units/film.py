@@ -7,9 +7,11 @@ from typing import final
 
 from torch import Tensor, nn
 
+from mi2p_inject.core.precision import full_range, saturated
 from mi2p_inject.core.views import ViewSpec
 from mi2p_inject.sources.features import PreparedSource
 from mi2p_inject.units.base import Unit, UnitConfig, check_option, check_source_norm, normalised
+from mi2p_inject.units.linear import FullRangeLinear
 
 __all__ = ["FiLM", "FiLMUnit"]
 
@@ -70,18 +72,23 @@ class FiLMUnit(Unit):
         super().__init__(site, source)
         check_source_norm(config.source_norm, source)
         self.source_norm = config.source_norm
-        self.source_to_shift = nn.Linear(source.width, site.width)
-        self.source_to_scale = nn.Linear(source.width, site.width) if config.scale else None
+        self.source_to_shift = FullRangeLinear(source.width, site.width)
+        self.source_to_scale = FullRangeLinear(source.width, site.width) if config.scale else None
         for parameter in self.parameters():
             nn.init.zeros_(parameter)
 
     def forward(self, view: Tensor, source: PreparedSource) -> Tensor:
         self.check_width(view)
+        with full_range(view):
+            residual = self._residual(*self.widened(view, source))
+        return self.zero_missing(saturated(residual, view.dtype), source)
+
+    def _residual(self, view: Tensor, source: PreparedSource) -> Tensor:
         pooled = normalised(source.pooled()) if self.source_norm else source.pooled()
         residual = self._at_every_position(self.source_to_shift(pooled))
         if self.source_to_scale is not None:
             residual = self._at_every_position(self.source_to_scale(pooled)) * view + residual
-        return self.zero_missing(residual.expand_as(view), source)
+        return residual.expand_as(view)
 
     def _at_every_position(self, channels: Tensor) -> Tensor:
         return channels[:, :, None, None] if self.site.kind == "map" else channels.unsqueeze(1)

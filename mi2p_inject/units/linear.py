@@ -1,4 +1,4 @@
-"""A linear map that is no `nn.Linear`: its weights are for whoever takes the products in another order."""
+"""Linear layers that compute float16 weights in float32: one whose weights are used, one that is called."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from mi2p_inject.core.precision import compute_dtype
 
-__all__ = ["PlainLinear"]
+__all__ = ["FullRangeLinear", "PlainLinear"]
 
 
 class PlainLinear(nn.Module):
@@ -51,3 +51,23 @@ class PlainLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x Wᵀ + b."""
         return F.linear(x, self.weights(), self.biases())
+
+
+class FullRangeLinear(nn.Linear):
+    """An `nn.Linear` whose float16 weights are computed with in float32: its sums do not end at 65,504.
+
+    It is called, as any layer, so LoRA and quantisation may replace it.
+
+    Example:
+        >>> import torch
+        >>> from mi2p_inject.units.linear import FullRangeLinear
+        >>> FullRangeLinear(4, 3).half()(torch.zeros(2, 5, 4)).dtype
+        torch.float32
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x Wᵀ + b."""
+        if self.weight.dtype != torch.float16:
+            return super().forward(x)
+        dtype = compute_dtype(self.weight.dtype)
+        return F.linear(x.to(dtype), self.weight.to(dtype), None if self.bias is None else self.bias.to(dtype))

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from mi2p_inject.core.errors import UnitError
+from mi2p_inject.core.precision import full_range, saturated
 from mi2p_inject.core.views import ViewSpec
 from mi2p_inject.sources.features import PreparedSource
 from mi2p_inject.units.base import Unit, UnitConfig, check_option, check_source_norm, is_positive, normalised
+from mi2p_inject.units.linear import FullRangeLinear
 
 __all__ = ["MMTM", "MMTMUnit"]
 
@@ -85,14 +87,19 @@ class MMTMUnit(Unit):
         check_source_norm(config.source_norm, source)
         self.source_norm = config.source_norm
         both = site.width + source.width
-        self.squeeze = nn.Linear(both, max(1, 2 * both // config.reduction))
-        self.excite = nn.Linear(self.squeeze.out_features, site.width)
+        self.squeeze = FullRangeLinear(both, max(1, 2 * both // config.reduction))
+        self.excite = FullRangeLinear(self.squeeze.out_features, site.width)
         nn.init.zeros_(self.excite.weight)
         nn.init.zeros_(self.excite.bias)
 
     def forward(self, view: Tensor, source: PreparedSource) -> Tensor:
         self.check_width(view)
+        with full_range(view):
+            residual = self._residual(*self.widened(view, source))
+        return self.zero_missing(saturated(residual, view.dtype), source)
+
+    def _residual(self, view: Tensor, source: PreparedSource) -> Tensor:
         pooled = normalised(source.pooled()) if self.source_norm else source.pooled()
         joint = self.squeeze(torch.cat([view.mean((2, 3)), pooled], 1)).relu()
         gate = torch.tanh(self.excite(joint) / 2)  # 2σ(E) − 1, without the rounding beside 1 in half precision
-        return self.zero_missing(gate[:, :, None, None] * view, source)
+        return gate[:, :, None, None] * view

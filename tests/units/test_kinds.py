@@ -170,16 +170,41 @@ class TestContract:
         )
 
     @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-    def test_half_precision_is_finite_and_near(self, case: Case, dtype: torch.dtype) -> None:
+    def test_half_precision_is_near_and_has_the_views_dtype(self, case: Case, dtype: torch.dtype) -> None:
         unit = randomised(case)
         whole = unit(view_of(unit), source_of(unit))
         half = copy.deepcopy(unit).to(dtype)(view_of(unit).to(dtype), source_of(unit, dtype=dtype))
+        near = {"atol": 0.05 * float(whole.detach().abs().max()), "rtol": 0.1}
         assert half.dtype == dtype
-        assert half.isfinite().all()
-        torch.testing.assert_close(half.float(), whole, atol=0.05 * float(whole.detach().abs().max()), rtol=0.1)
+        torch.testing.assert_close(half.float(), whole, **near)
         with torch.autocast("cpu", dtype):
-            mixed = unit(view_of(unit), source_of(unit))
-        torch.testing.assert_close(mixed.float(), whole, atol=0.05 * float(whole.detach().abs().max()), rtol=0.1)
+            for view in (view_of(unit), view_of(unit).to(dtype)):
+                mixed = unit(view, source_of(unit))
+                torch.testing.assert_close(mixed.float(), whole, **near)
+
+    @pytest.mark.parametrize("scale", [300.0, 1e4])
+    def test_float16_gives_the_float32_result_of_large_features_too(self, case: Case, scale: float) -> None:
+        unit = randomised(case).half().float()  # weights that float16 holds exactly
+        view, features = view_of(unit).half(), (scale * features_of(unit)).half()
+        whole = unit(view.float(), prepare(SourceFeatures(features.float()), unit.source, torch.float32))
+        half = copy.deepcopy(unit).half()
+        found = half(view, prepare(SourceFeatures(features), unit.source, torch.float16))
+        assert found.dtype == torch.float16
+        torch.testing.assert_close(found.float(), whole.clamp(-65504, 65504), atol=1e-3 * scale, rtol=2e-3)
+        (found.float() / scale).sum().backward()
+        assert all(bool(parameter.grad.isfinite().all()) for parameter in half.parameters())
+        with torch.autocast("cpu", torch.float16):
+            mixed = unit(view, prepare(SourceFeatures(features.float()), unit.source, torch.float32))
+        torch.testing.assert_close(mixed.float(), whole.clamp(-65504, 65504), atol=1e-3 * scale, rtol=2e-3)
+
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
+    def test_huge_features_stay_finite(self, case: Case, dtype: torch.dtype) -> None:
+        unit = randomised(case).to(dtype)
+        data = SourceFeatures(1e29 * features_of(unit).to(dtype))
+        found = unit(view_of(unit).to(dtype), prepare(data, unit.source, dtype))
+        assert found.isfinite().all()
+        (found.float() / 1e29).sum().backward()
+        assert all(bool(parameter.grad.isfinite().all()) for parameter in unit.parameters())
 
     def test_copies_pickles_and_the_meta_device(self, case: Case) -> None:
         unit = randomised(case)
