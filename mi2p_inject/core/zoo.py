@@ -17,10 +17,9 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import json
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ import torch
 from torch import nn
 
 from mi2p_inject.core.errors import ZooError
+from mi2p_inject.core.model_folder import HubError, checked_folder, hub_folder, read_json
 
 TOWERS = ("visual", "text")
 """Attributes of an open_clip model, each a unimodal model."""
@@ -54,9 +54,9 @@ def build(name: str, meta: bool = True) -> nn.Module:
     with torch.device("meta" if meta else "cpu"), _without_log():
         try:
             model = _BUILDERS[library](identifier, "meta" if meta else "cpu")
-        except ZooError:
-            raise
         except Exception as error:
+            if isinstance(error, ZooError) and not isinstance(error, HubError):
+                raise
             first_line = (str(error).strip() or "no message").splitlines()[0]
             close = _closest(identifier, 0.8) if "/" in identifier else []
             meant = f"did you mean {' or '.join(close)}? Else " if close else ""
@@ -82,14 +82,22 @@ def names(library: str) -> list[str]:
 
 def _timm(identifier: str, device: str) -> nn.Module:
     timm = _library("timm")
-    if Path(identifier).is_dir():
-        identifier = f"local-dir:{identifier}"
-    elif "/" in identifier:
-        identifier = f"hf-hub:{identifier}"
-    elif not timm.is_model(identifier):
+    model: nn.Module
+    if (folder := _folder(identifier)) is not None:
+        with checked_folder(folder, "timm", weights=False) as staged:
+            model = timm.create_model(f"local-dir:{staged}", pretrained=False)
+    elif timm.is_model(identifier):
+        model = timm.create_model(identifier, pretrained=False)
+    else:
         raise _unknown(f"timm:{identifier}", "timm")
-    model: nn.Module = timm.create_model(identifier, pretrained=False)
     return model
+
+
+def _folder(identifier: str) -> Path | None:
+    """The folder that is named, or that of the hub's repository; None for a name of the library's own."""
+    if Path(identifier).is_dir():
+        return Path(identifier)
+    return hub_folder(identifier, weights=False) if "/" in identifier else None
 
 
 def _transformers(identifier: str, device: str) -> nn.Module:
@@ -98,8 +106,9 @@ def _transformers(identifier: str, device: str) -> nn.Module:
     if (cls := _model_class(identifier)) is not None:
         model = cls(cls.config_class())
         return model
-    if Path(identifier).is_dir() or "/" in identifier:
-        config = transformers.AutoConfig.from_pretrained(identifier, trust_remote_code=False)
+    if (folder := _folder(identifier)) is not None:
+        with checked_folder(folder, "transformers", weights=False) as staged:
+            config = transformers.AutoConfig.from_pretrained(staged, trust_remote_code=False, local_files_only=True)
     elif identifier in names("transformers"):
         config = transformers.AutoConfig.for_model(identifier)
     else:
@@ -118,15 +127,17 @@ def _open_clip(identifier: str, device: str) -> nn.Module:
             given=name,
             fix=f"add /{' or /'.join(TOWERS)}",
         )
-    if Path(name).is_dir():
-        name = f"local-dir:{name}"
-    elif "/" in name:
-        name = f"hf-hub:{name}"
-    elif name not in open_clip.list_models():
+    folder = _folder(name)
+    if folder is None and name not in open_clip.list_models():
         raise _unknown(f"open_clip:{identifier}", "open_clip")
-    clip = open_clip.create_model(
-        name, load_weights=False, pretrained_text=False, device=device, force_custom_text=True
-    )
+    with checked_folder(folder, "open_clip", weights=False) if folder else nullcontext() as staged:
+        clip = open_clip.create_model(
+            f"local-dir:{staged}" if staged else name,
+            load_weights=False,
+            pretrained_text=False,
+            device=device,
+            force_custom_text=True,
+        )
     model: nn.Module = clip.get_submodule(tower)
     return model
 
@@ -163,11 +174,10 @@ def _library_of_folder(folder: Path) -> str:
     if (folder / "open_clip_config.json").is_file():
         return "open_clip"
     try:
-        config: Any = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        fields = set(config)
-    except (OSError, ValueError, TypeError) as error:
+        fields = read_json(folder / "config.json").keys()
+    except ZooError as error:
         raise ZooError(
-            f"{folder} holds no model's configuration: {type(error).__name__}",
+            f"{folder} holds no model's configuration: {error.what}",
             expected="config.json (transformers, timm) or open_clip_config.json",
             given=", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "an empty folder",
             fix="name the folder that save_pretrained wrote",

@@ -17,7 +17,7 @@ from mi2p_inject.core.errors import AdapterError
 from mi2p_inject.recipes.encoders.preprocess import ImageSpec, TextSpec
 from mi2p_inject.recipes.errors import RecipeError
 
-__all__ = ["Encoder", "row_of"]
+__all__ = ["Encoder", "adapter_of"]
 
 
 @dataclass
@@ -29,7 +29,7 @@ class Encoder:
         modality: "image" or "text".
         spec: its preprocessing.
         origin: what builds it again, without weights, as JSON.
-        pooling: how tokens or a map become one vector; None: as the adapter row says. Without meaning where the model
+        pooling: how tokens or a map become one vector; None: as the adapter says. Without meaning where the model
             gives vectors.
         width: of the vector.
         random: the weights are not pre-trained.
@@ -85,8 +85,8 @@ class Encoder:
         return replace(self, model=copy.deepcopy(self.model))
 
 
-def row_of(model: nn.Module, modality: Modality, name: str) -> Match | None:
-    """The adapter row, if there is one; refuses a model of another modality."""
+def adapter_of(model: nn.Module, modality: Modality, name: str) -> Match | None:
+    """The adapter, if there is one; refuses a model of another modality."""
     try:
         match = find(model)
     except AdapterError:

@@ -1,4 +1,4 @@
-"""From a name to a pre-trained encoder with its preprocessing, and from a run folder back to it.
+"""From a name to a pre-trained encoder with its preprocessing.
 
 Names are those of `mi2p_inject.core.zoo`, ``[LIBRARY:]MODEL[/TOWER]``, and besides:
 
@@ -11,24 +11,22 @@ Names are those of `mi2p_inject.core.zoo`, ``[LIBRARY:]MODEL[/TOWER]``, and besi
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from mi2p_inject.adapters.adapter import Modality
-from mi2p_inject.core.errors import ZooError
+from mi2p_inject.core.errors import Mi2pError, ZooError
+from mi2p_inject.core.model_folder import hub_folder
 from mi2p_inject.core.zoo import resolve
-from mi2p_inject.recipes.encoders.encoder import Encoder, row_of
-from mi2p_inject.recipes.encoders.libraries import LOADERS, REBUILDERS, TOWERS, saved_tokenizer
-from mi2p_inject.recipes.encoders.preprocess import ImageSpec, TextSpec
+from mi2p_inject.recipes.encoders.encoder import Encoder, adapter_of
+from mi2p_inject.recipes.encoders.libraries import LOADERS
+from mi2p_inject.recipes.encoders.open_clip_encoder import TOWERS
+from mi2p_inject.recipes.encoders.preprocess import TextSpec
 from mi2p_inject.recipes.errors import RecipeError
 
-__all__ = ["load_encoder", "rebuild_encoder", "save_encoder"]
-
-_DESCRIPTION = "encoder.json"
+__all__ = ["finished", "load_encoder"]
 
 
 def load_encoder(
@@ -53,10 +51,12 @@ def load_encoder(
     library, identifier = _library_of(name, modality)
     try:
         encoder = LOADERS[library](identifier, modality, pretrained, image_size)
-    except (RecipeError, ZooError):
+    except RecipeError:
         raise
+    except Mi2pError as error:
+        raise RecipeError(f"cannot load the {modality} encoder {name!r}: {error}") from error
     except Exception as error:
-        first = (str(error).strip() or "no message").splitlines()[0]
+        first = (str(error).strip() or "no message").splitlines()[0][:300]
         raise RecipeError(
             f"cannot load the {modality} encoder {name!r}: {type(error).__name__}: {first}",
             expected="a timm, transformers or open_clip name, or a local folder that holds the model",
@@ -65,49 +65,7 @@ def load_encoder(
     if isinstance(encoder.spec, TextSpec) and not encoder.spec.fixed:
         encoder.spec = replace(encoder.spec, max_length=min(max_length, encoder.spec.max_length))
     _check_vocabulary(encoder)
-    return _finished(encoder, name)
-
-
-def save_encoder(encoder: Encoder, folder: Path) -> None:
-    """Write what `rebuild_encoder` needs, all but the weights: JSON and the tokenizer's own files."""
-    folder.mkdir(parents=True)
-    description = {"origin": encoder.origin, "pooling": encoder.pooling, "random": encoder.random}
-    if isinstance(encoder.spec, ImageSpec):
-        description["image"] = encoder.spec.to_json()
-    else:
-        description["text"] = {"max_length": encoder.spec.max_length, "fixed": encoder.spec.fixed}
-        tokenizer = getattr(encoder.spec.tokenizer, "tokenizer", encoder.spec.tokenizer)
-        if hasattr(tokenizer, "save_pretrained"):  # open_clip's own one has no files
-            tokenizer.save_pretrained(folder)
-    config: Any = getattr(encoder.model, "config", None)
-    if encoder.origin["library"] == "transformers":
-        config.save_pretrained(folder)
-    (folder / _DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
-
-
-def rebuild_encoder(folder: Path, modality: Modality) -> Encoder:
-    """The encoder that `save_encoder` described, with random weights.
-
-    Raises:
-        RecipeError: the folder is damaged, or the installed libraries cannot build the model.
-    """
-    try:
-        description = json.loads((folder / _DESCRIPTION).read_text(encoding="utf-8"))
-        origin = description["origin"]
-        model = REBUILDERS[origin["library"]](origin, folder)
-        spec: ImageSpec | TextSpec
-        if modality == "image":
-            spec = ImageSpec.from_json(description["image"])
-        else:
-            spec = TextSpec(saved_tokenizer(origin, folder), **description["text"])
-        pooling, random = description["pooling"], description["random"]
-    except Exception as error:
-        raise RecipeError(
-            f"cannot rebuild the {modality} encoder from {folder}: {type(error).__name__}: {error}",
-            expected="the files that `mi2p train` wrote",
-            fix="copy the run folder again; install the library versions that its run.json names",
-        ) from error
-    return _finished(Encoder(model, modality, spec, origin, pooling, random=random), origin["name"])
+    return finished(encoder, name)
 
 
 def _library_of(name: str, modality: Modality) -> tuple[str, str]:
@@ -122,11 +80,9 @@ def _library_of(name: str, modality: Modality) -> tuple[str, str]:
         if at or "/" in name or ":" in name or Path(name).exists():
             raise
         try:  # a hub id of the old kind, without an organisation: bert-base-uncased
-            import transformers
-
-            transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
-        except Exception as error:
-            raise RecipeError(f"{unknown}\n  and the hub does not give it: {str(error).splitlines()[0]}") from error
+            hub_folder(name, weights=False)
+        except ZooError as error:
+            raise RecipeError(f"{unknown}\n  and {error.what}") from error
         return "transformers", name
     if library == "open_clip":
         bare = identifier.removesuffix(f"/{TOWERS[modality]}")
@@ -148,19 +104,27 @@ def _check_vocabulary(encoder: Encoder) -> None:
         )
 
 
-def _finished(encoder: Encoder, name: str) -> Encoder:
-    """Checked on a blank sample, with its pooling and width."""
-    match = row_of(encoder.model, encoder.modality, name)
+def finished(encoder: Encoder, name: str) -> Encoder:
+    """The encoder in float32 and eval mode, checked on a blank sample, with its pooling and width.
+
+    Args:
+        encoder: as a library built it.
+        name: for messages.
+
+    Raises:
+        RecipeError: it reads another modality, or does not run on a blank sample.
+    """
+    match = adapter_of(encoder.model, encoder.modality, name)
     if match is not None and encoder.pooling is None:
         encoder.pooling = match.adapter.readout.pooled
-    model = encoder.model.eval()
+    model = encoder.model.eval().float()  # `precision` of the training decides, whatever a file holds
     batch = encoder.example(1)
     inputs = encoder.inputs(batch)
     try:
         with torch.no_grad():
             output = model(**inputs) if isinstance(inputs, dict) else model(inputs)
     except Exception as error:
-        first = (str(error).strip() or "no message").splitlines()[0]
+        first = (str(error).strip() or "no message").splitlines()[0][:300]
         raise RecipeError(
             f"the {encoder.modality} encoder {name!r} does not run on a blank sample: {type(error).__name__}: {first}",
             fix="drop image_size, or name an encoder that reads pictures or texts alone",

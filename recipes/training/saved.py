@@ -23,8 +23,8 @@ from torch import nn
 
 from mi2p_inject.recipes.config import Config, make_config
 from mi2p_inject.recipes.encoders.encoder import Encoder
-from mi2p_inject.recipes.encoders.load import rebuild_encoder, save_encoder
 from mi2p_inject.recipes.encoders.preprocess import ImageSpec, TextSpec
+from mi2p_inject.recipes.encoders.saved import rebuild_encoder, save_encoder
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.systems.classifier import Classifier, build_classifier
 from mi2p_inject.recipes.training.inputs import Collator
@@ -66,8 +66,11 @@ class SavedRun:
         folder = self.path / "model"
         if not (folder / "classifier.safetensors").is_file():
             raise RecipeError(f"{self.path} kept no weights", fix="train with keep_weights=true")
+        stored = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
         encoders = {
-            modality: rebuild_encoder(folder / "encoders" / modality, "image" if modality == "image" else "text")
+            modality: rebuild_encoder(
+                folder / "encoders" / modality, "image" if modality == "image" else "text", max_bytes=stored
+            )
             for modality in self.config.model.modalities
         }
         classifier = build_classifier(self.config, encoders, len(self.classes), self.multi_label)

@@ -32,7 +32,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     TINY["bert"].build().save_pretrained(root / "bert")  # type: ignore[operator]
     timm.models.save_for_hf(timm.create_model("resnet10t", num_classes=3), root / "timm")
     vision = {"image_size": 32, "layers": 2, "width": 16, "patch_size": 16, "head_width": 8}
-    text = {"context_length": 8, "vocab_size": 60, "width": 16, "num_heads": 2, "layers": 2}
+    text = {"context_length": 8, "vocab_size": 60, "width": 16, "heads": 2, "layers": 2}
     config = {"model_cfg": {"embed_dim": 16, "vision_cfg": vision, "text_cfg": text}, "preprocess_cfg": {}}
     (root / "clip").mkdir()
     (root / "clip" / "open_clip_config.json").write_text(json.dumps(config))

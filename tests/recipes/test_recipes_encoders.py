@@ -16,8 +16,9 @@ from safetensors.torch import save_file
 
 from mi2p_inject.core.errors import Mi2pError
 from mi2p_inject.recipes.encoders.encoder import Encoder
-from mi2p_inject.recipes.encoders.load import load_encoder, rebuild_encoder, save_encoder
+from mi2p_inject.recipes.encoders.load import load_encoder
 from mi2p_inject.recipes.encoders.preprocess import ImageSpec, TextSpec
+from mi2p_inject.recipes.encoders.saved import rebuild_encoder, save_encoder
 from mi2p_inject.recipes.encoders.tiny import TINY
 from mi2p_inject.recipes.errors import RecipeError
 
@@ -125,9 +126,9 @@ def test_a_tower_of_a_transformers_clip(tower: Any, tmp_path: Path) -> None:
     ],
 )
 def test_pixels_are_those_of_transformers_own_processor(processor: Any) -> None:
-    from mi2p_inject.recipes.encoders.libraries import _processor_spec
+    from mi2p_inject.recipes.encoders.transformers_encoder import processor_spec
 
-    ours = _processor_spec(processor, None).transform()(PICTURE)
+    ours = processor_spec(processor, None).transform()(PICTURE)
     theirs = torch.as_tensor(np.asarray(processor(PICTURE, return_tensors="np")["pixel_values"][0]))
     assert ours.shape == theirs.shape
     assert (ours - theirs).abs().mean() < 0.2 * theirs.std()  # a crop may begin a pixel aside

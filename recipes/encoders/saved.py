@@ -1,0 +1,169 @@
+"""An encoder in a run folder, without its weights, and back: nothing executes from what is read here."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any, get_args
+
+from torch import nn
+
+from mi2p_inject.adapters.adapter import Modality, Pooling
+from mi2p_inject.core.errors import Mi2pError
+from mi2p_inject.core.model_folder import checked_fields, checked_folder, own_file, read_json
+from mi2p_inject.core.model_folder.transformers import model_config, tokenizer_config
+from mi2p_inject.recipes.encoders.encoder import Encoder
+from mi2p_inject.recipes.encoders.libraries import REBUILDERS
+from mi2p_inject.recipes.encoders.load import finished
+from mi2p_inject.recipes.encoders.open_clip_encoder import open_clip_tokenizer
+from mi2p_inject.recipes.encoders.preprocess import ImageSpec, TextSpec
+from mi2p_inject.recipes.encoders.tokenizers import load_tokenizer
+from mi2p_inject.recipes.errors import RecipeError
+
+__all__ = ["rebuild_encoder", "save_encoder"]
+
+_DESCRIPTION = "encoder.json"
+_MAX_BYTES = 2**37  # of an encoder's weights: 128 GiB
+
+
+def save_encoder(encoder: Encoder, folder: Path) -> None:
+    """Write what `rebuild_encoder` needs, all but the weights: JSON and the tokenizer's own files."""
+    folder.mkdir(parents=True)
+    description = {"origin": encoder.origin, "pooling": encoder.pooling, "random": encoder.random}
+    if isinstance(encoder.spec, ImageSpec):
+        description["image"] = encoder.spec.to_json()
+    else:
+        description["text"] = {"max_length": encoder.spec.max_length, "fixed": encoder.spec.fixed}
+        tokenizer = getattr(encoder.spec.tokenizer, "tokenizer", encoder.spec.tokenizer)
+        if hasattr(tokenizer, "save_pretrained"):  # open_clip's own one has no files
+            tokenizer.save_pretrained(folder)
+            _rewrite(folder / "tokenizer_config.json", tokenizer_config)
+    config: Any = getattr(encoder.model, "config", None)
+    if hasattr(config, "to_json_string"):
+        (folder / "config.json").write_text(config.to_json_string(use_diff=False), encoding="utf-8")
+        _rewrite(folder / "config.json", model_config)
+    (folder / _DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+
+
+def _rewrite(path: Path, keep: Any) -> None:
+    """A file with what `checked_folder` lets through."""
+    kept = keep(json.loads(path.read_text(encoding="utf-8")), str(path), [])
+    path.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+
+
+def rebuild_encoder(folder: Path, modality: Modality, *, max_bytes: int = _MAX_BYTES) -> Encoder:
+    """The encoder that `save_encoder` described, with random weights.
+
+    Args:
+        folder: may come from a stranger: what names code, other files or repositories is refused.
+        modality: "image" or "text".
+        max_bytes: of its parameters in float32, such as the size of the files that hold the weights.
+
+    Raises:
+        RecipeError: the folder is damaged, names what it must not, is larger than it says, or the installed libraries
+            cannot build the model.
+    """
+    try:
+        description = _description(folder, modality)
+        origin = description["origin"]
+        with checked_folder(
+            folder, "open_clip" if origin["library"] == "open_clip" else "transformers", weights=False, strict=True
+        ) as staged:
+            rebuild = REBUILDERS[origin["library"]]
+            _check_size(rebuild(origin, staged, "meta"), max_bytes)
+            model = rebuild(origin, staged, "cpu")
+            spec: ImageSpec | TextSpec
+            if modality == "image":
+                spec = ImageSpec.from_json(description["image"])
+            else:
+                tokenizer = (
+                    open_clip_tokenizer(origin["model_cfg"], staged, origin["name"])
+                    if origin["library"] == "open_clip"
+                    else load_tokenizer(staged, origin["name"])
+                )
+                spec = TextSpec(tokenizer, **description["text"])
+        return finished(
+            Encoder(model, modality, spec, origin, description["pooling"], random=description["random"]),
+            origin["name"],
+        )
+    except Exception as error:
+        shown = str(error) if isinstance(error, Mi2pError) else f"{type(error).__name__}: {error}"
+        raise RecipeError(
+            f"cannot rebuild the {modality} encoder from {folder}: {shown}",
+            expected="the files that `mi2p train` wrote",
+            fix="copy the run folder again; install the library versions that its run.json names",
+        ) from error
+
+
+def _check_size(model: nn.Module, max_bytes: int) -> None:
+    size = 4 * sum(one.numel() for one in model.parameters())
+    if size > max_bytes:
+        raise RecipeError(
+            "the encoder is larger than its weights",
+            expected=f"at most {max_bytes:,} bytes",
+            given=f"{size:,} bytes",
+            fix="copy the run folder again",
+        )
+
+
+def _description(folder: Path, modality: Modality) -> dict[str, Any]:
+    """``encoder.json``, every field checked but those that the libraries' own checks know: kwargs and model_cfg."""
+    value = read_json(own_file(folder, _DESCRIPTION))
+    kind = "image" if modality == "image" else "text"
+    fields = {
+        "origin": lambda one: isinstance(one, dict),
+        "pooling": lambda one: one is None or one in get_args(Pooling),
+        "random": lambda one: isinstance(one, bool),
+        kind: lambda one: isinstance(one, dict),
+    }
+    where = str(folder / _DESCRIPTION)
+    checked_fields(value, fields, where, needed=fields)
+    library = value["origin"].get("library")
+    if library not in _ORIGINS:
+        raise RecipeError(f"{str(library)[:80]!r} is no library of encoders", expected=", ".join(_ORIGINS))
+    checked_fields(value["origin"], _ORIGINS[library], f"{where}: origin", needed={*_ORIGINS[library]} - {"kwargs"})
+    sizes = _IMAGE if kind == "image" else _TEXT
+    checked_fields(value[kind], sizes, f"{where}: {kind}", needed=sizes)
+    return value
+
+
+def _text(one: Any) -> bool:
+    return isinstance(one, str) and 0 < len(one) <= 200 and one.isprintable()
+
+
+def _object(one: Any) -> bool:
+    return isinstance(one, dict)
+
+
+def _three(least: float) -> Any:
+    return lambda one: (
+        isinstance(one, list)
+        and len(one) == 3
+        and all(isinstance(x, (int, float)) and math.isfinite(x) and least <= x <= 255 for x in one)
+    )
+
+
+_NAMED: dict[str, Any] = {"library": _text, "name": _text}
+_ORIGINS: dict[str, dict[str, Any]] = {
+    "timm": {**_NAMED, "kwargs": _object},
+    "transformers": {**_NAMED, "class": _text, "kwargs": _object},
+    "open_clip": {
+        **_NAMED,
+        "tower": _text,
+        "model_cfg": _object,
+        "image_size": lambda one: one is None or type(one) is int,
+    },
+}
+_IMAGE: dict[str, Any] = {
+    "size": lambda one: isinstance(one, list) and len(one) == 2 and all(type(x) is int and 1 <= x <= 8192 for x in one),
+    "mean": _three(-255),
+    "std": _three(1e-6),
+    "interpolation": lambda one: one in ("bicubic", "bilinear", "nearest", "lanczos", "random"),
+    "crop_pct": lambda one: isinstance(one, (int, float)) and 0.01 <= one <= 2,
+    "crop_mode": lambda one: one in ("center", "squash", "border"),
+}
+_TEXT: dict[str, Any] = {
+    "max_length": lambda one: type(one) is int and 1 <= one <= 2**40,
+    "fixed": lambda one: isinstance(one, bool),
+}

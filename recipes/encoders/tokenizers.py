@@ -1,0 +1,75 @@
+"""Tokenizers from checked folders, and whether they can read anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mi2p_inject.core.model_folder.stage import DATA_FILES
+from mi2p_inject.recipes.errors import RecipeError
+
+__all__ = ["check_reads", "load_tokenizer", "longest", "require_vocabulary"]
+
+#: letters of several scripts, digits, the four bases: a vocabulary of any kind knows some of them
+_PROBES = ("the quick brown fox jumps over a lazy dog", "0 1 2 3 4 5 6 7 8 9", "ACGT MKTV", "Привет", "你好", "مرحبا")
+
+
+def load_tokenizer(staged: Path, name: str) -> Any:
+    """transformers' tokenizer in a checked folder, with a padding token.
+
+    Args:
+        staged: by `mi2p_inject.core.model_folder.checked_folder`.
+        name: of the encoder, for messages.
+
+    Raises:
+        RecipeError: there is no vocabulary, or one that knows nothing.
+    """
+    import transformers
+
+    require_vocabulary(staged, name)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(staged, trust_remote_code=False, local_files_only=True)
+    if tokenizer.pad_token is None:  # decoders' tokenizers have none; masked positions may hold any
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    check_reads(tokenizer, name)
+    return tokenizer
+
+
+def require_vocabulary(staged: Path, name: str) -> None:
+    """Without a vocabulary file transformers makes a tokenizer that knows its special tokens only.
+
+    Raises:
+        RecipeError: there is neither a vocabulary nor a tokenizer_config.json (some classes need no vocabulary).
+    """
+    if any((staged / file).is_file() for file in (*DATA_FILES, "tokenizer_config.json")):
+        return
+    raise RecipeError(
+        f"{name} has no tokenizer",
+        expected="tokenizer.json, or vocab.txt, ... beside the weights",
+        given=", ".join(sorted(path.name for path in staged.iterdir())),
+        fix="save the tokenizer that the model was trained with into its folder: tokenizer.save_pretrained(folder)",
+    )
+
+
+def check_reads(tokenizer: Any, name: str) -> None:
+    """Refuse a tokenizer for which every text is unknown: a model cannot learn from that, and nothing would say so.
+
+    Raises:
+        RecipeError: no letter, digit or sign of several scripts has a token of its own.
+    """
+    unknown = tokenizer.unk_token_id
+    for probe in _PROBES:
+        if any(one != unknown for one in tokenizer(probe, add_special_tokens=False)["input_ids"]):
+            return
+    raise RecipeError(
+        f"the tokenizer of {name} knows no word: every text becomes {tokenizer.unk_token or 'nothing'}",
+        expected="the vocabulary that the model was trained with",
+        given=f"{len(tokenizer)} tokens",
+        fix="save the right tokenizer into the model's folder: tokenizer.save_pretrained(folder)",
+    )
+
+
+def longest(tokenizer: Any, model: Any) -> int:
+    """The model's limit in tokens; RoBERTa counts its positions from the padding id on."""
+    positions = getattr(model.config, "max_position_embeddings", None) or 1_000_000
+    offset = (model.config.pad_token_id or 0) + 1 if "roberta" in type(model).__module__ else 0
+    return int(min(tokenizer.model_max_length, positions - offset if positions > 0 else 1_000_000))
