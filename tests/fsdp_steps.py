@@ -14,16 +14,17 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
 from mi2p_inject.recipes.config import make_config
-from mi2p_inject.recipes.systems.classifier import Classifier, build_classifier
+from mi2p_inject.recipes.systems import SystemModel, build_system
+from mi2p_inject.recipes.tasks import SingleLabel
 from mi2p_inject.recipes.training.train import load_encoders
 
 SETTINGS = {"model": "me-fusion", "vision": "tiny:vit", "text": "tiny:xlnet", "image_size": 32, "zero_init": "none"}
 
 
-def built() -> Classifier:
+def built() -> SystemModel:
     config = make_config({"data": "-", "dropout": 0.0, **SETTINGS})
     torch.manual_seed(0)
-    return build_classifier(config, load_encoders(config), 3, multi_label=False)
+    return build_system(config, load_encoders(config), SingleLabel(("a", "b", "c")))
 
 
 def batch(seed: int) -> dict[str, Tensor]:
@@ -34,7 +35,7 @@ def batch(seed: int) -> dict[str, Tensor]:
     return {"pixel_values": pixels, "image_present": here, **text, "labels": torch.tensor([0, 1, 2, 0])}
 
 
-def losses(model: Classifier, given: dict[str, Tensor]) -> list[float]:
+def losses(model: SystemModel, given: dict[str, Tensor]) -> list[float]:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     found = []
     for _ in range(3):

@@ -23,11 +23,11 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Numbers as JSON, nothi
 def evaluate(
     run: RunArgument,
     data: Annotated[str | None, typer.Option(help="New labelled data; default: the data of the training.")] = None,
-    part: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
+    split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
     image_col: ImageCol = None,
     text_col: TextCol = None,
     label_col: Annotated[str | None, typer.Option(help="Column of labels; default: as in training.")] = None,
-    split_col: Annotated[str | None, typer.Option(help="Column of parts; default: as in training.")] = None,
+    split_col: Annotated[str | None, typer.Option(help="Column of splits; default: as in training.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Test a trained model, on its own data or on new ones.
@@ -44,11 +44,12 @@ def evaluate(
         from mi2p_inject.recipes.training.saved import load_run
 
         columns = _given(image_col=image_col, text_col=text_col, label_col=label_col, split_col=split_col)
-        numbers = evaluate_run(load_run(run), data, columns, part)
+        saved = load_run(run)
+        numbers = evaluate_run(saved, data, columns, split)
         if as_json:
             typer.echo(json.dumps(numbers, indent=2, ensure_ascii=False))
         else:
-            print_evaluation(numbers, Console())
+            print_evaluation(numbers, saved.task, Console())
 
 
 def predict(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mi2p_inject.recipes.config.option import NOT_NEGATIVE, option
+from mi2p_inject.recipes.tasks import TASKS
 
 __all__ = ["DataConfig"]
 
@@ -32,11 +33,19 @@ class DataConfig:
     dedupe: Literal["none", "exact", "near"] = option(
         "none", "drop training samples that validation or test has too: equal ones, or images that look alike as well"
     )
-    multi_label: bool | None = option(None, "a sample has any number of labels; default: if one has several")
+    problem_type: str | None = option(
+        None,
+        "what is learned; default: multi-label if a sample has several labels, else single-label",
+        choices=lambda: tuple(TASKS),
+    )
     repair_text: bool = option(False, "undo wrong decodings of texts")
     split_seed: int = option(0, "of the split, where the data have none of their own", check=NOT_NEGATIVE)
 
     def for_loading(self) -> dict[str, Any]:
         """What `load_data` takes besides the specification and the seed."""
-        given = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in ("data", "split_seed")}
-        return given | {"image_root": None if self.image_root is None else Path(self.image_root)}
+        own = ("data", "split_seed", "problem_type")
+        given = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in own}
+        return given | {
+            "image_root": None if self.image_root is None else Path(self.image_root),
+            "multi_label": None if self.problem_type is None else TASKS[self.problem_type].multi_label,
+        }

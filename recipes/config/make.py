@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from mi2p_inject.fusion import fusion_options
 from mi2p_inject.recipes.config.config import GROUPS, OPTIONS, Config
 from mi2p_inject.recipes.config.names import closest, instead
 from mi2p_inject.recipes.config.option import options_of
@@ -47,6 +48,7 @@ def make_config(*layers: Mapping[str, Any], preset: str = "practical") -> Config
     if not config.data.data:
         raise RecipeError("no data named", fix="--data my.csv")
     unit_config(config.model.unit, config.model.options_of_unit())
+    _check_fusion(config.model.fusion, config.model.fusion_options)
     return config
 
 
@@ -70,6 +72,18 @@ def _joined(layers: tuple[Mapping[str, Any], ...]) -> dict[str, Any]:
             else:
                 raise RecipeError(f"{option} has no entries", given=name, fix=f"write {option}=...")
     return given
+
+
+def _check_fusion(fusion: str, options: Mapping[str, Any]) -> None:
+    known = list(fusion_options(fusion))
+    for name in options:
+        if name not in known:
+            raise RecipeError(
+                f"the fusion {fusion!r} has no option {name!r}",
+                expected=f"some of {', '.join(known)}" if known else "no options",
+                given=name,
+                fix=closest(name, known),
+            )
 
 
 def _unknown(name: str) -> RecipeError:

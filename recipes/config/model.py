@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from mi2p_inject.fusion import FUSIONS
 from mi2p_inject.recipes.config.option import FRACTION, POSITIVE, Layer, between, option
+from mi2p_inject.recipes.systems import SYSTEMS, System
 from mi2p_inject.units import UNITS
 
 __all__ = ["ModelConfig"]
@@ -17,12 +18,14 @@ __all__ = ["ModelConfig"]
 class ModelConfig:
     """What is trained."""
 
-    model: Literal["me-vision", "me-text", "me-fusion", "vision", "text", "late-fusion"] = option(
+    model: str = option(
         "me-vision",
         "one encoder alone (vision, text), both fused (late-fusion), one expanded with the other's features "
-        "(me-vision, me-text), or both expanded and fused (me-fusion)",
+        "(me-vision, me-text), both expanded and fused (me-fusion), or one of them expanded and both fused",
+        choices=lambda: tuple(SYSTEMS),
     )
     fusion: str = option("score", "how a fused model joins its branches", choices=lambda: tuple(FUSIONS))
+    fusion_options: Mapping[str, Any] = option({}, "options of the fusion, such as fusion_options.width=100")
     vision: str = option(
         "densenet121", "image encoder: a timm, transformers or open_clip name, a local folder, demo or tiny"
     )
@@ -53,20 +56,9 @@ class ModelConfig:
     dropout: float = option(0.1, "before the classifier", check=FRACTION)
 
     @property
-    def expanded(self) -> bool:
-        """Whether the model has units."""
-        return self.model.startswith("me-")
-
-    @property
-    def backbones(self) -> tuple[str, ...]:
-        """The modalities whose encoder is trained, "image" first."""
-        kind = self.model.removeprefix("me-")
-        return {"vision": ("image",), "text": ("text",)}.get(kind, ("image", "text"))
-
-    @property
-    def modalities(self) -> tuple[str, ...]:
-        """The modalities that are read, "image" first."""
-        return ("image", "text") if self.expanded else self.backbones
+    def system(self) -> System:
+        """What ``model`` names."""
+        return SYSTEMS[self.model]
 
     def options_of_unit(self) -> dict[str, Any]:
         """What `mi2p_inject.inject` gets as options of the unit: ``zero_init`` only where it was given."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mi2p_inject.recipes.config.option import FRACTION, NOT_NEGATIVE, POSITIVE, option
+from mi2p_inject.recipes.tasks import metric_names
 
 __all__ = ["OptimisationConfig"]
 
@@ -39,8 +40,10 @@ class OptimisationConfig:
     gradient_accumulation_steps: int = option(1, "batches an optimizer step", check=POSITIVE)
     max_grad_norm: float = option(1.0, "gradients are clipped to this norm; 0: not at all", check=NOT_NEGATIVE)
     augment: bool = option(True, "random crops and mirrored pictures in training")
-    metric: Literal["accuracy", "macro_f1", "weighted_f1", "micro_f1", "samples_f1"] | None = option(
-        None, "chooses the best checkpoint on the validation split; default: accuracy; of several labels macro_f1"
+    metric: str | None = option(
+        None,
+        "chooses the best checkpoint on the validation split; default: accuracy, with several labels a sample macro_f1",
+        choices=metric_names,
     )
     patience: int = option(
         3, "epochs without a better metric before the training ends; 0: never ends early", check=NOT_NEGATIVE

@@ -6,7 +6,6 @@ numbers labels, looks for images, makes splits and notes what a user must know.
 
 from mi2p_inject.recipes.data.images import ImageError as ImageError
 from mi2p_inject.recipes.data.images import open_image as open_image
-from mi2p_inject.recipes.data.labels import class_weights as class_weights
 from mi2p_inject.recipes.data.load import LOADERS as LOADERS
 from mi2p_inject.recipes.data.load import load_data as load_data
 from mi2p_inject.recipes.data.samples import Samples as Samples

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mi2p_inject.recipes.errors import RecipeError
 
-__all__ = ["check_seen_in_training", "class_weights", "classes_of", "number_labels"]
+__all__ = ["check_seen_in_training", "classes_of", "number_labels"]
 
 _FLOAT = re.compile(r"[+-]?(\d+\.\d*|\.\d+|\d+(\.\d*)?[eE][+-]?\d+|inf|nan)", re.IGNORECASE)
 _INTEGER = re.compile(r"[+-]?\d+")
@@ -103,29 +103,6 @@ def check_seen_in_training(
             )
     if len(seen["train"]) < 2:
         raise RecipeError(f"{name}: training: {_one_class(set(seen['train']))}", expected="two classes or more")
-
-
-def class_weights(targets: NDArray[np.int64], classes: int) -> NDArray[np.float64]:
-    """Weights for a loss, such that every class counts the same.
-
-    Args:
-        targets: (N,) class numbers, or (N, classes) of 0 and 1 for several labels a sample.
-        classes: number of classes.
-
-    Returns:
-        (classes,): for one label a sample, N / (classes · count), so that the mean over samples is 1; for several,
-        negatives / positives of each class, the ``pos_weight`` of BCE-with-logits. 0 for a class without samples.
-
-    Example:
-        >>> class_weights(np.array([0, 0, 0, 1]), 2).round(2).tolist()
-        [0.67, 2.0]
-        >>> class_weights(np.array([[1, 0], [1, 1], [0, 0], [0, 0]]), 2).tolist()
-        [1.0, 3.0]
-    """
-    several = targets.ndim == 2
-    counts = targets.sum(axis=0) if several else np.bincount(targets, minlength=classes)
-    total = (len(targets) - counts) if several else len(targets) / np.count_nonzero(counts)
-    return np.where(counts > 0, total / np.maximum(counts, 1), 0.0)
 
 
 def _counted(counts: Counter[str], most: int = 8) -> str:

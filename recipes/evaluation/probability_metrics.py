@@ -12,7 +12,6 @@ __all__ = [
     "PROBABILITY_METRICS",
     "expected_calibration_error",
     "log_loss",
-    "probabilities_of",
     "resampled_probability_metrics",
 ]
 
@@ -21,24 +20,6 @@ Floats = NDArray[np.float64]
 
 PROBABILITY_METRICS = ("log_loss", "expected_calibration_error")
 _BINS = 15
-
-
-def probabilities_of(logits: NDArray[np.float32], *, multi_label: bool = False) -> Floats:
-    """(N, K) class probabilities, in double precision: a softmax over the classes, or a sigmoid of each label.
-
-    Args:
-        logits: (N, K).
-        multi_label: a sample has any number of labels.
-
-    Example:
-        >>> probabilities_of(np.zeros((1, 4), dtype=np.float32)).tolist()
-        [[0.25, 0.25, 0.25, 0.25]]
-    """
-    from scipy.special import expit, softmax
-
-    wide = logits.astype(np.float64)
-    found: Floats = expit(wide) if multi_label else softmax(wide, axis=1)
-    return found
 
 
 def log_loss(true: Labels, probabilities: Floats) -> float:

@@ -128,9 +128,7 @@ def _draw_examples(figure: Any, results: Results, name: str, base: str, *, top: 
     seed = min(set(results.outcomes[name]) & set(results.outcomes[base]))
     samples = results.samples
     alone, expanded = (results.outcomes[one][seed].decided("test") for one in (base, name))
-    right = [
-        (answers == samples.targets("test")).reshape(len(answers), -1).all(axis=1) for answers in (alone, expanded)
-    ]
+    right = [(answers == results.true).reshape(len(answers), -1).all(axis=1) for answers in (alone, expanded)]
     fixed, broken = np.flatnonzero(~right[0] & right[1]), np.flatnonzero(right[0] & ~right[1])
     rows = samples.splits["test"]
     groups = np.asarray(rows["group"][:], dtype=str)

@@ -16,16 +16,15 @@ from mi2p_inject.fusion import mean_scores
 from mi2p_inject.recipes.config import Config
 from mi2p_inject.recipes.data import Samples
 from mi2p_inject.recipes.evaluation.metric_info import describe_metrics
-from mi2p_inject.recipes.evaluation.metrics import decide, measure, resampled_metrics, tune_thresholds
-from mi2p_inject.recipes.evaluation.probability_metrics import probabilities_of, resampled_probability_metrics
+from mi2p_inject.recipes.evaluation.metrics import resampled_metrics
+from mi2p_inject.recipes.evaluation.probability_metrics import resampled_probability_metrics
 from mi2p_inject.recipes.evaluation.resampling import Resampled
 from mi2p_inject.recipes.experiments.experiment import Experiment, ExperimentSet
+from mi2p_inject.recipes.tasks import Decision, Labels, Logits, Task
+from mi2p_inject.recipes.training.numbers import targets_of
 from mi2p_inject.recipes.training.saved import SavedRun
 
 __all__ = ["Outcome", "Results", "collect", "public_data"]
-
-Labels = NDArray[np.int64]
-Logits = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -35,20 +34,22 @@ class Outcome:
     Attributes:
         logits: split -> (N, K), of the validation and test split.
         present: split -> (N,) whether the model had anything to read.
-        thresholds: (K,) where a sample has any number of labels; else None.
+        task: what was learned.
+        decision: what the task decides by.
         encoders: modality -> name of the encoder that ran.
         run: what its training noted; {} for an average.
     """
 
     logits: Mapping[str, Logits]
     present: Mapping[str, NDArray[np.bool_]]
-    thresholds: NDArray[np.float64] | None
+    task: Task
+    decision: Decision
     encoders: Mapping[str, str]
     run: Mapping[str, Any] = field(default_factory=dict)
 
     def decided(self, split: str) -> Labels:
-        """The answers: (N,) classes, or (N, K) zeros and ones."""
-        return decide(self.logits[split], self.thresholds)
+        """The task's answers."""
+        return self.task.decide(self.logits[split], self.decision)
 
 
 class Results:
@@ -56,14 +57,18 @@ class Results:
 
     Args:
         samples: the data that all runs share.
+        task: what they learn.
         resampling_seed: of the bootstrap.
+
+    Attributes:
+        true: the targets of the test split.
     """
 
-    def __init__(self, samples: Samples, resampling_seed: int = 0) -> None:
-        self.samples = samples
+    def __init__(self, samples: Samples, task: Task, resampling_seed: int = 0) -> None:
+        self.samples, self.task = samples, task
         self.outcomes: dict[str, dict[int, Outcome]] = {}
         self._seed = resampling_seed
-        self._true = samples.targets("test")
+        self.true = targets_of(task, samples, "test")
         self._groups = np.unique(np.asarray(samples.splits["test"]["group"][:], dtype=str), return_inverse=True)[1]
         self._resampled: dict[tuple[str, int], Resampled] = {}
 
@@ -74,7 +79,8 @@ class Results:
         self.outcomes.setdefault(name, {})[seed] = Outcome(
             logits={split: found[f"{split}_logits"] for split in splits},
             present={split: self._readable(split, run.numbers["encoders"]) for split in splits},
-            thresholds=run.thresholds,
+            task=run.task,
+            decision=run.decision,
             encoders=run.numbers["encoders"],
             run=run.numbers,
         )
@@ -91,27 +97,26 @@ class Results:
 
     def _of(self, name: str, seed: int) -> Resampled:
         if (name, seed) not in self._resampled:
-            outcome, classes = self.outcomes[name][seed], len(self.samples.classes)
-            decided = resampled_metrics(self._true, outcome.decided("test"), self._groups, classes, seed=self._seed)
-            probabilities = probabilities_of(outcome.logits["test"], multi_label=self.samples.multi_label)
-            likely = resampled_probability_metrics(self._true, probabilities, self._groups, seed=self._seed)
+            outcome = self.outcomes[name][seed]
+            answers = outcome.decided("test")
+            decided = resampled_metrics(self.task, self.true, answers, self._groups, seed=self._seed)
+            probabilities = self.task.probabilities(outcome.logits["test"])
+            likely = resampled_probability_metrics(self.true, probabilities, self._groups, seed=self._seed)
             self._resampled[name, seed] = decided | likely
         return self._resampled[name, seed]
 
     def _average(self, members: Sequence[Outcome]) -> Outcome:
-        multi_label, logits, present = self.samples.multi_label, {}, {}
+        logits, present = {}, {}
         for split in members[0].logits:
             given = torch.stack([torch.from_numpy(one.logits[split]) for one in members])
             there = torch.stack([torch.from_numpy(one.present[split]) for one in members])
-            logits[split] = mean_scores(given, there, multi_label=multi_label).numpy()
+            logits[split] = mean_scores(given, there, multi_label=self.task.independent).numpy()
             present[split] = there.any(dim=0).numpy()
-        thresholds = None
-        if multi_label:
-            thresholds = np.full(len(self.samples.classes), 0.5)
-            if "validation" in logits:
-                thresholds = tune_thresholds(logits["validation"], self.samples.targets("validation"))
+        decision = self.task.usual_decision()
+        if "validation" in logits:
+            decision = self.task.tune(logits["validation"], targets_of(self.task, self.samples, "validation"))
         encoders = {modality: name for one in members for modality, name in one.encoders.items()}
-        return Outcome(logits, present, thresholds, dict(sorted(encoders.items())))
+        return Outcome(logits, present, self.task, decision, dict(sorted(encoders.items())))
 
     def _readable(self, split: str, modalities: Mapping[str, str]) -> NDArray[np.bool_]:
         rows = self.samples.splits[split]
@@ -188,7 +193,7 @@ def _line(one: Experiment, results: Results) -> dict[str, Any]:
         "test": {name: asdict(interval) for name, interval in mean.intervals().items()},
         "sd": {name: float(np.std(values, ddof=1)) for name, values in by_seed.items() if len(seeds) > 1},
         "by_seed": by_seed,
-        "validation": _validation(outcomes, results.samples),
+        "validation": _validation(outcomes, results),
         "gain": {base: gain for base in one.compared_with if (gain := _gain(one.name, base, results))},
         **noted,
         **({"parameters": runs[0]["parameters"]} if all(runs) else {}),
@@ -209,12 +214,12 @@ def _gain(name: str, base: str, results: Results) -> dict[str, Any]:
     }
 
 
-def _validation(outcomes: Mapping[int, Outcome], samples: Samples) -> dict[str, float]:
+def _validation(outcomes: Mapping[int, Outcome], results: Results) -> dict[str, float]:
     """The mean metrics on the validation split, which experiments may be chosen by."""
-    if "validation" not in samples.splits:
+    if "validation" not in results.samples.splits:
         return {}
-    true, classes = samples.targets("validation"), len(samples.classes)
-    found = [measure(true, one.decided("validation"), classes) for one in outcomes.values()]
+    true = targets_of(results.task, results.samples, "validation")
+    found = [results.task.measure(true, one.decided("validation")) for one in outcomes.values()]
     return {name: float(np.mean([one[name] for one in found])) for name in found[0]}
 
 

@@ -32,7 +32,7 @@ from mi2p_inject.recipes.experiments.report import markdown, show
 from mi2p_inject.recipes.experiments.results import Results, collect
 from mi2p_inject.recipes.training.run_folder import FINISHED, RunFolder, check_out
 from mi2p_inject.recipes.training.saved import FORMAT, load_run
-from mi2p_inject.recipes.training.train import load_encoders, load_samples, quiet, train_run
+from mi2p_inject.recipes.training.train import load_encoders, load_samples, load_task, quiet, train_run
 
 __all__ = ["run_experiments"]
 
@@ -134,7 +134,7 @@ def _write(
 
 def _read(experiments: ExperimentSet, config: Config, out: Path, encoders: str, samples: Samples) -> Results:
     """All finished runs of the folder, those of earlier commands too."""
-    results = Results(samples)
+    results = Results(samples, load_task(config, samples))
     for one in experiments.experiments:
         if one.averages:
             results.add_average(one)
@@ -186,8 +186,8 @@ def _check_data(experiments: ExperimentSet, samples: Samples) -> None:
 def _check_encoders(configs: Iterable[Config]) -> None:
     """Load each encoder once, so that a name that cannot be reached is found before hours of training."""
     known: set[tuple[str, str]] = set()
-    for config in sorted(configs, key=lambda one: -len(one.model.modalities)):
-        needed = {(modality, getattr(config.model, _ENCODERS[modality])) for modality in config.model.modalities}
+    for config in sorted(configs, key=lambda one: -len(one.model.system.modalities)):
+        needed = {(modality, getattr(config.model, _ENCODERS[modality])) for modality in config.model.system.modalities}
         if not needed <= known:
             load_encoders(config)
             known |= needed

@@ -10,13 +10,11 @@ from typing import Any
 from rich.console import Console
 from torch.utils import _pytree as pytree
 
-from mi2p_inject.expansion.expanded_model import ExpandedModel
-from mi2p_inject.recipes.config import Config
+from mi2p_inject.recipes.config import RunConfig
 from mi2p_inject.recipes.data import Samples
 from mi2p_inject.recipes.data.images import image_problem
-from mi2p_inject.recipes.encoders.encoder import Encoder
 from mi2p_inject.recipes.encoders.preprocess import ImageSpec
-from mi2p_inject.recipes.systems.classifier import Classifier
+from mi2p_inject.recipes.systems import FrozenSource, SystemModel
 from mi2p_inject.recipes.training.inputs import Collator, ImageTextDataset
 from mi2p_inject.recipes.training.progress import row_progress
 from mi2p_inject.sources.cache import SourceCache
@@ -25,13 +23,13 @@ from mi2p_inject.sources.fill_cache import fill
 __all__ = ["cache_sources"]
 
 
-def cache_sources(classifier: Classifier, config: Config, samples: Samples, console: Console) -> dict[str, SourceCache]:
-    """Encode what is not in ``config.run.source_cache`` yet, for every frozen encoder that the classifier hears.
+def cache_sources(model: SystemModel, run: RunConfig, samples: Samples, console: Console) -> dict[str, SourceCache]:
+    """Encode what is not in ``run.source_cache`` yet, for every frozen encoder whose features the model attends to.
 
     Args:
-        classifier: on the device that shall encode.
-        config: says where.
-        samples: all parts are encoded; those without the modality, or with a bad image, are left out.
+        model: on the device that shall encode.
+        run: says where.
+        samples: all splits are encoded; samples without the modality, or with a bad image, are left out.
         console: for progress.
 
     Returns:
@@ -40,42 +38,35 @@ def cache_sources(classifier: Classifier, config: Config, samples: Samples, cons
     Raises:
         SourceError: the folder cannot be written, or has too little room.
     """
-    cached: dict[str, SourceCache] = {}
-    for modality, source in classifier.sources().items():
-        network = classifier.get_submodule(f"branches.{modality}.network")
-        if isinstance(network, ExpandedModel):
-            cached[source.modality] = _fill(network, source, config, samples, console)
-    return cached
+    return {modality: _fill(source, run, samples, console) for modality, source in model.sources().items()}
 
 
-def _fill(network: ExpandedModel, source: Encoder, config: Config, samples: Samples, console: Console) -> SourceCache:
-    spec = source.spec if isinstance(source.spec, ImageSpec) else None
-    collator = Collator(
-        image=spec, text=None if isinstance(source.spec, ImageSpec) else source.spec, classes=1, multi_label=False
-    )
+def _fill(frozen: FrozenSource, run: RunConfig, samples: Samples, console: Console) -> SourceCache:
+    encoder = frozen.encoder
+    spec = encoder.spec if isinstance(encoder.spec, ImageSpec) else None
+    collator = Collator(image=spec, text=None if isinstance(encoder.spec, ImageSpec) else encoder.spec, task=None)
     where: dict[str, tuple[ImageTextDataset, int]] = {}
     for rows in samples.splits.values():
         pictures = ImageTextDataset(rows, spec)
-        present = _present(rows, source.modality)
+        present = _present(rows, encoder.modality)
         where |= {name: (pictures, row) for row, name in enumerate(rows["id"][:]) if present[row]}
-    device = next(network.parameters()).device
+    device = next(encoder.model.parameters()).device
 
     def read(names: list[str]) -> Any:
-        items = [pictures[row] for pictures, row in (where[name] for name in names)]
-        batch = source.inputs(collator([{**item, "label": None} for item in items]))
+        batch = encoder.inputs(collator([pictures[row] for pictures, row in (where[name] for name in names)]))
         return pytree.tree_map(lambda tensor: tensor.to(device), batch)
 
-    preprocessing = spec.to_json() if spec else {"max_length": source.spec.max_length}  # type: ignore[union-attr]
-    with row_progress(console, f"encoding {source.modality}s, once") as on_batch:
+    preprocessing = spec.to_json() if spec else {"max_length": encoder.spec.max_length}  # type: ignore[union-attr]
+    with row_progress(console, f"encoding {encoder.modality}s, once") as on_batch:
         return fill(
-            Path(str(config.run.source_cache)),
-            network.source,
+            Path(str(run.source_cache)),
+            frozen.source,
             list(where),
             read,
             preprocessing=json.dumps(
-                {"data": samples.fingerprint, "by": source.origin, **preprocessing}, sort_keys=True
+                {"data": samples.fingerprint, "by": encoder.origin, **preprocessing}, sort_keys=True
             ),
-            batch_size=config.run.eval_batch_size,
+            batch_size=run.eval_batch_size,
             say=lambda line: console.print(line, highlight=False, soft_wrap=True),
             on_batch=on_batch,
         )

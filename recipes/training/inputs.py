@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from mi2p_inject.recipes.data.images import open_image
 from mi2p_inject.recipes.encoders.preprocess import ImageSpec, TextSpec
+from mi2p_inject.recipes.tasks import Task
 from mi2p_inject.sources.cache import SourceCache
 
 if TYPE_CHECKING:
@@ -70,21 +71,20 @@ class Collator:
     Args:
         image: makes pixels; None: no ``pixel_values``.
         text: makes token ids; None: no ``input_ids``.
-        classes: number of classes.
-        multi_label: labels become rows of zeros and ones.
+        task: makes targets of labels; None: no ``labels``.
         cached: modality -> its features as a source, by sample id; a sample that is not there lacks the modality.
     """
 
     image: ImageSpec | None
     text: TextSpec | None
-    classes: int
-    multi_label: bool
+    task: Task | None
     cached: Mapping[str, SourceCache] = field(default_factory=dict)
 
     def __call__(self, items: Sequence[Item]) -> dict[str, Tensor]:
         """``pixel_values`` (B, 3, H, W), ``input_ids`` and ``attention_mask`` (B, L), ``image_present`` and
-        ``text_present`` (B,) bool, ``labels`` (B,) or (B, K) where there are any. Of cached sources, where a sample of
-        the batch has one: ``image_source`` (B, C, H, W), ``text_source`` (B, L, D), ``text_source_mask`` (B, L)."""
+        ``text_present`` (B,) bool, ``labels``, the task's targets, where there are any. Of cached sources, where a
+        sample of the batch has one: ``image_source`` (B, C, H, W), ``text_source`` (B, L, D), ``text_source_mask``
+        (B, L)."""
         batch: dict[str, Tensor] = {}
         for modality, cache in self.cached.items():
             batch.update(_cached(modality, cache, [item["id"] for item in items]))
@@ -99,17 +99,9 @@ class Collator:
             batch.update(self.text(texts))
             batch["text_present"] = torch.tensor([bool(text) for text in texts])
         labels = [item["label"] for item in items]
-        if all(label is not None for label in labels):
-            batch["labels"] = self._labels(labels)
+        if self.task is not None and all(label is not None for label in labels):
+            batch["labels"] = torch.from_numpy(self.task.encode(labels))
         return batch
-
-    def _labels(self, labels: list[Any]) -> Tensor:
-        if not self.multi_label:
-            return torch.tensor(labels)
-        rows = torch.zeros(len(labels), self.classes)
-        for row, numbers in zip(rows, labels, strict=True):
-            row[list(numbers)] = 1
-        return rows
 
 
 def _cached(modality: str, cache: SourceCache, samples: list[str]) -> dict[str, Tensor]:

@@ -2,8 +2,8 @@
 
 ::
 
-    model/classifier.safetensors   the trained model's weights: backbones, units, fusion
-    model/sources.safetensors      those of the frozen encoders that expanded models hear
+    model/model.safetensors        the trained model's weights: backbones, units, fusion
+    model/sources.safetensors      those of the frozen encoders whose features it attends to
     model/encoders/<modality>/     what builds each encoder and its preprocessing: JSON and the tokenizer's files
 """
 
@@ -21,20 +21,24 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, load_model, save_model
 from torch import nn
 
+from mi2p_inject.adapters.adapter import Modality
+from mi2p_inject.core.errors import Mi2pError
 from mi2p_inject.recipes.config import Config, make_config
 from mi2p_inject.recipes.encoders.encoder import Encoder
 from mi2p_inject.recipes.encoders.preprocess import ImageSpec, TextSpec
 from mi2p_inject.recipes.encoders.saved import rebuild_encoder, save_encoder
 from mi2p_inject.recipes.errors import RecipeError
-from mi2p_inject.recipes.systems.classifier import Classifier, build_classifier
+from mi2p_inject.recipes.systems import System, SystemModel, build_system
+from mi2p_inject.recipes.tasks import TASKS, Decision, Labels, Logits, Task
 from mi2p_inject.recipes.training.inputs import Collator
 from mi2p_inject.recipes.training.run_folder import FINISHED, read_identity
 from mi2p_inject.sources.cache import SourceCache
 
-__all__ = ["FORMAT", "SavedRun", "collator_of", "load_run", "save_classifier"]
+__all__ = ["FORMAT", "SavedRun", "collator_of", "load_run", "save_trained"]
 
 #: of a run folder; another one is refused
 FORMAT = 2
+_MODEL, _SOURCES = "model.safetensors", "sources.safetensors"
 
 
 @dataclass(frozen=True)
@@ -44,50 +48,50 @@ class SavedRun:
     Attributes:
         path: the run folder.
         config: what it was trained with.
-        classes: name of each class.
-        multi_label: a sample has any number of labels.
-        thresholds: (K,) probabilities from which a label holds; None where a sample has one label.
+        task: what was learned, with the names of the classes.
+        decision: what `Task.decide` decides by, chosen on the validation split.
         numbers: all of metrics.json.
     """
 
     path: Path
     config: Config
-    classes: tuple[str, ...]
-    multi_label: bool
-    thresholds: NDArray[np.float64] | None
+    task: Task
+    decision: Decision
     numbers: dict[str, Any]
 
-    def model(self) -> tuple[Classifier, Mapping[str, Encoder]]:
-        """The trained classifier in eval mode, and its encoders by modality.
+    def decide(self, logits: Logits) -> Labels:
+        """The answers to (N, K) logits of this model."""
+        return self.task.decide(logits, self.decision)
+
+    def model(self) -> tuple[SystemModel, Mapping[Modality, Encoder]]:
+        """The trained model in eval mode, and its encoders by modality.
 
         Raises:
             RecipeError: the run kept no weights, or they are damaged.
         """
         folder = self.path / "model"
-        if not (folder / "classifier.safetensors").is_file():
+        if not (folder / _MODEL).is_file():
             raise RecipeError(f"{self.path} kept no weights", fix="train with keep_weights=true")
         stored = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
         encoders = {
-            modality: rebuild_encoder(
-                folder / "encoders" / modality, "image" if modality == "image" else "text", max_bytes=stored
-            )
-            for modality in self.config.model.modalities
+            modality: rebuild_encoder(folder / "encoders" / modality, modality, max_bytes=stored)
+            for modality in self.config.model.system.modalities
         }
-        classifier = build_classifier(self.config, encoders, len(self.classes), self.multi_label)
+        model = build_system(self.config, encoders, self.task)
         try:
-            load_model(classifier, folder / "classifier.safetensors")
-            if classifier.sources():
-                load_model(_sources(classifier), folder / "sources.safetensors")
+            load_model(model, folder / _MODEL)
+            if model.sources():
+                load_model(_sources(model), folder / _SOURCES)
         except (OSError, RuntimeError, SafetensorError) as error:
             raise RecipeError(
                 f"the weights in {folder} cannot be read: {error}",
                 expected="the files that the training wrote",
                 fix="copy the run folder again, or train again with --overwrite",
             ) from error
-        return classifier.eval(), encoders
+        return model.eval(), encoders
 
     def predictions(self) -> dict[str, NDArray[Any]]:
-        """``<part>_logits`` (N, K), ``<part>_labels`` and ``<part>_groups`` of the validation and test parts."""
+        """``<split>_logits`` (N, K), ``<split>_labels`` and ``<split>_groups`` of the validation and test splits."""
         return {name: value.numpy() for name, value in load_file(self.path / "predictions.safetensors").items()}
 
 
@@ -112,45 +116,38 @@ def load_run(path: Path) -> SavedRun:
     if not (path / FINISHED).is_file():
         raise RecipeError(f"the run in {path} is not finished", fix="give its `mi2p train` again: it goes on")
     try:
+        config = make_config(identity["config"])
         numbers = json.loads((path / FINISHED).read_text(encoding="utf-8"))
-        thresholds = numbers["thresholds"]
-        return SavedRun(
-            path=path,
-            config=make_config(identity["config"]),
-            classes=tuple(numbers["classes"]),
-            multi_label=bool(numbers["multi_label"]),
-            thresholds=None if thresholds is None else np.asarray(thresholds, dtype=np.float64),
-            numbers=numbers,
-        )
+        task = TASKS[numbers["problem_type"]](tuple(numbers["classes"]))
+        task.decide(np.zeros((1, task.outputs), dtype=np.float32), numbers["decision"])
+        return SavedRun(path, config, task, numbers["decision"], numbers)
+    except Mi2pError:
+        raise
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RecipeError(f"{path} is damaged: {type(error).__name__}: {error}", fix="copy it again") from error
 
 
-def save_classifier(classifier: Classifier, encoders: Mapping[str, Encoder], folder: Path) -> None:
+def save_trained(model: SystemModel, encoders: Mapping[Modality, Encoder], folder: Path) -> None:
     """Write the files that `SavedRun.model` reads."""
-    save_model(classifier, str(folder / "classifier.safetensors"))
-    if classifier.sources():
-        save_model(_sources(classifier), str(folder / "sources.safetensors"))
+    save_model(model, str(folder / _MODEL))
+    if model.sources():
+        save_model(_sources(model), str(folder / _SOURCES))
     for modality, encoder in encoders.items():
         save_encoder(encoder, folder / "encoders" / modality)
 
 
 def collator_of(
-    config: Config,
-    encoders: Mapping[str, Encoder],
-    classes: int,
-    multi_label: bool,
-    cached: Mapping[str, SourceCache] | None = None,
+    system: System, encoders: Mapping[Modality, Encoder], task: Task, cached: Mapping[str, SourceCache] | None = None
 ) -> Collator:
-    """The collator that makes what these encoders read; cached sources are not read again."""
+    """The collator that makes what a system reads; a modality that only a cached source needs is not read again."""
     cached = cached or {}
-    read = [one for one in config.model.modalities if one in config.model.backbones or one not in cached]
+    read = [one for one in system.modalities if one in system.reads or one not in cached]
     specs = [encoders[modality].spec for modality in read]
     image = next((spec for spec in specs if isinstance(spec, ImageSpec)), None)
     text = next((spec for spec in specs if isinstance(spec, TextSpec)), None)
-    return Collator(image, text, classes, multi_label, cached)
+    return Collator(image, text, task, cached)
 
 
-def _sources(classifier: Classifier) -> nn.Module:
+def _sources(model: SystemModel) -> nn.Module:
     """The frozen encoders as one module, for reading and writing their weights."""
-    return nn.ModuleDict({modality: source.model for modality, source in classifier.sources().items()})
+    return nn.ModuleDict({str(modality): frozen.encoder.model for modality, frozen in model.sources().items()})

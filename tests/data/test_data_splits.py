@@ -12,9 +12,8 @@ from data_files import Load, draw, load, note, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
-from sklearn.utils.class_weight import compute_class_weight
 
-from mi2p_inject.recipes.data import Samples, class_weights
+from mi2p_inject.recipes.data import Samples
 from mi2p_inject.recipes.data.duplicates import common_keys, file_keys, merge_groups, near_duplicate_groups, text_key
 from mi2p_inject.recipes.data.labels import check_seen_in_training, classes_of, number_labels
 from mi2p_inject.recipes.data.splits import split_rows, take_validation
@@ -216,15 +215,3 @@ class TestLabels:
         splits = {"train": np.array([0, 1]), "test": np.array([2])}
         with pytest.raises(RecipeError, match="training: one class only, 'a'"):
             check_seen_in_training([("a",)] * 3, splits, ("a", "b"), "x")
-
-    @given(st.lists(st.integers(0, 3), min_size=1, max_size=30))
-    def test_weights_are_those_of_scikit_learn(self, labels: list[int]) -> None:
-        targets, seen = np.array(labels), np.unique(labels)
-        found = class_weights(targets, 4)
-        assert found[seen] == pytest.approx(compute_class_weight("balanced", classes=seen, y=targets))
-        assert not found[np.setdiff1d(np.arange(4), seen)].any()
-        assert found[targets].mean() == pytest.approx(1)
-
-    def test_weights_of_several_labels(self) -> None:
-        targets = np.array([[1, 0, 0], [1, 1, 0], [1, 0, 0], [0, 0, 0]])
-        assert class_weights(targets, 3).tolist() == [1 / 3, 3, 0]

@@ -89,17 +89,17 @@ def test_eval_and_report(run: Path) -> None:
     saved = json.loads(mi2p("report", run, "--json").output)
     assert numbers["metrics"]["accuracy"] == saved["test"]["accuracy"]
     assert set(numbers["f1_of_classes"]) == set(CLASSES)
-    assert "accuracy" in mi2p("eval", run, "--part", "validation").output
+    assert "accuracy" in mi2p("eval", run, "--split", "validation").output
     assert "# me-vision" in mi2p("report", run).output
 
 
 def test_settings_are_a_configuration(tmp_path: Path, table: Path) -> None:
     result = mi2p("settings", "--yaml", "--preset", "paper", "--set", "seed=7")
-    told = yaml.safe_load(result.output)
-    assert (told["optimizer"], told["seed"]) == ("adam", 7)
+    read = yaml.safe_load(result.output)
+    assert (read["optimizer"], read["seed"]) == ("adam", 7)
     (tmp_path / "c.yaml").write_text(result.output)
     again = mi2p("settings", "--yaml", "--config", tmp_path / "c.yaml")
-    assert yaml.safe_load(again.output) == told
+    assert yaml.safe_load(again.output) == read
     shown = mi2p("settings", "--set", "seed=7").output
     for words in ("of pre-trained parameters", "cosine | constant", "default: 5.0e-05", "here: 7"):
         assert words in shown
@@ -180,7 +180,7 @@ def test_a_mistaken_encoder_leaves_nothing_and_deletes_nothing(
         (("predict", "{run}", "--text", "a", "--data", "b.csv"), "one sample"),
         (("predict", "{run}", "--image", "none.png"), "missing file"),
         (("predict", "{run}", "--data", "none.csv"), "none.csv"),
-        (("eval", "{run}", "--part", "tset"), "train, validation, test"),
+        (("eval", "{run}", "--split", "tset"), "train, validation, test"),
         (("eval", "{run}", "--data", "none.csv"), "none.csv"),
     ],
 )

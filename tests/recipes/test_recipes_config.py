@@ -17,6 +17,8 @@ from mi2p_inject.recipes.config.describe import settings_page, settings_text, se
 from mi2p_inject.recipes.config.names import INSTEAD
 from mi2p_inject.recipes.config.option import options_of
 from mi2p_inject.recipes.errors import RecipeError
+from mi2p_inject.recipes.systems import SYSTEMS
+from mi2p_inject.recipes.tasks import TASKS
 from mi2p_inject.units import UNITS
 
 DATA = {"data": "my.csv"}
@@ -90,6 +92,10 @@ def test_options_of_the_unit_pass_through() -> None:
         ({"fusion": "attention"}, "score, concat, cross-attention"),
         ({"fusion": "scores"}, "did you mean 'score'"),
         ({"unit": "mi2q"}, "did you mean 'mi2p'"),
+        ({"metric": "macro_f"}, "did you mean 'macro_f1'"),
+        ({"problem_type": "multi_label"}, "did you mean 'multi-label'"),
+        ({"fusion": "cross-attention", "fusion_options": {"widht": 8}}, "did you mean 'width'"),
+        ({"fusion": "score", "fusion_options.width": 8}, "no options"),
         ({"zero_init": "value"}, "did you mean 'value_proj'"),
         ({"epochs": "many"}, "wrong type"),
         ({"epochs": 2.5}, "wrong type"),
@@ -138,7 +144,9 @@ def test_hyphens_are_the_command_lines() -> None:
         make_config(DATA, {"learning-rate": 1e-4})
 
 
-@pytest.mark.parametrize(("table", "option"), [(UNITS, "unit"), (FUSIONS, "fusion")])
+@pytest.mark.parametrize(
+    ("table", "option"), [(UNITS, "unit"), (FUSIONS, "fusion"), (SYSTEMS, "model"), (TASKS, "problem_type")]
+)
 def test_choices_come_from_their_tables(table: dict[str, object], option: str) -> None:
     assert OPTIONS[option].choices == tuple(table)
     for name in table:

@@ -20,8 +20,8 @@ from typer.testing import CliRunner
 
 from mi2p_inject.recipes.cli.app import app
 from mi2p_inject.recipes.errors import RecipeError
-from mi2p_inject.recipes.evaluation.metrics import bootstrap_difference, bootstrap_metrics, decide, measure
-from mi2p_inject.recipes.evaluation.probability_metrics import expected_calibration_error, log_loss, probabilities_of
+from mi2p_inject.recipes.evaluation.metrics import bootstrap_difference, bootstrap_metrics
+from mi2p_inject.recipes.evaluation.probability_metrics import expected_calibration_error, log_loss
 from mi2p_inject.recipes.experiments.experiment import Experiment
 from mi2p_inject.recipes.experiments.folder import finished_runs, what_is_kept
 from mi2p_inject.recipes.experiments.paper_tables import TABLES
@@ -66,8 +66,8 @@ def test_the_table_is_what_its_runs_predict(finished: tuple[Path, Path]) -> None
         scores: dict[str, list[float]] = {metric: [] for metric in numbers["metrics"]}
         for one in runs:
             found = one.predictions()
-            true, probabilities = found["test_labels"], probabilities_of(found["test_logits"])
-            single = measure(true, decide(found["test_logits"]), 3)
+            true, probabilities = found["test_labels"], one.task.probabilities(found["test_logits"])
+            single = one.task.measure(true, one.decide(found["test_logits"]))
             single |= {"log_loss": log_loss(true, probabilities)}
             single |= {"expected_calibration_error": expected_calibration_error(true, probabilities)}
             for metric, value in single.items():
@@ -77,7 +77,7 @@ def test_the_table_is_what_its_runs_predict(finished: tuple[Path, Path]) -> None
             assert line["test"][metric]["value"] == pytest.approx(np.mean(values))
             assert line["sd"][metric] == pytest.approx(np.std(values, ddof=1))
         validation = [one.predictions() for one in runs]
-        right = [(decide(one["validation_logits"]) == one["validation_labels"]).mean() for one in validation]
+        right = [(one["validation_logits"].argmax(axis=1) == one["validation_labels"]).mean() for one in validation]
         assert line["validation"]["accuracy"] == pytest.approx(np.mean(right))
         assert len({tuple(one.predictions()["test_labels"]) for one in runs}) == 1  # one split for all seeds
         assert runs[0].predictions()["test_logits"].tolist() != runs[1].predictions()["test_logits"].tolist()
@@ -102,10 +102,12 @@ def test_the_intervals_are_those_of_the_paired_group_bootstrap(finished: tuple[P
     runs = {name: [load_run(out / "experiments" / name / f"seed-{seed}") for seed in (0, 1)] for name in ONLY}
     found = {name: [one.predictions() for one in of] for name, of in runs.items()}
     true, groups = (found["clip-image"][0][f"test_{kind}"] for kind in ("labels", "groups"))
-    answers = {name: [decide(one["test_logits"]) for one in of] for name, of in found.items()}
+    answers = {name: [one["test_logits"].argmax(axis=1) for one in of] for name, of in found.items()}
+    task = runs["clip-image"][0].task
     lines = numbers_of(out)["experiments"]
-    mean = bootstrap_metrics(true, answers["clip-image"], groups, 3, seed=0)["macro_f1"]
-    gain = bootstrap_difference(true, answers["me-clip-image"], answers["clip-image"], groups, 3, seed=0)["macro_f1"]
+    mean = bootstrap_metrics(task, true, answers["clip-image"], groups, seed=0)["macro_f1"]
+    pair = (answers["me-clip-image"], answers["clip-image"])
+    gain = bootstrap_difference(task, true, *pair, groups, seed=0)["macro_f1"]
     shown = (lines["clip-image"]["test"], lines["me-clip-image"]["gain"]["clip-image"]["test"])
     for expected, one in zip((mean, gain), shown, strict=True):
         assert one["macro_f1"] == pytest.approx(vars(expected))
@@ -164,7 +166,7 @@ def test_an_average_is_the_mean_probability_of_those_that_can_read(finished: tup
     average = Experiment("both", "mean of both", averages=ONLY, compared_with=("clip-image",))
     numbers = run(table, out, experiments=replace(TABLE, experiments=(*TABLE.experiments, average)), only=["both"])
     runs = [load_run(out / "experiments" / name / "seed-1") for name in ONLY]
-    first, second = (probabilities_of(one.predictions()["test_logits"]) for one in runs)
+    first, second = (one.task.probabilities(one.predictions()["test_logits"]) for one in runs)
     true = runs[0].predictions()["test_labels"]
     with_picture = [number % 9 != 8 for number in range(12)]  # as `write_table` leaves them out
     means = [

@@ -7,18 +7,29 @@ import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
 from mi2p_inject.recipes.errors import RecipeError
-from mi2p_inject.recipes.evaluation.metrics import (
-    METRICS_OF_SEVERAL,
-    bootstrap_difference,
-    bootstrap_metrics,
-    decide,
-    f1_of_classes,
-    measure,
-    tune_thresholds,
-)
+from mi2p_inject.recipes.evaluation.metrics import bootstrap_difference, bootstrap_metrics
+from mi2p_inject.recipes.tasks import MultiLabel, SingleLabel, Task
 
 TRUE = np.array([0, 0, 0, 1, 1, 2])
 PREDICTED = np.array([0, 0, 1, 1, 2, 2])
+
+
+def single(classes: int) -> Task:
+    return SingleLabel(tuple(map(str, range(classes))))
+
+
+def multi(classes: int) -> Task:
+    return MultiLabel(tuple(map(str, range(classes))))
+
+
+def of_scikit_learn(task: Task, true: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
+    every = list(range(len(task.classes)))
+    averages = {name: name.removesuffix("_f1") for name in task.metrics if name.endswith("_f1")}
+    found = {
+        name: f1_score(true, predicted, labels=every, average=average, zero_division=0)
+        for name, average in averages.items()
+    }
+    return found if task.multi_label else {"accuracy": accuracy_score(true, predicted), **found}
 
 
 def random_labels(seed: int, count: int = 200, classes: int = 5) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -31,9 +42,10 @@ def test_by_hand() -> None:
     # class 0: precision 2/2, recall 2/3, F1 4/5; class 1: 1/2, 1/2, 1/2; class 2: 1/2, 1/1, 2/3
     macro = (4 / 5 + 1 / 2 + 2 / 3) / 3
     weighted = (3 * 4 / 5 + 2 * 1 / 2 + 1 * 2 / 3) / 6
-    assert f1_of_classes(TRUE, PREDICTED, 3) == pytest.approx([4 / 5, 1 / 2, 2 / 3])
-    assert list(measure(TRUE, PREDICTED, 3).values()) == pytest.approx([4 / 6, macro, weighted])
-    measured = bootstrap_metrics(TRUE, PREDICTED, np.arange(6), 3, seed=0)
+    task = single(3)
+    assert task.f1_of_classes(TRUE, PREDICTED) == pytest.approx({"0": 4 / 5, "1": 1 / 2, "2": 2 / 3})
+    assert list(task.measure(TRUE, PREDICTED).values()) == pytest.approx([4 / 6, macro, weighted])
+    measured = bootstrap_metrics(single(3), TRUE, PREDICTED, np.arange(6), seed=0)
     assert [measured[name].value for name in ("accuracy", "macro_f1", "weighted_f1")] == pytest.approx(
         [4 / 6, macro, weighted]
     )
@@ -43,7 +55,7 @@ def test_by_hand() -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_as_scikit_learn(seed: int, classes: int) -> None:
     true, predicted, groups = random_labels(seed)
-    measured = bootstrap_metrics(true, predicted, groups, classes, seed=0, resamples=2)
+    measured = bootstrap_metrics(single(classes), true, predicted, groups, seed=0, resamples=2)
     every = list(range(classes))
     assert measured["accuracy"].value == pytest.approx(accuracy_score(true, predicted))
     for name, average in (("macro_f1", "macro"), ("weighted_f1", "weighted")):
@@ -53,14 +65,14 @@ def test_as_scikit_learn(seed: int, classes: int) -> None:
 
 def test_same_seed_same_interval_other_seed_other() -> None:
     data = random_labels(0)
-    first, again, other = (bootstrap_metrics(*data, 5, seed=seed) for seed in (1, 1, 2))
+    first, again, other = (bootstrap_metrics(single(5), *data, seed=seed) for seed in (1, 1, 2))
     assert first == again
     assert first != other
 
 
 def test_interval_has_the_width_of_the_binomial() -> None:
     true, predicted, groups = random_labels(0, count=400)
-    accuracy = bootstrap_metrics(true, predicted, groups, 5, seed=0)["accuracy"]
+    accuracy = bootstrap_metrics(single(5), true, predicted, groups, seed=0)["accuracy"]
     sigma = np.sqrt(accuracy.value * (1 - accuracy.value) / 400)
     assert accuracy.low < accuracy.value < accuracy.high
     assert accuracy.high - accuracy.low == pytest.approx(2 * 1.96 * sigma, rel=0.15)
@@ -69,8 +81,8 @@ def test_interval_has_the_width_of_the_binomial() -> None:
 def test_groups_widen_the_interval() -> None:
     true, predicted, _ = random_labels(0, count=50)
     true, predicted = np.repeat(true, 8), np.repeat(predicted, 8)  # eight copies of each: no more is known
-    alone = bootstrap_metrics(true, predicted, np.arange(400), 5, seed=0)["accuracy"]
-    grouped = bootstrap_metrics(true, predicted, np.repeat(np.arange(50), 8), 5, seed=0)["accuracy"]
+    alone = bootstrap_metrics(single(5), true, predicted, np.arange(400), seed=0)["accuracy"]
+    grouped = bootstrap_metrics(single(5), true, predicted, np.repeat(np.arange(50), 8), seed=0)["accuracy"]
     assert grouped.value == alone.value
     assert grouped.high - grouped.low > 2 * (alone.high - alone.low)
 
@@ -78,10 +90,12 @@ def test_groups_widen_the_interval() -> None:
 def test_paired_difference() -> None:
     true, predicted, groups = random_labels(0)
     better = np.where(np.arange(200) % 4 == 0, true, predicted)
-    none = bootstrap_difference(true, predicted, predicted, groups, 5, seed=0)["accuracy"]
+    none = bootstrap_difference(single(5), true, predicted, predicted, groups, seed=0)["accuracy"]
     assert (none.value, none.low, none.high) == (0, 0, 0)
-    gain = bootstrap_difference(true, better, predicted, groups, 5, seed=0)["accuracy"]
-    separate = [bootstrap_metrics(true, labels, groups, 5, seed=0)["accuracy"] for labels in (better, predicted)]
+    gain = bootstrap_difference(single(5), true, better, predicted, groups, seed=0)["accuracy"]
+    separate = [
+        bootstrap_metrics(single(5), true, labels, groups, seed=0)["accuracy"] for labels in (better, predicted)
+    ]
     assert gain.value == pytest.approx(separate[0].value - separate[1].value)
     assert gain.low > 0  # paired, 15 corrected errors and no new one are certain ...
     assert separate[0].low < separate[1].high  # ... though the two intervals overlap
@@ -90,7 +104,7 @@ def test_paired_difference() -> None:
 @pytest.mark.parametrize("arrays", [([], [], []), ([0, 1], [0], [0, 1])])
 def test_refuses_arrays_that_do_not_fit(arrays: tuple[list[int], ...]) -> None:
     with pytest.raises(RecipeError, match="one length"):
-        bootstrap_metrics(*(np.array(array, dtype=np.int64) for array in arrays), 2, seed=0)
+        bootstrap_metrics(single(2), *(np.array(array, dtype=np.int64) for array in arrays), seed=0)
 
 
 def several_labels(seed: int, rows: int = 60, classes: int = 4) -> tuple[np.ndarray, np.ndarray]:
@@ -104,47 +118,28 @@ def test_several_labels_as_scikit_learn(seed: int) -> None:
     true, predicted = several_labels(seed)
     true[:, 3] = predicted[:, 3] = 0  # a class that never occurs
     true[0] = predicted[0] = 0  # a sample without labels, rightly
-    measured = bootstrap_metrics(true, predicted, np.arange(60), 4, seed=0, resamples=50)
-    assert {name: one.value for name, one in measured.items()} == pytest.approx(measure(true, predicted, 4))
-    for name in METRICS_OF_SEVERAL:
+    measured = bootstrap_metrics(multi(4), true, predicted, np.arange(60), seed=0, resamples=50)
+    assert {name: one.value for name, one in measured.items()} == pytest.approx(multi(4).measure(true, predicted))
+    for name in MultiLabel.metrics:
         expected = f1_score(true, predicted, average=name.removesuffix("_f1"), zero_division=0)
         assert measured[name].value == pytest.approx(expected)
         assert measured[name].low < expected < measured[name].high
 
 
 def test_a_resample_is_scikit_learns_metric_of_the_drawn_samples() -> None:
-    for true, predicted in (random_labels(1, 40)[:2], several_labels(1, 40)):
-        measured = bootstrap_metrics(true, predicted, np.arange(40), 5, seed=3, resamples=1)
+    for task, true, predicted in ((single(5), *random_labels(1, 40)[:2]), (multi(4), *several_labels(1, 40))):
+        measured = bootstrap_metrics(task, true, predicted, np.arange(40), seed=3, resamples=1)
         drawn = np.random.default_rng(3).multinomial(40, np.full(40, 1 / 40))
         rows = np.repeat(np.arange(40), drawn)
-        expected = measure(true[rows], predicted[rows], 5)
+        expected = of_scikit_learn(task, true[rows], predicted[rows])
         assert {name: one.low for name, one in measured.items()} == pytest.approx(expected)
 
 
 def test_the_mean_over_seeds() -> None:
     true, first, groups = random_labels(0)
     second = np.roll(first, 1)
-    mean = bootstrap_metrics(true, [first, second], groups, 5, seed=0)["accuracy"]
-    single = [bootstrap_metrics(true, one, groups, 5, seed=0)["accuracy"].value for one in (first, second)]
-    assert mean.value == pytest.approx(sum(single) / 2)
-    gain = bootstrap_difference(true, [first, first], [second], groups, 5, seed=0)["accuracy"]
-    assert gain.value == pytest.approx(single[0] - single[1])
-
-
-def test_tuned_thresholds_are_the_best_there_are() -> None:
-    random = np.random.default_rng(0)
-    true = (random.random((80, 3)) < [0.1, 0.5, 0.0]).astype(np.int64)
-    logits = (random.normal(size=true.shape) + 1.5 * true - [2, 0, 0]).astype(np.float32).round(1)
-    thresholds = tune_thresholds(logits, true)
-    best = f1_of_classes(true, decide(logits, thresholds), 3)
-    for k in range(2):
-        tried = [
-            f1_of_classes(true[:, [k]], decide(logits[:, [k]], np.array([at])), 1)[0] for at in np.linspace(0, 1, 999)
-        ]
-        assert best[k] == pytest.approx(max(tried), abs=1e-9)
-    assert thresholds[2] == 0.5  # nothing to tune on
-    assert (best[:2] > f1_of_classes(true, decide(logits, np.full(3, 0.5)), 3)[:2] - 1e-9).all()
-
-
-def test_one_label_is_the_likeliest() -> None:
-    assert decide(np.array([[0.1, 0.3], [2, -1]], dtype=np.float32)).tolist() == [1, 0]
+    mean = bootstrap_metrics(single(5), true, [first, second], groups, seed=0)["accuracy"]
+    each = [bootstrap_metrics(single(5), true, one, groups, seed=0)["accuracy"].value for one in (first, second)]
+    assert mean.value == pytest.approx(sum(each) / 2)
+    gain = bootstrap_difference(single(5), true, [first, first], [second], groups, seed=0)["accuracy"]
+    assert gain.value == pytest.approx(each[0] - each[1])

@@ -16,10 +16,10 @@ from mi2p_inject.recipes.evaluation.probability_metrics import (
     PROBABILITY_METRICS,
     expected_calibration_error,
     log_loss,
-    probabilities_of,
     resampled_probability_metrics,
 )
 from mi2p_inject.recipes.evaluation.resampling import group_weights
+from mi2p_inject.recipes.tasks import MultiLabel, SingleLabel, Task
 
 
 def drawn(seed: int, multi_label: bool, count: int = 60, classes: int = 4) -> tuple[np.ndarray, np.ndarray]:
@@ -32,7 +32,11 @@ def drawn(seed: int, multi_label: bool, count: int = 60, classes: int = 4) -> tu
     else:
         true = random.integers(0, classes, count)
         logits[np.arange(count), true] += 1
-    return true, probabilities_of(logits.astype(np.float32), multi_label=multi_label)
+    return true, task(multi_label, classes).probabilities(logits.astype(np.float32))
+
+
+def task(multi_label: bool, classes: int) -> Task:
+    return (MultiLabel if multi_label else SingleLabel)(tuple(map(str, range(classes))))
 
 
 def slow_ece(true: np.ndarray, probabilities: np.ndarray) -> float:
@@ -58,11 +62,10 @@ def slow_ece(true: np.ndarray, probabilities: np.ndarray) -> float:
 
 
 def test_probabilities() -> None:
-    assert probabilities_of(np.array([[0, math.log(3)]], dtype=np.float32))[0] == pytest.approx([0.25, 0.75])
-    assert probabilities_of(np.array([[0, math.log(3)]], dtype=np.float32), multi_label=True)[0] == pytest.approx(
-        [0.5, 0.75]
-    )
-    assert probabilities_of(np.array([[1000, -1000]], dtype=np.float32)).tolist() == [[1, 0]]
+    logits = np.array([[0, math.log(3)]], dtype=np.float32)
+    assert task(False, 2).probabilities(logits)[0] == pytest.approx([0.25, 0.75])
+    assert task(True, 2).probabilities(logits)[0] == pytest.approx([0.5, 0.75])
+    assert task(False, 2).probabilities(np.array([[1000, -1000]], dtype=np.float32)).tolist() == [[1, 0]]
 
 
 @settings(max_examples=30, deadline=None)
@@ -121,7 +124,7 @@ def test_paired_with_the_other_metrics() -> None:
     gain = difference.intervals()["log_loss"]
     assert gain.value == pytest.approx(better.value - worse.value)
     assert gain.high - gain.low < better.high - better.low + worse.high - worse.low
-    accuracy = bootstrap_metrics(true, probabilities.argmax(axis=1), groups, 4, seed=0)["accuracy"]
+    accuracy = bootstrap_metrics(task(False, 4), true, probabilities.argmax(axis=1), groups, seed=0)["accuracy"]
     drawn_again = [
         (weights * (probabilities.argmax(axis=1) == true)).sum(axis=1) / weights.sum(axis=1)
         for weights in group_weights(groups, seed=0)

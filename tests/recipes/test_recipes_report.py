@@ -11,11 +11,11 @@ from PIL import Image
 from rich.console import Console
 
 from mi2p_inject.recipes.evaluation.metric_info import METRIC_INFO, describe_metrics
-from mi2p_inject.recipes.evaluation.metrics import METRICS, METRICS_OF_SEVERAL
 from mi2p_inject.recipes.evaluation.probability_metrics import PROBABILITY_METRICS
 from mi2p_inject.recipes.experiments.figure import draw_figure
 from mi2p_inject.recipes.experiments.prose import gain_sentences, verdict
 from mi2p_inject.recipes.experiments.report import markdown, show, significant
+from mi2p_inject.recipes.tasks import metric_names
 
 Values = dict[str, list[float]]
 
@@ -65,7 +65,7 @@ def report(gains: Values, ends: dict[str, tuple[float, float]], seeds: list[int]
 
 
 def test_every_metric_has_a_title() -> None:
-    for name in (*METRICS, *METRICS_OF_SEVERAL, *PROBABILITY_METRICS):
+    for name in (*metric_names(), *PROBABILITY_METRICS):
         assert METRIC_INFO[name].title != name or name == "accuracy"
         assert METRIC_INFO[name].lower_is_better == (name in PROBABILITY_METRICS)
 

@@ -36,11 +36,11 @@ def test_experiments_are_settings_that_exist(experiments: ExperimentSet, one: Ex
         return
     for encoders, roles in experiments.encoders.items():
         config = experiments.config_of(one, experiments.config({"data": "-"}), encoders=encoders, seed=5)
-        assert config.model.expanded == title.startswith("ME ") or "of ME " in title
+        assert bool(config.model.system.source_modalities) == title.startswith("ME ") or "of ME " in title
         assert config.run.seed == 5
         assert {config.model.vision, config.model.text} <= set(roles.values())
-        assert all(NAMES[modality] in title for modality in config.model.modalities)
-    assert one.compared_with or not config.model.expanded
+        assert all(NAMES[modality] in title for modality in config.model.system.modalities)
+    assert one.compared_with or not bool(config.model.system.source_modalities)
 
 
 def test_a_title_names_the_encoders_that_ran() -> None:
@@ -150,5 +150,5 @@ def test_on_the_papers_data_the_papers_figures_stand_beside(
         assert f"| {figure} " in line
     saved = load_run(tmp_path / "out" / "experiments" / "vision" / "seed-0")
     assert saved.config.optimisation.batch_size == 128
-    assert saved.multi_label == (number == 4)
+    assert saved.task.multi_label == (number == 4)
     assert str(tmp_path) not in (tmp_path / "out" / "table.md").read_text()

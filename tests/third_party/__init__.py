@@ -13,21 +13,24 @@ import pytest
 from mi2p_inject.core.registry import entry_points_of
 
 HERE = Path(__file__).parent
+MODULES = ("third_party_kinds", "third_party_recipes")
 
 
 @contextmanager
 def installed(folder: Path, entry_points: str | None = None) -> Iterator[None]:
     """The distribution, installed into `folder` while the context lasts."""
-    for path in HERE.glob("third_party_kinds*"):
+    for path in HERE.glob("third_party_*"):
         (shutil.copytree if path.is_dir() else shutil.copy)(path, folder / path.name)
     if entry_points is not None:
         (folder / "third_party_kinds-1.0.dist-info" / "entry_points.txt").write_text(entry_points)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
-        patch.delitem(sys.modules, "third_party_kinds", raising=False)
+        for name in MODULES:
+            patch.delitem(sys.modules, name, raising=False)
         entry_points_of.cache_clear()
         try:
             yield
         finally:
-            sys.modules.pop("third_party_kinds", None)
+            for name in MODULES:
+                sys.modules.pop(name, None)
             entry_points_of.cache_clear()

@@ -1,8 +1,7 @@
-"""The one classifier: every model and fusion over real encoders; missing modalities; the losses."""
+"""Every system and fusion over real encoders; missing modalities; learning rates; layers."""
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import pytest
@@ -10,39 +9,41 @@ import torch
 from torch import Tensor
 
 from mi2p_inject import ExpandedModel
+from mi2p_inject.adapters.adapter import Modality
 from mi2p_inject.fusion import FUSIONS
-from mi2p_inject.recipes.config import OPTIONS, make_config
+from mi2p_inject.recipes.config import make_config
 from mi2p_inject.recipes.encoders.encoder import Encoder
 from mi2p_inject.recipes.encoders.load import load_encoder
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.experiments.demo import DEMO
-from mi2p_inject.recipes.systems.classifier import Classifier, build_classifier
-from mi2p_inject.recipes.systems.losses import ClassLoss
+from mi2p_inject.recipes.systems import SYSTEMS, SystemModel, build_system
+from mi2p_inject.recipes.tasks import SingleLabel
+from mi2p_inject.recipes.training.optimizer import optimizer_groups
 from mi2p_inject.recipes.training.train import load_encoders
-from mi2p_inject.recipes.training.trainer import parameter_groups
 
-MODELS = OPTIONS["model"].choices
 CASES = [
-    (model, fusion) for model in MODELS for fusion in (FUSIONS if model in ("late-fusion", "me-fusion") else ["score"])
+    (model, fusion)
+    for model in SYSTEMS
+    for fusion in {"late-fusion": FUSIONS, "me-fusion": FUSIONS}.get(model, ["concat" if "+" in model else "score"])
 ]
 
 
-def built(model: str, fusion: str = "score", **settings: Any) -> Classifier:
+def built(model: str, fusion: str = "score", **settings: Any) -> SystemModel:
     torch.manual_seed(0)
     names = {"vision": "tiny:densenet", "text": "tiny:xlnet", "zero_init": "none", **settings}
     config = make_config({"data": "-", "model": model, "fusion": fusion, **names})
-    encoders: dict[str, Encoder] = {
+    encoders: dict[Modality, Encoder] = {
         modality: load_encoder(
             {"image": config.model.vision, "text": config.model.text}[modality],
-            "image" if modality == "image" else "text",
+            modality,
             image_size=32 if modality == "image" else None,
         )
-        for modality in config.model.modalities
+        for modality in config.model.system.modalities
     }
-    return build_classifier(config, encoders, 3, multi_label=False)
+    return build_system(config, encoders, SingleLabel(("a", "b", "c")))
 
 
-def batch(model: Classifier, image: list[bool], text: list[bool]) -> dict[str, Tensor]:
+def batch(model: SystemModel, image: list[bool], text: list[bool]) -> dict[str, Tensor]:
     """Pixels and tokens that differ by row; what is missing is blank."""
     generator = torch.Generator().manual_seed(1)
     count = len(image)
@@ -62,16 +63,16 @@ def batch(model: Classifier, image: list[bool], text: list[bool]) -> dict[str, T
 class TestEveryModel:
     def test_learns_with_all_its_parameters_and_leaves_the_sources_alone(self, model: str, fusion: str) -> None:
         classifier = built(model, fusion).train()
-        sources = {name: source.model for name, source in classifier.sources().items()}
-        assert set(sources) == ({*classifier.branches} if model.startswith("me-") else set())
+        sources = {name: frozen.encoder.model for name, frozen in classifier.sources().items()}
+        assert set(sources) == set(SYSTEMS[model].source_modalities)
         before = {name: [p.clone() for p in source.state_dict().values()] for name, source in sources.items()}
         optimizer = torch.optim.SGD(classifier.parameters(), lr=0.01)
         output = classifier(**batch(classifier, [True] * 4, [True] * 4), labels=torch.tensor([0, 1, 2, 1]))
         assert output["logits"].shape == (4, 3)
         output["loss"].backward()
-        silent = {name for name, p in classifier.named_parameters() if p.requires_grad and p.grad is None}
+        unused = {name for name, p in classifier.named_parameters() if p.requires_grad and p.grad is None}
         other_uses = ("seg_embed", "r_s_bias", "mask_emb")  # of XLNet
-        assert not [name for name in silent if not name.endswith(other_uses)]
+        assert not [name for name in unused if not name.endswith(other_uses)]
         optimizer.step()
         for name, source in sources.items():
             assert not source.training
@@ -90,13 +91,13 @@ class TestEveryModel:
                 alone = classifier(**{name: value[row : row + 1] for name, value in whole.items()})["logits"]
                 assert torch.allclose(alone[0], logits[row], atol=1e-4)
 
-    def test_what_is_missing_is_not_heard(self, model: str, fusion: str) -> None:
+    def test_what_is_missing_has_no_effect(self, model: str, fusion: str) -> None:
         classifier = built(model, fusion).eval()
         if len({*classifier.branches}) < 2 and not classifier.sources():
             pytest.skip("reads one modality")
         first = batch(classifier, [True, True], [False, False])
         second = {**first, "input_ids": first["input_ids"] + 1}
-        own = "text" in classifier.branches and bool(classifier.sources())  # the collator makes its own tokens blank
+        own = "image" in classifier.sources()  # an expanded text model: the collator makes its own tokens blank
         with torch.no_grad():
             one, other = (classifier(**given)["logits"] for given in (first, second))
             present = classifier(**{**first, "text_present": torch.tensor([True, True])})["logits"]
@@ -119,7 +120,7 @@ def test_an_expanded_model_without_a_source_is_its_backbone() -> None:
     }
 
 
-def test_two_expanded_models_hear_frozen_copies_of_each_other() -> None:
+def test_two_expanded_models_attend_to_frozen_copies_of_each_other() -> None:
     classifier = built("me-fusion")
     image, text = classifier.branches["image"].network, classifier.branches["text"].network
     assert image.source_encoder is not text.backbone
@@ -131,13 +132,13 @@ def test_two_expanded_models_hear_frozen_copies_of_each_other() -> None:
 def test_moves_with_its_sources() -> None:
     classifier = built("me-fusion").to(torch.float64)
     for source in classifier.sources().values():
-        assert {p.dtype for p in source.model.parameters()} == {torch.float64}
+        assert {p.dtype for p in source.encoder.model.parameters()} == {torch.float64}
 
 
 def test_two_rates_and_decay_on_matrices_only() -> None:
     classifier = built("me-vision", vision="demo", text="tiny")
     config = make_config({"data": "-", "learning_rate": 0.1, "new_learning_rate": 0.2, "weight_decay": 0.3})
-    groups = parameter_groups(classifier, classifier.new_parameters(), config.optimisation)
+    groups = optimizer_groups(classifier, config.optimisation)
     found = {id(p): (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]}
     assert len(found) == sum(len(group["params"]) for group in groups)
     trained = {name: p for name, p in classifier.named_parameters() if p.requires_grad}
@@ -154,7 +155,7 @@ def test_each_encoder_has_its_rate() -> None:
         ({"vision_learning_rate": 0.3, "text_learning_rate": 0.4}, (0.3, 0.4)),
     ):  # fmt: skip
         config = make_config({"data": "-", "learning_rate": 0.1, "new_learning_rate": 0.2, **settings})
-        groups = parameter_groups(classifier, classifier.new_parameters(), config.optimisation)
+        groups = optimizer_groups(classifier, config.optimisation)
         found = {id(p): group["lr"] for group in groups for p in group["params"]}
         for modality, rate in zip(("image", "text"), rates, strict=True):
             assert {found[id(p)] for p in classifier.branches[modality].parameters() if id(p) in found} == {rate}
@@ -163,10 +164,10 @@ def test_each_encoder_has_its_rate() -> None:
 
 def test_random_encoders_start_from_nothing() -> None:
     classifier = built("late-fusion")
-    assert classifier.new_parameters() == {name for name, _ in classifier.named_parameters()}
+    assert classifier.parameter_groups() == {name: "new" for name, _ in classifier.named_parameters()}
 
 
-@pytest.mark.parametrize("model", ["vision", "me-vision", "me-fusion", "late-fusion"])
+@pytest.mark.parametrize("model", SYSTEMS)
 def test_a_frozen_backbone(model: str) -> None:
     classifier = built(model, trainable="units")
     trained = {name for name, p in classifier.named_parameters() if p.requires_grad}
@@ -189,35 +190,9 @@ def test_layers(layers: list[Any], sites: list[str]) -> None:
 
 
 @pytest.mark.parametrize("layer", ["0/4", "5/4", "1/99"])
-def test_a_part_of_the_layers_that_is_none(layer: str) -> None:
-    with pytest.raises(RecipeError, match="no such part"):
+def test_a_fraction_of_the_layers_that_is_none(layer: str) -> None:
+    with pytest.raises(RecipeError, match="no such fraction"):
         built("me-vision", vision_layers=[layer])
-
-
-@pytest.mark.parametrize("gamma", [0.0, 2.0])
-@pytest.mark.parametrize("weights", [None, torch.tensor([0.5, 1.0, 2.0])])
-class TestLosses:
-    def test_one_label(self, gamma: float, weights: Tensor | None) -> None:
-        logits, labels = torch.randn(5, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 2, 1])
-        expected = []
-        for row, label in zip(logits.tolist(), labels.tolist(), strict=True):
-            p = math.exp(row[label]) / sum(map(math.exp, row))
-            weight = 1 if weights is None else weights[label].item()
-            expected.append(-weight * (1 - p) ** gamma * math.log(p))
-        loss = ClassLoss(gamma=gamma, weights=weights)(logits, labels)
-        assert loss.item() == pytest.approx(sum(expected) / 5, rel=1e-5)
-
-    def test_several_labels(self, gamma: float, weights: Tensor | None) -> None:
-        logits = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
-        labels = torch.tensor([[0, 1, 1], [0, 0, 0], [1, 1, 1], [1, 0, 0], [0, 0, 1]])
-        expected = []
-        for row, answers in zip(logits.tolist(), labels.tolist(), strict=True):
-            for k, (logit, yes) in enumerate(zip(row, answers, strict=True)):
-                p = 1 / (1 + math.exp(-logit if yes else logit))
-                weight = weights[k].item() if weights is not None and yes else 1
-                expected.append(-weight * (1 - p) ** gamma * math.log(p))
-        loss = ClassLoss(multi_label=True, gamma=gamma, weights=weights)(logits, labels)
-        assert loss.item() == pytest.approx(sum(expected) / 15, rel=1e-5)
 
 
 def test_frozen_parameters() -> None:
@@ -238,9 +213,26 @@ def test_an_experiment_of_the_demo_and_its_expanded_one_start_from_the_same_valu
         torch.manual_seed(0)
         encoders = load_encoders(config)
         torch.manual_seed(0)
-        model = build_classifier(config, encoders, 9, multi_label=False)
+        model = build_system(config, encoders, SingleLabel(tuple("abcdefghi")))
         states.append(
             {key.replace("network.backbone.", "network."): value for key, value in model.state_dict().items()}
         )
     plain, expanded = states
     assert all(torch.equal(value, expanded[name]) for name, value in plain.items())
+
+
+def test_a_source_is_a_copy_only_where_its_encoder_is_trained_too() -> None:
+    for model, copied in (("me-vision", False), ("me-vision+text", True), ("me-fusion", True)):
+        classifier = built(model)
+        trained = {id(p) for p in classifier.parameters()}
+        source = classifier.sources()["text"].encoder
+        assert not {id(p) for p in source.model.parameters()} & trained
+        assert ("text" in classifier.branches) == copied
+
+
+def test_options_of_unit_and_fusion_arrive() -> None:
+    options = {"unit_options": {"num_heads": 1, "head_dim": 8}, "fusion_options": {"width": 12}}
+    classifier = built("me-fusion", "cross-attention", zero_init=None, **options)
+    assert classifier.fusion.head.in_features == 24
+    for branch in classifier.branches.values():
+        assert {unit.config.head_dim for unit in branch.network.units.values()} == {8}

@@ -1,0 +1,120 @@
+"""What every system has in common: what it reads, how it is built, what trainer, caching and saving ask its model."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from torch import Tensor, nn
+
+from mi2p_inject.adapters.adapter import Modality
+from mi2p_inject.recipes.encoders.encoder import Encoder
+from mi2p_inject.sources.encoder import Source
+
+if TYPE_CHECKING:
+    from mi2p_inject.recipes.config import ModelConfig
+    from mi2p_inject.recipes.tasks import Task
+
+__all__ = ["Batch", "FrozenSource", "Group", "System", "SystemModel"]
+
+Batch = Mapping[str, Tensor]
+"""What `mi2p_inject.recipes.training.inputs.Collator` makes of samples."""
+
+Group = Literal["image", "text", "new"]
+"""Which learning rate a parameter has: that of a pre-trained encoder, or that of what starts from nothing."""
+
+
+class System(ABC):
+    """A kind of model that is trained and compared.
+
+    A new kind is a subclass with the class of its model, and a line in `SYSTEMS`. Trainer, caching, saving and reports
+    know this class and `SystemModel` only.
+    """
+
+    @property
+    @abstractmethod
+    def reads(self) -> tuple[Modality, ...]:
+        """The modalities of which the model reads the samples themselves, "image" first."""
+
+    @property
+    def source_modalities(self) -> tuple[Modality, ...]:
+        """The modalities that a frozen encoder reads for it; its features may come from a cache instead."""
+        return ()
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        """All modalities that it needs an encoder and samples for, "image" first."""
+        both: tuple[Modality, ...] = ("image", "text")
+        return tuple(one for one in both if one in self.reads or one in self.source_modalities)
+
+    @abstractmethod
+    def build(
+        self, encoders: Mapping[Modality, Encoder], config: ModelConfig, task: Task, loss: nn.Module
+    ) -> SystemModel:
+        """The model; new parameters take torch's random numbers.
+
+        Args:
+            encoders: modality -> encoder, for `modalities`.
+            config: the options of the model.
+            task: says how many logits, and whether they compete.
+            loss: of logits and targets.
+        """
+
+    def describe(self, config: ModelConfig) -> str:
+        """Its name and what else tells it apart, for reports."""
+        return config.model
+
+
+@dataclass(frozen=True)
+class FrozenSource:
+    """A frozen encoder whose features an expanded model attends to.
+
+    Attributes:
+        encoder: its preprocessing, its inputs and its weights.
+        source: the same encoder as the expanded model holds it.
+    """
+
+    encoder: Encoder
+    source: Source
+
+
+class SystemModel(nn.Module, ABC):
+    """A system's model: a batch of samples -> logits.
+
+    Args:
+        loss: of logits and targets, a mean over samples.
+    """
+
+    accepts_loss_kwargs = False  # for transformers' Trainer, which else takes the loss for one that it need not scale
+
+    def __init__(self, loss: nn.Module) -> None:
+        super().__init__()
+        self.loss = loss
+
+    def forward(self, labels: Tensor | None = None, **batch: Tensor) -> dict[str, Tensor]:
+        """``logits`` (B, K), and ``loss`` where there are labels; arguments as `Collator` makes them."""
+        return self.outputs(batch, labels)
+
+    def outputs(self, batch: Batch, labels: Tensor | None) -> dict[str, Tensor]:
+        """``logits``, and ``loss`` where there are labels; a system with losses of its own overrides this.
+
+        Args:
+            batch: what the collator made, without what is None.
+            labels: targets, or None.
+        """
+        logits = self.logits(batch)
+        return {"logits": logits} if labels is None else {"loss": self.loss(logits, labels), "logits": logits}
+
+    @abstractmethod
+    def logits(self, batch: Batch) -> Tensor:
+        """(B, K); ``<modality>_present`` (B,) says which samples have a modality."""
+
+    @abstractmethod
+    def parameter_groups(self) -> dict[str, Group]:
+        """Name of each parameter -> whose learning rate it has; parameters that never train may be left out."""
+
+    def sources(self) -> dict[Modality, FrozenSource]:
+        """Modality -> the frozen encoder whose features may be cached; its weights are saved with the model."""
+        return {}

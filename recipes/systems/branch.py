@@ -1,0 +1,134 @@
+"""An encoder as a branch of a model, plain or expanded with the other modality's features."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from mi2p_inject.expansion.expanded_model import ExpandedModel
+from mi2p_inject.expansion.inject import inject
+from mi2p_inject.inspection.resolve import resolve
+from mi2p_inject.recipes.encoders.encoder import Encoder
+from mi2p_inject.recipes.errors import RecipeError
+from mi2p_inject.recipes.systems.base import Batch, FrozenSource, Group
+from mi2p_inject.sources.features import SourceFeatures
+
+if TYPE_CHECKING:
+    from mi2p_inject.recipes.config import ModelConfig
+
+__all__ = ["Branch", "freeze"]
+
+_RAW = {"image": "pixel_values", "text": "input_ids"}
+
+
+class Branch(nn.Module):
+    """An encoder as a branch of a model: a batch -> one vector a sample.
+
+    An expanded branch whose own modality is missing reads a blank sample and still attends to the other one; where the
+    other one is missing it is exactly the plain encoder.
+
+    Args:
+        encoder: its model is trained.
+        source: a frozen encoder of the other modality; None: the branch is not expanded.
+        config: the units' options.
+    """
+
+    def __init__(self, encoder: Encoder, source: Encoder | None, config: ModelConfig) -> None:
+        super().__init__()
+        self.encoder, self.source = encoder, source
+        self.network = encoder.model if source is None else _expand(encoder, source, config)
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """(B, width) vectors, and (B,) whether there is anything to go by."""
+        inputs = self.encoder.inputs(batch)
+        args, kwargs = ((), inputs) if isinstance(inputs, dict) else ((inputs,), {})
+        present = batch[f"{self.encoder.modality}_present"]
+        if self.source is not None:
+            read = batch[f"{self.source.modality}_present"]
+            present = present | read
+            if (source := self._source(batch)) is not None:
+                kwargs = {**kwargs, "source": source, "source_mask": read}
+        return self.encoder.vector(self.network(*args, **kwargs), batch), present
+
+    def groups(self) -> dict[str, Group]:
+        """Name of each parameter, from ``network`` on -> whose learning rate it has."""
+        own: Group = "image" if self.encoder.modality == "image" else "text"
+        return {
+            f"network.{name}": "new" if self.encoder.random or self._is_units(name) else own
+            for name, _ in self.network.named_parameters()
+        }
+
+    def frozen_source(self) -> FrozenSource | None:
+        """The frozen encoder that it attends to; None for a plain branch."""
+        if self.source is None or not isinstance(self.network, ExpandedModel) or self.network.source is None:
+            return None
+        return FrozenSource(self.source, self.network.source)
+
+    def _is_units(self, name: str) -> bool:
+        return isinstance(self.network, ExpandedModel) and name.startswith("units.")
+
+    def _source(self, batch: Batch) -> Any:
+        """What the frozen encoder gave or is given; None where its features are cached and no sample has any."""
+        if self.source is None:
+            return None
+        modality = self.source.modality
+        if f"{modality}_source" in batch:
+            return SourceFeatures(batch[f"{modality}_source"], batch.get(f"{modality}_source_mask"))
+        return self.source.inputs(batch) if _RAW[modality] in batch else None
+
+
+def freeze(encoder: Encoder, patterns: tuple[str | int, ...]) -> None:
+    """Parameters that stay as they are.
+
+    Args:
+        encoder: whose parameters.
+        patterns: globs of their names.
+
+    Raises:
+        RecipeError: a pattern names none.
+    """
+    for pattern in patterns:
+        named = [p for name, p in encoder.model.named_parameters() if fnmatchcase(name, str(pattern))]
+        if not named:
+            raise RecipeError(
+                f"{encoder.name} has no parameter {pattern!r} to freeze",
+                expected="globs such as " + ", ".join(name for name, _ in list(encoder.model.named_parameters())[:3]),
+            )
+        for parameter in named:
+            parameter.requires_grad_(False)
+
+
+def _expand(encoder: Encoder, source: Encoder, config: ModelConfig) -> nn.Module:
+    layers = config.vision_layers if encoder.modality == "image" else config.text_layers
+    return inject(
+        encoder.model,
+        _sites(encoder.model, layers),
+        source_encoder=source.model,
+        unit=config.unit,
+        trainable=config.trainable,
+        example_inputs=encoder.inputs(encoder.example()),
+        source_example_inputs=source.inputs(source.example()),
+        **config.options_of_unit(),
+    )
+
+
+def _sites(model: nn.Module, layers: tuple[str | int, ...] | None) -> list[str | int] | None:
+    """The layers as `inject` takes them; ``"2/4"`` is the second quarter of the default sites."""
+    if layers is None:
+        return None
+    sites: list[str | int] = []
+    for layer in layers:
+        which, slash, of = str(layer).partition("/")
+        if not (slash and which.isdigit() and of.isdigit()):
+            sites.append(layer)
+            continue
+        count, place, parts = len(resolve(model, required=False).default_paths), int(which), int(of)
+        if not 1 <= place <= parts <= count:
+            raise RecipeError(
+                f"layers {layer!r}: the {count} default sites have no such fraction",
+                expected=f"1/n to n/n with n at most {count}",
+            )
+        sites += range(count * (place - 1) // parts, count * place // parts)
+    return sites

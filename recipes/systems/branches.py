@@ -1,0 +1,119 @@
+"""Encoders side by side, each plain or expanded, under a late fusion; one of them under score fusion is unimodal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, final
+
+from torch import Tensor, nn
+
+from mi2p_inject.adapters.adapter import Modality
+from mi2p_inject.fusion import Fusion, build_fusion
+from mi2p_inject.recipes.encoders.encoder import Encoder
+from mi2p_inject.recipes.systems.base import Batch, FrozenSource, Group, System, SystemModel
+from mi2p_inject.recipes.systems.branch import Branch, freeze
+
+if TYPE_CHECKING:
+    from mi2p_inject.recipes.config import ModelConfig
+    from mi2p_inject.recipes.tasks import Task
+
+__all__ = ["Branches", "BranchesModel"]
+
+_OTHER: dict[Modality, Modality] = {"image": "text", "text": "image"}
+
+
+@final
+@dataclass(frozen=True)
+class Branches(System):
+    """One branch a modality, plain or expanded with the other modality's features.
+
+    Attributes:
+        image, text: None for no branch.
+    """
+
+    image: Literal["plain", "expanded"] | None = None
+    text: Literal["plain", "expanded"] | None = None
+
+    @property
+    def reads(self) -> tuple[Modality, ...]:
+        return tuple(modality for modality, kind in self._kinds() if kind is not None)
+
+    @property
+    def source_modalities(self) -> tuple[Modality, ...]:
+        return tuple(_OTHER[modality] for modality, kind in self._kinds() if kind == "expanded")
+
+    def build(
+        self, encoders: Mapping[Modality, Encoder], config: ModelConfig, task: Task, loss: nn.Module
+    ) -> SystemModel:
+        """As `System.build`. A source is frozen as pre-trained: where its encoder is trained too, it is a copy."""
+        widths = [encoders[modality].width for modality in self.reads]
+        fusion = build_fusion(  # first: the same values with and without units
+            self._fusion(config),
+            widths,
+            task.outputs,
+            multi_label=task.independent,
+            options=config.fusion_options if len(self.reads) > 1 else None,
+        )
+        sources = {  # before anything is injected
+            modality: encoders[modality].frozen_copy() if modality in self.reads else encoders[modality]
+            for modality in self.source_modalities
+        }
+        branches = {
+            modality: Branch(encoders[modality], sources[_OTHER[modality]] if kind == "expanded" else None, config)
+            for modality, kind in self._kinds()
+            if kind is not None
+        }
+        frozen: dict[Modality, Any] = {"image": config.vision_freeze, "text": config.text_freeze}
+        for modality in branches:
+            freeze(encoders[modality], frozen[modality] or ())
+        if config.trainable == "units":
+            for branch in branches.values():
+                if branch.source is None:
+                    branch.network.requires_grad_(False)
+        return BranchesModel(branches, fusion, loss, config.dropout)
+
+    def describe(self, config: ModelConfig) -> str:
+        return f"{config.model}, {config.fusion} fusion" if len(self.reads) > 1 else config.model
+
+    def _fusion(self, config: ModelConfig) -> str:
+        return config.fusion if len(self.reads) > 1 else "score"
+
+    def _kinds(self) -> tuple[tuple[Modality, str | None], ...]:
+        return (("image", self.image), ("text", self.text))
+
+
+class BranchesModel(SystemModel):
+    """Branches and the fusion on top of them; one branch under score fusion is a linear classifier.
+
+    Args:
+        branches: modality -> branch.
+        fusion: of their vectors.
+        loss: of logits and targets.
+        dropout: of the vectors.
+    """
+
+    def __init__(self, branches: Mapping[Modality, Branch], fusion: Fusion, loss: nn.Module, dropout: float) -> None:
+        super().__init__(loss)
+        self.branches = nn.ModuleDict({str(modality): branch for modality, branch in branches.items()})
+        self.dropout = nn.Dropout(dropout)
+        self.fusion = fusion
+
+    def logits(self, batch: Batch) -> Tensor:
+        read = [branch(batch) for branch in self.branches.values()]
+        vectors = [self.dropout(vector) for vector, _ in read]
+        logits: Tensor = self.fusion(vectors, [present for _, present in read])
+        return logits
+
+    def parameter_groups(self) -> dict[str, Group]:
+        groups: dict[str, Group] = {f"fusion.{name}": "new" for name, _ in self.fusion.named_parameters()}
+        for modality, branch in self._branches():
+            groups |= {f"branches.{modality}.{name}": group for name, group in branch.groups().items()}
+        return groups
+
+    def sources(self) -> dict[Modality, FrozenSource]:
+        found = [branch.frozen_source() for _, branch in self._branches()]
+        return {source.encoder.modality: source for source in found if source is not None}
+
+    def _branches(self) -> list[tuple[str, Branch]]:
+        return [(modality, branch) for modality, branch in self.branches.items() if isinstance(branch, Branch)]

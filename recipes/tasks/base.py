@@ -1,0 +1,140 @@
+"""What every task has in common: labels to targets, loss, decision, metrics, trivial baseline, answer."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+if TYPE_CHECKING:
+    from mi2p_inject.recipes.config import OptimisationConfig
+
+__all__ = ["Decision", "Floats", "Labels", "Logits", "Scorer", "Task"]
+
+Labels = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Logits = NDArray[np.float32]
+
+Decision = Mapping[str, Any]
+"""What `Task.decide` needs besides the logits, as JSON values; chosen on the validation split, kept in the run."""
+
+Scorer = Callable[[Floats], Floats]
+"""How often each sample counts, (R, N) -> the metrics, (R, M)."""
+
+
+@dataclass(frozen=True)
+class Task(ABC):
+    """A kind of question about a sample; trainer, metrics, prediction and reports ask it and know no other.
+
+    A new kind is a subclass with its abstract methods, and a line in `TASKS`.
+
+    Attributes:
+        classes: name of each class.
+        name: of the table.
+        multi_label: a sample has any number of labels: its label is a list of class numbers, not one number.
+        independent: each output is a yes-or-no question of its own, its probability a sigmoid; else the outputs
+            compete, and their probabilities are a softmax.
+        metrics: names, in the order in which they are shown; of each, higher is better.
+        selection_metric: chooses the best checkpoint where none is named.
+    """
+
+    classes: tuple[str, ...]
+    name: ClassVar[str]
+    multi_label: ClassVar[bool] = False
+    independent: ClassVar[bool] = False
+    metrics: ClassVar[tuple[str, ...]]
+    selection_metric: ClassVar[str]
+
+    @property
+    def outputs(self) -> int:
+        """How many logits the model gives."""
+        return len(self.classes)
+
+    @abstractmethod
+    def encode(self, labels: Sequence[Any]) -> Labels:
+        """Labels as the data have them -> targets, (N,) or (N, K).
+
+        Args:
+            labels: class numbers; lists of them where `multi_label`.
+        """
+
+    @abstractmethod
+    def loss(self, config: OptimisationConfig, targets: Labels | None = None) -> nn.Module:
+        """(logits (B, outputs), targets) -> the loss, a mean over samples.
+
+        Args:
+            config: says which loss.
+            targets: of the training split, for class weights; None: where nothing is trained.
+        """
+
+    @abstractmethod
+    def decide(self, logits: Logits, decision: Decision) -> Labels:
+        """(N, outputs) logits -> answers, of the shape of targets."""
+
+    @abstractmethod
+    def scorer(self, true: Labels, predicted: Labels) -> Scorer:
+        """The `metrics` as a function of how often each sample counts, for the bootstrap.
+
+        Args:
+            true, predicted: N targets and N answers.
+        """
+
+    @abstractmethod
+    def baseline(self, targets: Labels) -> Labels:
+        """The one answer that a model which reads nothing gives: of the shape of a single target.
+
+        Args:
+            targets: of the training split.
+        """
+
+    @abstractmethod
+    def answer(self, decided: Labels, probabilities: Floats) -> dict[str, Any]:
+        """What `mi2p predict` says about one sample, as JSON values.
+
+        Args:
+            decided: its answer.
+            probabilities: (outputs,).
+        """
+
+    @abstractmethod
+    def text(self, decided: Labels) -> str:
+        """An answer in words, such as a class's name."""
+
+    def tune(self, logits: Logits, true: Labels) -> Decision:
+        """What to decide by, from the validation split; {} where there is nothing to choose.
+
+        Args:
+            logits: (N, outputs).
+            true: N targets.
+        """
+        return {}
+
+    def usual_decision(self) -> Decision:
+        """What to decide by while training, and where there is no validation split."""
+        return {}
+
+    def f1_of_classes(self, true: Labels, predicted: Labels) -> dict[str, float]:
+        """The F1 of each class; {} where a class has none."""
+        return {}
+
+    def probabilities(self, logits: Logits) -> Floats:
+        """(N, outputs) in double precision: a softmax over the outputs, or a sigmoid of each if `independent`."""
+        from scipy.special import expit, softmax
+
+        wide = logits.astype(np.float64)
+        found: Floats = expit(wide) if self.independent else softmax(wide, axis=1)
+        return found
+
+    def measure(self, true: Labels, predicted: Labels) -> dict[str, float]:
+        """Each metric of N answers."""
+        values = self.scorer(true, predicted)(np.ones((1, len(true))))[0]
+        return {name: float(value) for name, value in zip(self.metrics, values, strict=True)}
+
+    def named(self, probabilities: Floats) -> dict[str, float]:
+        """The probabilities by class, rounded for people."""
+        return {name: round(float(one), 6) for name, one in zip(self.classes, probabilities, strict=True)}

@@ -1,0 +1,44 @@
+"""Right answers, true labels and predicted labels of each sample: what F1 scores of resampled test sets are made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["LabelCounts"]
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class LabelCounts:
+    """Zeros and ones, or sums of them.
+
+    Attributes:
+        right: (N, K) labels that are true and predicted.
+        true, predicted: (N, K).
+    """
+
+    right: Floats
+    true: Floats
+    predicted: Floats
+
+    @classmethod
+    def of(cls, true: NDArray[np.int64], predicted: NDArray[np.int64]) -> LabelCounts:
+        """Of (N, K) zeros and ones."""
+        there, found = true.astype(np.float64), predicted.astype(np.float64)
+        return cls(there * found, there, found)
+
+    def weighted(self, weights: Floats) -> LabelCounts:
+        """(R, K) sums over the samples, each counted ``weights`` (R, N) times."""
+        return LabelCounts(weights @ self.right, weights @ self.true, weights @ self.predicted)
+
+    def sums(self, axis: int) -> LabelCounts:
+        """Summed over samples (0) or classes (1)."""
+        return LabelCounts(*(one.sum(axis=axis) for one in (self.right, self.true, self.predicted)))
+
+    def f1(self) -> Floats:
+        """2 right / (true + predicted); 0 where nothing is true or predicted, as scikit-learn with zero_division=0."""
+        return np.asarray(2 * self.right / np.maximum(self.true + self.predicted, 1e-12))

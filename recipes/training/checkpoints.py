@@ -1,0 +1,46 @@
+"""The Trainer's checkpoints in a run folder: which is whole, and whether the training had ended with it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import transformers
+
+__all__ = ["CHECKPOINTS", "last_checkpoint", "read_state", "was_the_last"]
+
+CHECKPOINTS = "checkpoints"
+_STATE = "trainer_state.json"
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest whole checkpoint; half-written ones, of a run that was killed while it wrote, are removed.
+
+    The Trainer writes ``trainer_state.json`` last, so what has a readable one is whole.
+    """
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
+    whole = [path for path in found if _is_whole(path)]
+    for path in found:
+        if path not in whole:
+            shutil.rmtree(path, ignore_errors=True)
+    return whole[0] if whole else None
+
+
+def was_the_last(checkpoint: Path) -> bool:
+    """Whether the training had ended there, and only its result was not written yet."""
+    control = read_state(checkpoint).stateful_callbacks.get("TrainerControl", {})
+    return bool(control.get("args", {}).get("should_training_stop"))
+
+
+def read_state(checkpoint: Path) -> Any:
+    """The `transformers.TrainerState` of a whole checkpoint."""
+    return transformers.TrainerState.load_from_json(str(checkpoint / _STATE))
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    try:
+        return isinstance(json.loads((checkpoint / _STATE).read_text()), dict)
+    except (OSError, ValueError):
+        return False

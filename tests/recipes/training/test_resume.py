@@ -1,0 +1,128 @@
+"""A run that was killed, interrupted or ran out of disk goes on as if nothing had been."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+from training_runs import command, losses, settings, train, wait_for
+
+from mi2p_inject.recipes.config import make_config
+from mi2p_inject.recipes.errors import RecipeError
+from mi2p_inject.recipes.training.checkpoints import last_checkpoint
+from mi2p_inject.recipes.training.saved import load_run
+from mi2p_inject.recipes.training.train import load_samples
+
+
+def test_a_finished_run_is_not_overwritten(trained: Path, table: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in trained.rglob("*")}
+    with pytest.raises(RecipeError, match="--overwrite"):
+        train(table, trained)
+    assert {path: path.stat().st_mtime_ns for path in trained.rglob("*")} == before
+
+
+def test_a_killed_run_goes_on_as_if_nothing_had_been(trained: Path, table: Path, tmp_path: Path) -> None:
+    out = tmp_path / "killed"
+    with subprocess.Popen(
+        [sys.executable, *command(table, out, save_steps=4, keep_weights=False)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        wait_for(lambda: (out / "checkpoints" / "checkpoint-4" / "trainer_state.json").is_file(), process)
+        process.send_signal(signal.SIGKILL)
+    assert not (out / "metrics.json").exists()
+    half = out / "checkpoints" / "checkpoint-999"  # what a kill in the middle of a checkpoint leaves
+    half.mkdir()
+    (half / "trainer_state.json").write_text('{"log_hist')
+    done = last_checkpoint(out / "checkpoints")
+    assert done is not None
+    assert not half.exists()
+    with pytest.raises(RecipeError, match="learning_rate differ"):
+        train(table, out, save_steps=4, keep_weights=False, learning_rate=1e-3)
+    train(table, out, save_steps=4, keep_weights=False)
+    # Bit-equal where memory is aligned alike; else the last digit of a product may differ.
+    assert losses(out) == pytest.approx(losses(trained), rel=1e-5)
+    first, second = (load_run(folder).predictions() for folder in (trained, out))
+    assert all(np.allclose(first[name], second[name], rtol=1e-4, atol=1e-5) for name in first)
+    with pytest.raises(RecipeError, match="kept no weights"):
+        load_run(out).model()
+
+
+@pytest.mark.parametrize("when", ["while its patience runs out", "before the model is written"])
+def test_an_interrupted_run_stops_as_early(
+    when: str, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Nothing changes at such rates: the first of six steps an epoch is the best one, three epochs of patience follow.
+    still = {
+        "model": "vision",
+        "learning_rate": 1e-20,
+        "new_learning_rate": 1e-20,
+        "epochs": 30,
+        "patience": 3,
+        "weight_decay": 0.0,
+    }
+    train(table, tmp_path / "whole", **still)
+    assert len(losses(tmp_path / "whole")) == 24
+
+    seen: list[int] = []
+
+    @contextmanager
+    def interrupting(console: Console, title: str) -> Iterator[Callable[[int, int], None]]:
+        def on_step(done: int, steps: int) -> None:
+            seen.append(done)
+            if len(seen) == 15 and when.startswith("while"):
+                raise KeyboardInterrupt
+
+        yield on_step
+
+    def unwritten(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("mi2p_inject.recipes.training.train.row_progress", interrupting)
+        if when.startswith("before"):
+            patched.setattr("mi2p_inject.recipes.training.train._write", unwritten)
+        with pytest.raises(KeyboardInterrupt):
+            train(table, tmp_path / "again", **still)
+    last = seen[-1]
+    with monkeypatch.context() as patched:
+        patched.setattr("mi2p_inject.recipes.training.train.row_progress", interrupting)
+        seen.clear()
+        train(table, tmp_path / "again", **still)
+    assert seen == list(range(13 if last == 15 else 25, 25))  # from the last epoch's checkpoint on
+    assert losses(tmp_path / "again") == losses(tmp_path / "whole")
+    first, second = (load_run(tmp_path / name) for name in ("whole", "again"))
+    assert first.numbers["best_step"] == second.numbers["best_step"] == 6
+    assert np.array_equal(first.predictions()["test_logits"], second.predictions()["test_logits"])
+
+
+def test_a_full_disk_leaves_nothing_half_written(table: Path, tmp_path: Path) -> None:
+    code = (
+        "import resource, signal, sys\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))\n"
+        "from mi2p_inject.recipes.cli.main import main\n"
+        "sys.argv[0] = 'mi2p'; main()\n"
+    )
+    out = tmp_path / "run"
+    arguments = command(table, out, model="vision", epochs=1)[2:]
+    train_samples = load_samples(make_config(settings(table)))  # rows are stored already: only the run writes
+    assert len(train_samples.splits["train"]) == 48
+    result = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert result.returncode == 1, result.stderr
+    assert "cannot write a checkpoint" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert last_checkpoint(out / "checkpoints") is None
+    train(table, out, model="vision", epochs=1)
+    assert load_run(out).numbers["best_step"] > 0

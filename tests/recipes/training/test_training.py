@@ -1,0 +1,160 @@
+"""`train_run`: what is trained is what was asked for, in one process and several."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from recipes_data import CLASSES, write_table
+from training_runs import command, losses, settings, train
+
+from mi2p_inject.recipes.config import make_config
+from mi2p_inject.recipes.errors import RecipeError
+from mi2p_inject.recipes.evaluation.evaluate import predict_one
+from mi2p_inject.recipes.training.inputs import ImageTextDataset
+from mi2p_inject.recipes.training.saved import load_run
+from mi2p_inject.recipes.training.train import load_samples
+
+
+def test_numbers_are_those_of_the_predictions(trained: Path, table: Path) -> None:
+    run = load_run(trained)
+    assert run.task.classes == CLASSES
+    found = run.predictions()
+    samples = load_samples(run.config)
+    labels = np.array(samples.splits["test"]["label"][:])
+    assert np.array_equal(found["test_labels"], labels)
+    accuracy = float((run.decide(found["test_logits"]) == labels).mean())
+    assert run.numbers["test"]["accuracy"]["value"] == pytest.approx(accuracy)
+    assert run.numbers["versions"]["torch"] == torch.__version__.partition("+")[0]
+    assert run.numbers["splits"] == {"train": 48, "validation": 12, "test": 12}
+
+
+def test_two_processes_and_accumulation_are_one_large_batch(table: Path, tmp_path: Path) -> None:
+    still = {"dropout": 0.0, "epochs": 1, "keep_weights": False}
+    train(table, tmp_path / "one", batch_size=16, **still)
+    train(table, tmp_path / "accumulated", gradient_accumulation_steps=2, **still)
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    result = subprocess.run(
+        [sys.executable, *launch, *command(table, tmp_path / "two", **still)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    expected = losses(tmp_path / "one")
+    assert len(expected) == 3
+    assert losses(tmp_path / "accumulated") == pytest.approx(expected, abs=1e-4)
+    assert losses(tmp_path / "two") == pytest.approx(expected, abs=1e-4)
+    assert result.stdout.count("note: 48 train") == 1  # only the first process prints
+    logits = [load_run(tmp_path / name).predictions()["test_logits"] for name in ("one", "two")]
+    assert np.allclose(*logits, atol=1e-3)
+
+
+def test_tensorboard(table: Path, tmp_path: Path) -> None:
+    more = {"model": "vision", "max_steps": 1, "tensorboard": True}
+    if importlib.util.find_spec("tensorboard") or importlib.util.find_spec("tensorboardX"):
+        train(table, tmp_path / "run", **more)
+        assert list((tmp_path / "run" / "tensorboard").rglob("events*"))
+    else:
+        with pytest.raises(RecipeError, match="mi2p-inject\\[logs\\]"):
+            train(table, tmp_path / "run", **more)
+
+
+@pytest.mark.parametrize("model", ["me-text", "me-fusion"])
+def test_cached_sources_change_nothing(model: str, table: Path, tmp_path: Path) -> None:
+    (table.parent / "img" / "train3.png").rename(table.parent / "img" / "kept")
+    try:
+        (table.parent / "img" / "train3.png").write_bytes(b"no picture")
+        still = {"model": model, "augment": False, "epochs": 1, "keep_weights": False}
+        train(table, tmp_path / "each", **still)
+        for name in ("filled", "read"):
+            train(table, tmp_path / name, source_cache=str(tmp_path / "cache"), **still)
+            assert losses(tmp_path / name) == pytest.approx(losses(tmp_path / "each"), abs=1e-5)
+    finally:
+        (table.parent / "img" / "kept").replace(table.parent / "img" / "train3.png")
+    assert list((tmp_path / "cache").rglob("*.safetensors"))
+
+
+def test_several_labels(tmp_path: Path) -> None:
+    table = write_table(tmp_path, several=True)
+    numbers = train(table, tmp_path / "run", model="me-text", class_weights=True, loss="focal", epochs=1)
+    assert {"micro_f1", "macro_f1", "samples_f1"} < set(numbers["test"])
+    assert len(numbers["decision"]["thresholds"]) == 3
+    run = load_run(tmp_path / "run")
+    answer = predict_one(run, None, "crimson thing")
+    assert set(answer["labels"]) <= set(CLASSES)
+    assert answer["labels"] == [
+        name
+        for name, at in zip(CLASSES, run.decision["thresholds"], strict=True)
+        if answer["probabilities"][name] >= at
+    ]
+
+
+def test_bf16_and_a_frozen_backbone(table: Path, tmp_path: Path) -> None:
+    numbers = train(
+        table, tmp_path / "run", model="me-vision", precision="bf16", trainable="units", max_steps=2, epochs=9
+    )
+    assert np.isfinite(losses(tmp_path / "run")).all()
+    assert len(losses(tmp_path / "run")) == 2
+    assert numbers["best_step"] == 2
+
+
+def test_early_stopping_keeps_the_best_weights(table: Path, tmp_path: Path) -> None:
+    numbers = train(
+        table, tmp_path / "run", model="vision", epochs=30, patience=1, metric="macro_f1", augment=False, seed=3
+    )
+    history = json.loads((tmp_path / "run" / "history.json").read_text())
+    scores = {entry["step"]: entry["eval_macro_f1"] for entry in history if "eval_macro_f1" in entry}
+    assert len(scores) < 30
+    assert scores[numbers["best_step"]] == max(scores.values())
+    assert numbers["validation"]["macro_f1"]["value"] == pytest.approx(max(scores.values()))
+
+
+def test_augmentation_depends_on_seed_epoch_and_row_alone(table: Path) -> None:
+    from mi2p_inject.recipes.encoders.preprocess import ImageSpec
+
+    rows = load_samples(make_config(settings(table))).splits["train"]
+    spec = ImageSpec((16, 16), (0.5,) * 3, (0.5,) * 3)
+
+    def pixels(seed: int, epoch: int, row: int) -> torch.Tensor:
+        data = ImageTextDataset(rows, spec, augment=True, seed=seed)
+        data.epoch = epoch
+        torch.manual_seed(int(time.monotonic_ns() % 1000))
+        found: torch.Tensor = data[row]["pixels"]
+        return found
+
+    state = torch.random.get_rng_state()
+    assert torch.equal(pixels(0, 1, 2), pixels(0, 1, 2))
+    assert not torch.equal(pixels(0, 1, 2), pixels(0, 2, 2))
+    assert not torch.equal(pixels(0, 1, 2), pixels(1, 1, 2))
+    torch.random.set_rng_state(state)
+    ImageTextDataset(rows, spec, augment=True)[0]
+    assert torch.equal(state, torch.random.get_rng_state())  # nothing of it reaches the training's random numbers
+
+
+def test_sharded_by_fsdp_the_losses_are_the_same(tmp_path: Path) -> None:
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    script = str(Path(__file__).parents[2] / "fsdp_steps.py")
+    result = subprocess.run(
+        [sys.executable, *launch, script, str(tmp_path / "losses.json")],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    found = json.loads((tmp_path / "losses.json").read_text())
+    assert found["all_sharded"]
+    assert found["sharded"] == pytest.approx(found["whole"], abs=1e-5)
+    assert found["whole"][2] < found["whole"][0]

@@ -1,0 +1,47 @@
+"""Small trainings for the tests of the recipes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from mi2p_inject.recipes.config import make_config
+from mi2p_inject.recipes.training.train import train_run
+
+RATES = {"learning_rate": 3e-3, "new_learning_rate": 3e-3}
+SMALL = {"vision": "tiny:vit", "text": "tiny:xlnet", "image_size": 32, "batch_size": 8, **RATES}
+
+
+def settings(table: Path, **more: Any) -> dict[str, Any]:
+    return {"data": str(table), "model": "me-fusion", "fusion": "cross-attention", "epochs": 2, **SMALL, **more}
+
+
+def train(table: Path, out: Path, overwrite: bool = False, **more: Any) -> dict[str, Any]:
+    return train_run(make_config(settings(table, **more)), out, Console(quiet=True), overwrite=overwrite)
+
+
+def losses(out: Path) -> list[float]:
+    return [entry["loss"] for entry in json.loads((out / "history.json").read_text()) if "loss" in entry]
+
+
+def command(table: Path, out: Path, **more: Any) -> list[str]:
+    sets = [f"--set={name}={value}" for name, value in settings(table, **more).items()]
+    return ["-m", "mi2p_inject.recipes", "train", "--out", str(out), *sets]
+
+
+def edit(file: Path, **values: Any) -> None:
+    file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
+
+
+def wait_for(happened: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 200) -> None:
+    end = time.monotonic() + seconds
+    while not happened():
+        assert process.poll() is None, process.stdout.read() if process.stdout else "ended"
+        assert time.monotonic() < end, "did not happen"
+        time.sleep(0.01)
