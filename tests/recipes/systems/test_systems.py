@@ -235,4 +235,4 @@ def test_options_of_unit_and_fusion_arrive() -> None:
     classifier = built("me-fusion", "cross-attention", zero_init=None, **options)
     assert classifier.fusion.head.in_features == 24
     for branch in classifier.branches.values():
-        assert {unit.config.head_dim for unit in branch.network.units.values()} == {8}
+        assert {unit.head_dim for unit in branch.network.units.values()} == {8}
