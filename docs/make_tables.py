@@ -57,7 +57,9 @@ def render_demo() -> str:
     reports = [_read(path) for path in sorted(DEMO.glob("*.json"))]
     seeds = ", ".join(str(seed) for one in reports for seed in one["seeds"])
     of_several = [f"With seeds {seeds}, each with a split of its own:", ""] if len(reports) > 1 else []
-    return "\n".join([markdown(reports[0]), *of_several, *(f"- {one}" for one in gain_sentences(reports))])
+    told = [name for number, name in enumerate(reports[0]["metrics"]) if number == 0 or name == "log_loss"]
+    sentences = [f"- {one}" for name in told for one in gain_sentences(reports, name)]
+    return "\n".join([markdown(reports[0]), *of_several, *sentences])
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -58,6 +58,10 @@ class Resampled:
         """The metrics of both."""
         return Resampled((*self.names, *other.names), np.concatenate([self.values, other.values], axis=1))
 
+    def only(self, names: Sequence[str]) -> Resampled:
+        """These metrics alone."""
+        return Resampled(tuple(names), self.values[:, [self.names.index(name) for name in names]])
+
     @staticmethod
     def mean(several: Sequence[Resampled]) -> Resampled:
         """The mean of each metric, such as over models that were trained with several seeds."""

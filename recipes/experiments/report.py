@@ -35,6 +35,7 @@ def markdown(numbers: Numbers) -> str:
         cells = [name, line["title"], *(_with_interval(line, one, info) for one, info in metrics.items())]
         cells += [*([line["paper_title"]] if named else []), *(str(line["paper"].get(one, "")) for one in paper)]
         text.append(_cells([*cells, _listed(line["seeds"])] if apart else cells))
+    text += _baseline(numbers, len(heads) + apart)
     gains = list(gains_of(numbers))
     if gains:
         text += ["", *_table(["difference", *map(_head, metrics.values())])]
@@ -116,6 +117,34 @@ def _marked(gain: Mapping[str, float], info: Mapping[str, Any]) -> str:
     return f"**{shown_gain(gain, info)}**" if significant(gain) else shown_gain(gain, info)
 
 
+def _baseline(numbers: Numbers, columns: int) -> list[str]:
+    """The line of the answer that needs no model."""
+    baseline = numbers["baseline"]
+    if baseline is None:
+        return []
+    found = [
+        _with_interval({**baseline, "sd": {}}, name, info) if name in baseline["test"] else ""
+        for name, info in numbers["metrics"].items()
+    ]
+    cells = ["trivial baseline", f"always {baseline['answer']}", *found]
+    return [_cells([*cells, *[""] * (columns - len(cells))])]
+
+
+def _not_better(numbers: Numbers) -> Iterator[str]:
+    """Which experiments do not surely beat the trivial baseline in the first metric."""
+    metric, info = next(iter(numbers["metrics"].items()))
+    weak = [
+        name
+        for name, line in numbers["experiments"].items()
+        if line["over_baseline"].get(metric, {"low": 1})["low"] <= 0
+    ]
+    if weak:
+        yield (
+            f"No better in {info['title']} than always answering {numbers['baseline']['answer']}, by the paired 95 % "
+            f"interval: {', '.join(weak)}."
+        )
+
+
 def _notes(numbers: Numbers, paper: list[str]) -> Iterator[str]:
     """How to read it."""
     data, seeds = numbers["data"], numbers["seeds"]
@@ -138,6 +167,7 @@ def _notes(numbers: Numbers, paper: list[str]) -> Iterator[str]:
     )
     if paper:
         yield "The paper's lines and figures stand beside for comparison, in percent."
+    yield from _not_better(numbers)
     if any("random weights" in line["title"] for line in numbers["experiments"].values()):
         yield "Encoders with random weights are small stand-ins: their numbers say nothing about the real ones."
     yield from numbers["notes"]

@@ -95,6 +95,12 @@ class Results:
         """The metrics of an experiment on the test split, averaged over the seeds."""
         return Resampled.mean([self._of(name, seed) for seed in seeds])
 
+    def baseline(self) -> tuple[str, Resampled]:
+        """The one answer of a model that reads nothing, in words, and what it scores on the test split."""
+        answer = self.task.baseline(targets_of(self.task, self.samples, "train"))
+        always = np.broadcast_to(answer, self.true.shape)
+        return self.task.text(answer), resampled_metrics(self.task, self.true, always, self._groups, seed=self._seed)
+
     def _of(self, name: str, seed: int) -> Resampled:
         if (name, seed) not in self._resampled:
             outcome = self.outcomes[name][seed]
@@ -145,6 +151,10 @@ def collect(
         if results.outcomes.get(one.name):
             lines[one.name] = _line(one, results) | {"paper": paper.of(one.name) if paper else {}}
     first = next(iter(lines.values()))
+    answer, always = results.baseline()
+    for name, line in lines.items():
+        difference = results.resampled(name, line["seeds"]).only(always.names) - always
+        line["over_baseline"] = _json(difference)
     return {
         "recipe": experiments.name,
         "title": experiments.title,
@@ -160,6 +170,7 @@ def collect(
         },
         "metrics": describe_metrics(first["test"]),
         "experiments": lines,
+        "baseline": {"answer": answer, "test": _json(always)},
         "notes": list(experiments.notes),
         "settings": {**config.to_json(), "data": public_data(config), "image_root": None, "source_cache": None},
         "versions": _versions(experiments, results),
@@ -190,7 +201,7 @@ def _line(one: Experiment, results: Results) -> dict[str, Any]:
         "settings": dict(one.settings),
         "averages": list(one.averages),
         "seeds": seeds,
-        "test": {name: asdict(interval) for name, interval in mean.intervals().items()},
+        "test": _json(mean),
         "sd": {name: float(np.std(values, ddof=1)) for name, values in by_seed.items() if len(seeds) > 1},
         "by_seed": by_seed,
         "validation": _validation(outcomes, results),
@@ -198,6 +209,10 @@ def _line(one: Experiment, results: Results) -> dict[str, Any]:
         **noted,
         **({"parameters": runs[0]["parameters"]} if all(runs) else {}),
     }
+
+
+def _json(resampled: Resampled) -> dict[str, dict[str, float]]:
+    return {name: asdict(interval) for name, interval in resampled.intervals().items()}
 
 
 def _gain(name: str, base: str, results: Results) -> dict[str, Any]:
@@ -209,7 +224,7 @@ def _gain(name: str, base: str, results: Results) -> dict[str, Any]:
     single = [(results.resampled(name, [seed]) - results.resampled(base, [seed])).values[0] for seed in seeds]
     return {
         "seeds": seeds,
-        "test": {metric: asdict(interval) for metric, interval in difference.intervals().items()},
+        "test": _json(difference),
         "by_seed": {metric: [float(one[i]) for one in single] for i, metric in enumerate(difference.names)},
     }
 

@@ -114,6 +114,22 @@ def test_the_intervals_are_those_of_the_paired_group_bootstrap(finished: tuple[P
     assert lines["me-clip-image"]["gain"]["clip-image"]["seeds"] == [0, 1]
 
 
+def test_the_trivial_baseline_stands_below(finished: tuple[Path, Path]) -> None:
+    _, out = finished
+    numbers = numbers_of(out)
+    run = load_run(out / "experiments" / "clip-image" / "seed-0")
+    true = run.predictions()["test_labels"]
+    always = run.task.classes.index(numbers["baseline"]["answer"])
+    assert always in (0, 1, 2)
+    assert numbers["baseline"]["test"]["accuracy"]["value"] == pytest.approx((true == always).mean())
+    for line in numbers["experiments"].values():
+        over = line["over_baseline"]["accuracy"]["value"]
+        assert over == pytest.approx(line["test"]["accuracy"]["value"] - (true == always).mean())
+    text = (out / "table.md").read_text()
+    assert f"| trivial baseline | always {run.task.classes[always]} | " in text
+    assert "No better in accuracy than always answering" in text  # two steps of a random model
+
+
 def test_mi2p_report_shows_it(finished: tuple[Path, Path]) -> None:
     result = CliRunner().invoke(app, ["report", str(finished[1])])
     assert result.output == (finished[1] / "table.md").read_text()

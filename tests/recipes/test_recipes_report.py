@@ -39,6 +39,7 @@ def report(gains: Values, ends: dict[str, tuple[float, float]], seeds: list[int]
             "test": test,
             "sd": sd,
             "gain": {},
+            "over_baseline": {},
             "paper": {},
             **other,
         }
@@ -59,6 +60,7 @@ def report(gains: Values, ends: dict[str, tuple[float, float]], seeds: list[int]
         },
         "metrics": describe_metrics(gains),
         "experiments": {"alone": line("resnet", 0), "expanded": line("ME resnet, reads bert", 1, gain=compared)},
+        "baseline": None,
         "notes": ["A note of the set."],
         **more,
     }
@@ -100,6 +102,16 @@ def test_the_papers_lines_and_figures_stand_beside() -> None:
     assert lines[3] == "| expanded | ME resnet, reads bert | 60.0 [40.0, 60.0] |  |  |"
     assert "**+10.0 [5.0, 15.0]**" in lines[7]
     assert "Seed 3 [95 %" in markdown(numbers)
+
+
+def test_what_needs_no_model_stands_below() -> None:
+    numbers = report({"accuracy": [0.1], "log_loss": [-0.1]}, {"accuracy": (0.05, 0.15), "log_loss": (-1, 1)}, [0])
+    numbers["baseline"] = {"answer": "red", "test": {"accuracy": interval(0.45, 0.3, 0.6)}}
+    for name, low in (("alone", -0.05), ("expanded", 0.02)):
+        numbers["experiments"][name] |= {"over_baseline": {"accuracy": interval(0.1, low, 0.2)}, "paper_title": "X"}
+    text = markdown(numbers)
+    assert text.splitlines()[4] == "| trivial baseline | always red | 45.0 [30.0, 60.0] |  |  |"
+    assert "No better in accuracy than always answering red, by the paired 95 % interval: alone.\n" in text
 
 
 def test_a_terminal_gets_as_many_metrics_as_it_has_room_for() -> None:
