@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from mi2p_inject import ExpandedModel, Mi2pError, SourceFeatures, ViewSpec, inject
-from mi2p_inject.units import Unit
 
 
 def token_features(batch: int, width: int = 12, length: int = 5, seed: int = 0) -> SourceFeatures:
@@ -27,14 +26,6 @@ def map_features(batch: int, channels: int = 10, height: int = 3, width: int = 4
     """A picture's last map."""
     generator = torch.Generator().manual_seed(seed)
     return SourceFeatures(torch.randn(batch, channels, height, width, generator=generator))
-
-
-def awake(unit: Unit, strength: float) -> None:
-    """Let a unit that started at zero say something, as loud as `strength`."""
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(0)
-        for parameter in unit.source_value_embedding.parameters():  # type: ignore[union-attr, operator]
-            parameter.normal_().mul_(strength)
 
 
 def first_tensor(output: Any) -> Tensor:

@@ -17,6 +17,28 @@ import open_clip.transformer as clip_towers
 import timm.models as tm
 import torch
 import transformers as hf
+from model_inputs import (
+    CLIP_TEXT,
+    CLS,
+    EOT,
+    FRAMES,
+    MELS,
+    PAD,
+    PIXELS,
+    VOCABULARY,
+    InputMaker,
+    clip_text,
+    hf_clip_text,
+    ids,
+    image,
+    pixel_values,
+    small_image,
+    small_pixel_values,
+    spectrogram,
+    text,
+    text_left,
+    wave,
+)
 from timm.models._efficientnet_builder import decode_arch_def
 from timm.models.resnet import BasicBlock, Bottleneck
 from torch import Tensor, nn
@@ -26,18 +48,10 @@ from benchmarks.sweep import tiny_clip
 # On models this small a second thread only costs, eight times the time where the cores are shared.
 torch.set_num_threads(1)
 
-Inputs = tuple[tuple[Any, ...], dict[str, Any]]
-InputMaker = Callable[[int, int], Inputs]
-
-VOCABULARY = 60
-PAD, CLS, EOT = 1, 0, VOCABULARY - 1
-"""RoBERTa's padding id; every configuration below is told so. The end-of-text id is the largest, as in CLIP."""
-TEXT, CLIP_TEXT, PIXELS, SAMPLES, FRAMES, MELS = 12, 10, 64, 6000, 24, 16
-
 
 @dataclass(frozen=True)
 class TinyModel:
-    """A model of some row: how to build it, how to feed it (batch, seed), and where in it the row's encoder stands."""
+    """A model that some adapter (`row`) matches: how to build it, its inputs, and where in it the encoder stands."""
 
     row: str
     build: Callable[[], nn.Module]
@@ -61,86 +75,6 @@ def seeded(make: Callable[..., nn.Module], *args: Any, **kwargs: Any) -> Callabl
             return model.eval()
 
     return build
-
-
-def generator(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def image(batch: int, seed: int) -> Inputs:
-    """An image, positional, as timm and open_clip are called."""
-    return (torch.randn(batch, 3, PIXELS, PIXELS, generator=generator(seed)),), {}
-
-
-def pixel_values(batch: int, seed: int) -> Inputs:
-    """An image by name, as transformers is called."""
-    return (), {"pixel_values": image(batch, seed)[0][0]}
-
-
-def small_image(batch: int, seed: int) -> Inputs:
-    """Half the size, for transformers, which do not shrink it from stage to stage."""
-    return (torch.randn(batch, 3, PIXELS // 2, PIXELS // 2, generator=generator(seed)),), {}
-
-
-def small_pixel_values(batch: int, seed: int) -> Inputs:
-    return (), {"pixel_values": small_image(batch, seed)[0][0]}
-
-
-def real_tokens(batch: int, length: int) -> Tensor:
-    """(B, length) True for real tokens: a full row first, then shorter and shorter ones, three at least."""
-    lengths = torch.tensor([max(length - 3 * row, 3) for row in range(batch)])
-    return torch.arange(length) < lengths.unsqueeze(1)
-
-
-def token_ids(batch: int, seed: int, real: Tensor) -> Tensor:
-    ids = torch.randint(PAD + 1, EOT, real.shape, generator=generator(seed))
-    return ids.masked_fill(~real, PAD)
-
-
-def text(batch: int, seed: int) -> Inputs:
-    """Ids padded on the right, and their mask."""
-    real = real_tokens(batch, TEXT)
-    return (), {"input_ids": token_ids(batch, seed, real), "attention_mask": real.long()}
-
-
-def ids(batch: int, seed: int) -> Inputs:
-    """Ids padded on the right, positional, without a mask."""
-    return (text(batch, seed)[1]["input_ids"],), {}
-
-
-def text_left(batch: int, seed: int) -> Inputs:
-    """Ids padded on the left, as XLNet's tokenizer does."""
-    real = real_tokens(batch, TEXT).flip(1)
-    return (), {"input_ids": token_ids(batch, seed, real), "attention_mask": real.long()}
-
-
-def clip_text(batch: int, seed: int) -> Inputs:
-    """Ids of the full context length: a text, its end, and zeros after it."""
-    real = real_tokens(batch, CLIP_TEXT)
-    ids = token_ids(batch, seed, real).masked_fill(~real, 0)
-    ids[torch.arange(batch), real.sum(1) - 1] = EOT
-    return (ids,), {}
-
-
-def hf_clip_text(batch: int, seed: int) -> Inputs:
-    """The same by name, with the tokenizer's mask."""
-    ids = clip_text(batch, seed)[0][0]
-    return (), {"input_ids": ids, "attention_mask": real_tokens(batch, CLIP_TEXT).long()}
-
-
-def wave(batch: int, seed: int) -> Inputs:
-    """Sound, the later rows padded with silence, and the mask of the samples."""
-    lengths = torch.tensor([SAMPLES - 1000 * min(row, 4) for row in range(batch)])
-    real = torch.arange(SAMPLES) < lengths.unsqueeze(1)
-    return (), {
-        "input_values": torch.randn(batch, SAMPLES, generator=generator(seed)) * real,
-        "attention_mask": real.long(),
-    }
-
-
-def spectrogram(batch: int, seed: int) -> Inputs:
-    """A log-mel spectrogram."""
-    return (), {"input_values": torch.randn(batch, FRAMES, MELS, generator=generator(seed))}
 
 
 TRANSFORMER = {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 32}
@@ -244,7 +178,7 @@ def own(name: str, make: Callable[..., nn.Module], inputs: InputMaker, *args: An
     return TinyModel(name, seeded(make, *args, **options), inputs)
 
 
-# Names are the row's, or row/variant for a second class or another form of the same row.
+# Names are the adapter's, or adapter/variant for a second class or another form of the same one.
 TIMM: dict[str, TinyModel] = {
     "densenet": own("densenet", tm.DenseNet, image, **DENSENET, num_classes=0),
     "resnet": own("resnet", resnet, image, num_classes=0),

@@ -14,11 +14,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+import mi2p_inject
 from benchmarks.sweep.picks import FAMILIES, Family, picks
 from benchmarks.sweep.report import totals
 from benchmarks.sweep.run import Limits, ResultFile, sweep
 from benchmarks.sweep.verdict import VERDICTS, Result
 from mi2p_inject.core.errors import Mi2pError
+from mi2p_inject.testing import iter_checks
 
 INTERRUPTED = 130
 WORRYING = ("silent", "crashed")
@@ -38,14 +40,13 @@ def sweep_command(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Drop earlier results in --out.")] = False,
     to_json: Annotated[Path | None, typer.Option("--json", help="Also write all results as one JSON file.")] = None,
 ) -> None:
-    """Check the contract on every kind of model of timm, transformers and open_clip.
+    """Run `mi2p_inject.testing.check_model` on every kind of model of timm, transformers and open_clip.
 
-    Random weights, tiny where the configuration allows, offline. Each model is a backbone and a source encoder once:
-    what it gives must stay bit for bit before training, every unit must hear a gradient, and it must come back as it
-    was; or `inject` must refuse it and say why. Each result is kept as it comes: the same command
-    goes on after an interruption.
+    Random weights, tiny where the configuration allows, offline. Each model is checked as a backbone and as a source
+    encoder: every check passes, or `inject` refuses the model and says why. Each result is kept as it comes: the same
+    command continues after an interruption.
 
-    Ends with 1 where a model breaks the contract silently or crashes.
+    Ends with 1 where a check fails on a model that `inject` accepts, or the model crashes.
 
     Examples:
 
@@ -76,20 +77,25 @@ def sweep_command(
 
 
 def versions() -> dict[str, str]:
-    """Of what the results depend on."""
+    """Versions of what the results depend on."""
     names = {"torch": "torch", "timm": "timm", "transformers": "transformers", "open_clip": "open_clip_torch"}
-    return {name: version(package) for name, package in names.items()} | {"python": platform.python_version()}
+    return {name: version(package) for name, package in names.items()} | {
+        "python": platform.python_version(),
+        "mi2p_inject": mi2p_inject.__version__,
+    }
 
 
 def write_json(path: Path, results: ResultFile, of: dict[Family, int]) -> None:
-    """All results, a line each, in a stable order, and how many models there are to sweep."""
+    """All results, a line each, in a stable order, with what was checked and how many models there are to sweep."""
     ordered = sorted(results.results.values(), key=lambda one: (FAMILIES.index(one.family), one.name))
     lines = ",\n".join(json.dumps(one.to_json(), ensure_ascii=False, separators=(",", ":")) for one in ordered)
-    half = path.with_name(path.name + ".half")
-    half.write_text(
-        f'{{"versions":{json.dumps(results.versions)},"of":{json.dumps(of)},"results":[\n{lines}\n]}}\n',
-        encoding="utf-8",
+    checks = {str(check): check.contract for check in iter_checks()}
+    head = ",".join(
+        f"{json.dumps(name)}:{json.dumps(value)}"
+        for name, value in (("versions", results.versions), ("checks", checks), ("of", of))
     )
+    half = path.with_name(path.name + ".half")
+    half.write_text(f'{{{head},"results":[\n{lines}\n]}}\n', encoding="utf-8")
     half.replace(path)
 
 

@@ -67,8 +67,8 @@ def _is_unimodal(transformers: Any, name: str) -> bool:
     except (AttributeError, ImportError):  # a class whose own requirements are not installed
         return False
     given = [modalities] if isinstance(modalities, str) else list(modalities)
-    hears = getattr(cls, "main_input_name", "") in ("input_features", "input_values")
-    return (len(given) == 1 and given[0] in MODALITIES) or (hears and set(given) == {"audio", "text"})
+    audio = getattr(cls, "main_input_name", "") in ("input_features", "input_values")
+    return (len(given) == 1 and given[0] in MODALITIES) or (audio and set(given) == {"audio", "text"})
 
 
 def build(name: str) -> nn.Module:
@@ -89,7 +89,7 @@ def build(name: str) -> nn.Module:
             f"the tiny {name} is not tiny",
             expected=f"at most {MOST_PARAMETERS:,} parameters",
             given=f"{size:,}",
-            fix="add its fields to EXCEPTIONS in mi2p_inject/sweep/tiny_fields.py",
+            fix="add its fields to EXCEPTIONS in benchmarks/sweep/tiny_fields.py",
         )
     model: nn.Module = cls(config)
     return model

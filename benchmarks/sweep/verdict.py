@@ -9,15 +9,15 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from benchmarks.sweep.compare import BrokenError
-from benchmarks.sweep.contract import Kept, LateError, as_backbone, as_source
 from mi2p_inject.core.errors import Mi2pError
+from mi2p_inject.testing import ContractError, LateError, check_model
 
+Role = Literal["backbone", "source"]
 Verdict = Literal["ok", "refused", "silent", "crashed", "unbuilt", "memory", "time"]
 VERDICTS: dict[Verdict, str] = {
-    "ok": "every promise kept",
+    "ok": "every check passes",
     "refused": "inject says why not, and what to do",
-    "silent": "taken, and a promise broken without an error: a bug of ours",
+    "silent": "accepted, and a check fails without an error: a bug of ours",
     "crashed": "an error that is not ours, or one of ours too late: a bug of ours",
     "unbuilt": "the library does not build it tiny and offline: nothing was asked",
     "memory": "ran out of the memory it was given",
@@ -89,26 +89,24 @@ def judge(name: str, family: str, build: Callable[[], nn.Module]) -> Result:
         answer = Answer("memory" if _is_memory(error) else "unbuilt", _first_line(error))
         return Result(name, family, "", answer, answer)
     cls = f"{type(model).__module__}.{type(model).__qualname__}"
-    backbone = _answer(as_backbone, model)
-    del model
-    torch.manual_seed(0)
-    return Result(name, family, cls, backbone, _answer(as_source, build()))
+    return Result(name, family, cls, _answer(model, "backbone"), _answer(model, "source"))
 
 
-def _answer(check: Callable[[nn.Module], Kept], model: nn.Module) -> Answer:
+def _answer(model: nn.Module, role: Role) -> Answer:
     try:
-        kept = check(model)
-    except BrokenError as error:
-        return Answer("silent", str(error))
+        report = check_model(model, as_backbone=role == "backbone", as_source=role == "source")
     except LateError as error:
-        return Answer("crashed", f"after injection: {_first_line(error)}")
+        cause = error.__cause__ or error
+        return Answer("crashed", f"after injection: {type(cause).__name__}: {_first_line(cause)}")
+    except ContractError as error:
+        return Answer("silent", _first_line(error))
     except Mi2pError as error:
         return Answer("refused", f"{type(error).__name__}: {_first_line(error)}")
     except MemoryError as error:
         return Answer("memory", _first_line(error))
     except Exception as error:
         return Answer("memory" if _is_memory(error) else "crashed", f"{type(error).__name__}: {_first_line(error)}")
-    return Answer("ok", "", kept.what, kept.left_out, kept.notes)
+    return Answer("ok", "", report.found(role), len(report.left_out), report.notes)
 
 
 def _is_memory(error: Exception) -> bool:

@@ -72,7 +72,7 @@ class Source:
         Raises:
             SourceError: the encoder does not take this batch.
         """
-        if self.encoder.training:
+        if any(module.training for module in self.encoder.modules()):  # also where only a module inside was put there
             self.encoder.eval()
         args, kwargs = as_inputs(batch)
         readout, take = self.readout, self._take

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from models import HEADED, LAYER_DROP, SAMPLES, TINY, TinyModel, real_tokens
+from model_inputs import SAMPLES, real_tokens
+from models import HEADED, LAYER_DROP, TINY, TinyModel
 from torch import Tensor, nn
 
 from mi2p_inject.adapters import Adapter, Match, adapters, find

@@ -8,12 +8,13 @@ import pytest
 import timm
 import torch
 import transformers as hf
-from helpers import awake, complains, differs, floats, token_features
+from helpers import complains, differs, floats, token_features
 from models import BERT, HF, SPECIAL, TINY, TRANSFORMER
 from torch import Tensor, nn
 
 from mi2p_inject import ExpandedModel, SourceFeatures, ViewSpec, inject
 from mi2p_inject.core.errors import InjectionError, SiteError, SourceError
+from mi2p_inject.testing.randomize import randomize_zero_parameters
 
 WORDS = ViewSpec.tokens(12)
 DECODER = {**TRANSFORMER, **SPECIAL, "max_position_embeddings": 40}
@@ -29,15 +30,14 @@ NORMED = {"hf_pvt_v2"}  # every state is listed behind its stage's norm: none is
 ATTENTIONS = [name for name, (_, fields, _) in HF.items() if "depths" not in fields]
 
 
-def loud(model: nn.Module, **options: Any) -> ExpandedModel:
-    me = inject(model, source_spec=WORDS, zero_init=None, **options)
-    for site in me.sites:
-        awake(me.unit(site.path), 1.0)
+def active(model: nn.Module, **options: Any) -> ExpandedModel:
+    me = inject(model, source_spec=WORDS, **options)
+    randomize_zero_parameters(me.units, strength=1.0)
     return me
 
 
 class Record:
-    """Hears what a site gives after injection."""
+    """Keeps what a site gives after injection."""
 
     def __init__(self, me: ExpandedModel) -> None:
         self.seen: list[Tensor] = []
@@ -59,7 +59,7 @@ def test_other_outputs(name: str) -> None:
         options.append({"output_attentions": True})
     args, kwargs = tiny.inputs(2, 0)
     plain = [model(*args, **kwargs, **option) for option in options]
-    me = loud(model)
+    me = active(model)
     record = Record(me)
     for option, expected in zip(options, plain, strict=True):
         assert not differs(me(*args, **kwargs, **option), expected)
@@ -86,7 +86,7 @@ def shown(one: Tensor, state: Tensor) -> bool:
 @pytest.mark.parametrize("method", ["forward_features", "forward_intermediates", "forward"])
 def test_methods_of_timm(name: str, method: str) -> None:
     tiny = TINY[name]
-    me = loud(tiny.build())
+    me = active(tiny.build())
     args, _ = tiny.inputs(2, 0)
     plain = getattr(me.backbone, method)(*args)
     assert not differs(me.call(method, *args), plain)
@@ -104,7 +104,7 @@ def test_features_only(name: str, layers: str, options: dict[str, Any]) -> None:
     model = timm.create_model(name, features_only=True, **options).eval()
     pixels = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     plain = model(pixels)
-    me = loud(model, layers=layers, example_inputs=pixels)
+    me = active(model, layers=layers, example_inputs=pixels)
     out = me(pixels, source=token_features(2))
     assert [one.shape for one in out] == [one.shape for one in plain]
     assert differs(out[-1], plain[-1])
@@ -139,7 +139,7 @@ GREEDY = {"do_sample": False, "max_new_tokens": 6, "min_new_tokens": 6, "eos_tok
 
 @pytest.mark.parametrize("name", DECODERS)
 def test_generation_with_a_cache_is_generation_without(name: str) -> None:
-    me = loud(decoder(name))
+    me = active(decoder(name))
     words = token_features(2)
     with torch.no_grad():
         out = me.call("generate", **prompts(), source=words, **GREEDY)
@@ -150,7 +150,7 @@ def test_generation_with_a_cache_is_generation_without(name: str) -> None:
 
 
 def test_beams_repeat_the_source() -> None:
-    me = loud(decoder("LlamaForCausalLM"))
+    me = active(decoder("LlamaForCausalLM"))
     words = token_features(2)
     beams = {**GREEDY, "num_beams": 3, "num_return_sequences": 2}
     both = me.call("generate", **prompts(), source=words, **beams)
@@ -168,7 +168,7 @@ def test_generation_of_an_encoder_decoder(sites: str) -> None:
     model = hf.T5ForConditionalGeneration(hf.T5Config(**fields, decoder_start_token_id=0)).eval()
     for parameter in model.parameters():
         parameter.data.normal_(0, 0.3)
-    me, words, beams = loud(model, layers=sites), token_features(2), {**GREEDY, "num_beams": 3}
+    me, words, beams = active(model, layers=sites), token_features(2), {**GREEDY, "num_beams": 3}
     both = me.call("generate", **prompts(), source=words, **beams)
     assert not torch.equal(both, model.generate(**prompts(), **beams))
     for row in (0, 1):
@@ -187,7 +187,7 @@ def test_generation_encodes_once() -> None:
 
 def test_bad_calls() -> None:
     tiny = TINY["resnet"]
-    me = loud(tiny.build())
+    me = active(tiny.build())
     args, _ = tiny.inputs(2, 0)
     with complains(InjectionError, "forward_featurs", "forward_features"):
         me.call("forward_featurs", *args)

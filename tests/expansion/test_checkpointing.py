@@ -14,7 +14,8 @@ import timm
 import torch
 import transformers as hf
 from helpers import PICTURES, complains, map_features, mixture, net, same, token_features
-from models import HF, TINY, TinyModel, hugging, image, small_image, text
+from model_inputs import image, small_image, text
+from models import HF, TINY, TinyModel, hugging
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint, checkpoint_sequential
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import awake, map_features, snapshot, token_features
+from helpers import map_features, snapshot, token_features
 from models import TINY
 from torch import Tensor, nn
 
@@ -185,7 +185,6 @@ def test_features_made_in_inference_mode_train() -> None:
     with torch.inference_mode():
         features = map_features(2)
     me = expand(net(), source_spec=features.spec)
-    awake(me.unit("0"), 1.0)
     me(PICTURES, source=features).sum().backward()
 
 

@@ -1,0 +1,1 @@
+"""The checks: one function each, named `check_…`, whose docstring states the contract."""

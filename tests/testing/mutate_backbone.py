@@ -1,0 +1,245 @@
+"""What is broken on purpose where a model is the backbone: each gives options of `check_model`, or patches."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from broken import GENERATOR, GlobalCalls, LengthFirst, SharedCalls, StickyCalls, Wrapped
+from torch import nn
+
+from mi2p_inject import ExpandedModel, Layout, SourceFeatures
+from mi2p_inject.core.shared_state import Record
+from mi2p_inject.expansion import expanded_model
+from mi2p_inject.expansion.hook import SiteHook
+from mi2p_inject.sources.features import PreparedSource
+
+Patch = pytest.MonkeyPatch
+
+
+def starts_at_full_strength(patch: Patch) -> dict[str, Any]:
+    return {"zero_init": None}
+
+
+def dropout_stays_off(patch: Patch) -> dict[str, Any]:
+    def train(me: ExpandedModel, mode: bool = True) -> ExpandedModel:
+        me.backbone.eval()
+        return me
+
+    patch.setattr(ExpandedModel, "train", train)
+    return {}
+
+
+def another_output_without_a_source(patch: Patch) -> dict[str, Any]:
+    forward = ExpandedModel.forward
+
+    def nudged(me: ExpandedModel, *args: Any, source: Any = None, **kwargs: Any) -> Any:
+        output = forward(me, *args, source=source, **kwargs)
+        return output + 1e-6 if source is None else output
+
+    patch.setattr(ExpandedModel, "forward", nudged)
+    return {}
+
+
+def units_run_without_a_source(patch: Patch) -> dict[str, Any]:
+    forward = ExpandedModel.forward
+
+    def always(me: ExpandedModel, *args: Any, source: Any = None, **kwargs: Any) -> Any:
+        batch = len(args[0])
+        return forward(
+            me, *args, source=SourceFeatures(torch.ones(batch, 2, 12)) if source is None else source, **kwargs
+        )
+
+    patch.setattr(ExpandedModel, "forward", always)
+    return {}
+
+
+def silent_sites_go_unnoticed(patch: Patch) -> dict[str, Any]:
+    patch.setattr(ExpandedModel, "_check_fired", lambda me, call: None)
+    return {}
+
+
+def hook_runs_the_unit_twice(patch: Patch) -> dict[str, Any]:
+    add = SiteHook._add
+
+    def twice(site: SiteHook, call: Any, output: Any) -> Any:
+        add(site, call, output)
+        return add(site, call, output)
+
+    patch.setattr(SiteHook, "_add", twice)
+    return {}
+
+
+def residual_is_dropped(patch: Patch) -> dict[str, Any]:
+    fired = SiteHook.__call__
+
+    def ignore(site: SiteHook, module: nn.Module, args: Any, output: Any) -> Any:
+        fired(site, module, args, output)
+
+    patch.setattr(SiteHook, "__call__", ignore)
+    return {}
+
+
+def one_parameter_is_cut_off(patch: Patch) -> dict[str, Any]:
+    return {"unit": Wrapped("an unused parameter")}
+
+
+def gradient_is_not_finite(patch: Patch) -> dict[str, Any]:
+    return {"unit": Wrapped("an infinite gradient")}
+
+
+def unit_is_always_zero(patch: Patch) -> dict[str, Any]:
+    return {"unit": Wrapped("always zero on small maps")}
+
+
+def mask_is_ignored(patch: Patch) -> dict[str, Any]:
+    forward = ExpandedModel.forward
+
+    def unmasked(me: ExpandedModel, *args: Any, source_mask: Any = None, **kwargs: Any) -> Any:
+        return forward(me, *args, **kwargs)
+
+    patch.setattr(ExpandedModel, "forward", unmasked)
+    return {}
+
+
+def unit_ignores_missing_samples(patch: Patch) -> dict[str, Any]:
+    return {"unit": Wrapped("missing samples")}
+
+
+def padding_is_read(patch: Patch) -> dict[str, Any]:
+    prepare = expanded_model.prepare
+
+    def without_mask(features: SourceFeatures, *more: Any) -> PreparedSource:
+        return prepare(SourceFeatures(features.data), *more)
+
+    patch.setattr(expanded_model, "prepare", without_mask)
+    return {}
+
+
+def missing_features_are_read(patch: Patch) -> dict[str, Any]:
+    prepare = expanded_model.prepare
+
+    def with_nan(features: SourceFeatures, *more: Any) -> PreparedSource:
+        prepared = prepare(features, *more)
+        if features.data.isnan().any():
+            prepared.tokens = features.data
+        return prepared
+
+    patch.setattr(expanded_model, "prepare", with_nan)
+    return {}
+
+
+def residual_of_another_sample(patch: Patch) -> dict[str, Any]:
+    return {"unit": Wrapped("another sample")}
+
+
+def layout_takes_length_for_batch(patch: Patch) -> dict[str, Any]:
+    x = torch.randn(3, 3, 4, generator=GENERATOR)
+    return {"model": LengthFirst(), "layers": "layer", "layout": Layout("NLC"), "example_inputs": x}
+
+
+def eject_keeps_the_hooks(patch: Patch) -> dict[str, Any]:
+    patch.setattr(ExpandedModel, "eject", lambda me: me.backbone)
+    return {}
+
+
+def nothing_is_restored(patch: Patch) -> dict[str, Any]:
+    patch.setattr(Record, "restore", lambda *args: None)
+    return {}
+
+
+def inject_leaves_an_attribute(patch: Patch) -> dict[str, Any]:
+    register = expanded_model._register
+
+    def marked(backbone: nn.Module, site: SiteHook) -> Any:
+        backbone.marker = True  # type: ignore[assignment]
+        return register(backbone, site)
+
+    patch.setattr(expanded_model, "_register", marked)
+    return {}
+
+
+def eject_changes_a_value(patch: Patch) -> dict[str, Any]:
+    eject = ExpandedModel.eject
+
+    def nudge(me: ExpandedModel) -> nn.Module:
+        with torch.no_grad():
+            next(me.backbone.parameters()).flatten()[0].add_(1e-6)
+        return eject(me)
+
+    patch.setattr(ExpandedModel, "eject", nudge)
+    return {}
+
+
+def source_stays_after_an_exception(patch: Patch) -> dict[str, Any]:
+    patch.setattr(expanded_model, "Calls", StickyCalls)
+    return {}
+
+
+def exceptions_are_swallowed(patch: Patch) -> dict[str, Any]:
+    forward = ExpandedModel.forward
+
+    def quiet(me: ExpandedModel, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return forward(me, *args, **kwargs)
+        except Exception:
+            return None
+
+    patch.setattr(ExpandedModel, "forward", quiet)
+    return {}
+
+
+def threads_share_a_call(patch: Patch) -> dict[str, Any]:
+    patch.setattr(expanded_model, "Calls", SharedCalls)
+    return {}
+
+
+def models_share_a_call(patch: Patch) -> dict[str, Any]:
+    patch.setattr(expanded_model, "Calls", GlobalCalls)
+    return {}
+
+
+def copies_keep_the_units(patch: Patch) -> dict[str, Any]:
+    real, first = expanded_model.Call, list[nn.Module]()
+
+    def of_the_first(source: PreparedSource, units: nn.ModuleDict, *more: Any) -> Any:
+        first.append(units)
+        return real(source, first[0], *more)  # type: ignore[arg-type]
+
+    patch.setattr(expanded_model, "Call", of_the_first)
+    return {}
+
+
+def copies_share_the_backbone(patch: Patch) -> dict[str, Any]:
+    def copied(me: ExpandedModel, memo: dict[int, Any]) -> ExpandedModel:
+        return me
+
+    patch.setattr(ExpandedModel, "__deepcopy__", copied, raising=False)
+    return {}
+
+
+def units_are_not_saved(patch: Patch) -> dict[str, Any]:
+    save = ExpandedModel.save_pretrained
+
+    def forget(me: ExpandedModel, folder: Any) -> None:
+        other = copy.deepcopy(me)
+        nn.init.zeros_(next(other.units.parameters()))
+        save(other, folder)
+
+    patch.setattr(ExpandedModel, "save_pretrained", forget)
+    return {}
+
+
+def backbone_is_not_saved(patch: Patch) -> dict[str, Any]:
+    save = ExpandedModel.save_pretrained
+
+    def forget(me: ExpandedModel, folder: Any) -> None:
+        other = copy.deepcopy(me)
+        with torch.no_grad():
+            next(other.backbone.parameters()).sub_(0.01)
+        save(other, folder)
+
+    patch.setattr(ExpandedModel, "save_pretrained", forget)
+    return {}
