@@ -18,21 +18,29 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
+from mi2p_inject.core.files.atomic_write import PREFIX, remove_leftovers, write_file, write_folder
+from mi2p_inject.core.files.lock import LockHeldError, WriterLock
+from mi2p_inject.core.files.read import read_regular
 from mi2p_inject.recipes.errors import RecipeError
 
-__all__ = ["EXPERIMENTS", "FINISHED", "IDENTITY", "RunFolder", "check_out", "read_identity"]
+__all__ = ["EXPERIMENTS", "FINISHED", "IDENTITY", "LOCK", "RunFolder", "check_out", "read_identity"]
 
 FINISHED = "metrics.json"
 IDENTITY = "run.json"
 EXPERIMENTS = "experiments"
 _FILES = (FINISHED, "table.md", "figure.png", "history.json", "predictions.safetensors")
 _FOLDERS = (EXPERIMENTS, "model", "checkpoints", "tensorboard", "source-cache")
-_TEMPORARY = ".unfinished-"
+LOCK = ".lock"
+_MOST_BYTES = 2**22
+"""Of run.json."""
+_LOCKS: WeakValueDictionary[Path, WriterLock] = WeakValueDictionary()
+"""Those that this process holds: it may open a run folder again."""
 
 
 class RunFolder:
-    """Opens a run folder, new or unfinished.
+    """Opens a run folder, new or unfinished, and holds it: no other process can write there while this object lives.
 
     Args:
         path: the folder; made if absent.
@@ -42,7 +50,8 @@ class RunFolder:
         extend: a finished run may go on, too.
 
     Raises:
-        RecipeError: the path is a file, holds a finished or another run, or holds files that are no run's.
+        RecipeError: the path is a file, holds a finished or another run, holds files that are no run's, or another
+            process has it.
     """
 
     def __init__(self, path: Path, identity: dict[str, Any], *, overwrite: bool = False, extend: bool = False) -> None:
@@ -51,40 +60,31 @@ class RunFolder:
         self._check(identity, overwrite)
         try:
             path.mkdir(parents=True, exist_ok=True)
+            self._lock = _locked(path)
             if overwrite:
                 self._clear()
-            self._sweep()
+            for folder in {leftover.parent for leftover in path.rglob(f"{PREFIX}*")}:
+                remove_leftovers(folder)
             if not (path / IDENTITY).exists():
-                self.write(IDENTITY, lambda file: file.write_text(_json(identity)))
+                self.write_json(IDENTITY, identity)
+        except LockHeldError as error:
+            raise _in_use(path, error) from error
         except OSError as error:
             raise RecipeError(f"cannot write to {path}: {error.strerror}", fix="choose another --out") from error
 
     def save_folder(self, name: str, fill: Callable[[Path], None]) -> None:
         """Let ``fill`` write into a temporary folder, which becomes ``name`` in one step; an older one is replaced."""
-        target = self.path / name
-        temporary = target.with_name(f"{_TEMPORARY}{target.name}")
-        try:
-            temporary.mkdir(parents=True)
-            fill(temporary)
-            shutil.rmtree(target, ignore_errors=True)
-            os.replace(temporary, target)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        (self.path / name).parent.mkdir(parents=True, exist_ok=True)
+        write_folder(self.path / name, fill)
 
     def write(self, name: str, fill: Callable[[Path], object]) -> Path:
         """Let ``fill`` write a temporary file, which becomes ``name`` in one step."""
-        stem, dot, suffix = name.rpartition(".")
-        temporary = self.path / f"{_TEMPORARY}{stem}{dot}{suffix}"
-        try:
-            fill(temporary)
-            os.replace(temporary, self.path / name)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_file(self.path / name, fill)
         return self.path / name
 
     def write_json(self, name: str, value: Any) -> Path:
         """`write` of an indented JSON document."""
-        return self.write(name, lambda file: file.write_text(_json(value)))
+        return self.write(name, lambda file: file.write_text(_json(value), encoding="utf-8"))
 
     def _check(self, identity: dict[str, Any], overwrite: bool) -> None:
         known = read_identity(self.path)
@@ -102,27 +102,29 @@ class RunFolder:
             shutil.rmtree(self.path / name, ignore_errors=True)
         (self.path / IDENTITY).unlink(missing_ok=True)
 
-    def _sweep(self) -> None:
-        """Remove what a killed run left half-written."""
-        for leftover in self.path.glob(f"{_TEMPORARY}*"):
-            if leftover.is_dir():
-                shutil.rmtree(leftover)
-            else:
-                leftover.unlink()
-
 
 def check_out(path: Path, *, overwrite: bool = False, extend: bool = False) -> None:
     """Whether a run may begin or go on there, before anything is read or made; arguments as `RunFolder`'s.
 
     Raises:
-        RecipeError: the path is a file, cannot be written, holds a finished run, or holds files that are no run's.
+        RecipeError: the path is a file, cannot be written, holds a finished run, holds files that are no run's, or
+            another process is writing there.
     """
     if path.exists() and not path.is_dir():
         raise RecipeError(f"--out {path} is a file, not a folder", fix="name a new folder, e.g. --out runs/demo")
     nearest = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
         raise RecipeError(f"cannot write to {path}: {nearest} is not a writable folder", fix="choose another --out")
-    if not path.is_dir() or not any(path.iterdir()):
+    if not path.is_dir():
+        return
+    try:
+        if (path / LOCK).exists():
+            _locked(path)  # for this moment only; that removes the lock of a process that was killed
+    except LockHeldError as error:
+        raise _in_use(path, error) from error
+    except OSError as error:
+        raise RecipeError(f"cannot write to {path}: {error.strerror}", fix="choose another --out") from error
+    if all(one.name == LOCK or one.name.startswith(PREFIX) for one in path.iterdir()):
         return
     if read_identity(path) is None:
         raise RecipeError(
@@ -137,10 +139,28 @@ def check_out(path: Path, *, overwrite: bool = False, extend: bool = False) -> N
 def read_identity(path: Path) -> dict[str, Any] | None:
     """What the run in a folder is; None where there is none that can be read."""
     try:
-        value = json.loads((path / IDENTITY).read_text())
-    except (OSError, ValueError):
+        value = json.loads(read_regular(path / IDENTITY, _MOST_BYTES))
+    except (OSError, ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) and "recipe" in value else None
+
+
+def _locked(path: Path) -> WriterLock:
+    """The lock of a run folder, held as long as somebody here keeps it."""
+    place = path.resolve() / LOCK
+    lock = _LOCKS.setdefault(place, WriterLock(place))
+    if not lock.held:
+        lock.acquire()
+    return lock
+
+
+def _in_use(path: Path, error: LockHeldError) -> RecipeError:
+    return RecipeError(
+        f"--out {path} is in use: a run is being written there",
+        expected="one process a run folder",
+        given=str(error.holder or "another process"),
+        fix="wait until it has ended, or name another --out",
+    )
 
 
 def _differences(known: dict[str, Any], identity: dict[str, Any]) -> set[str]:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from kills import FORK, killed_in
+from safetensors.torch import save_file
 
+from mi2p_inject.core.files.atomic_write import PREFIX
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.experiments.folder import finished_runs, folder_of
-from mi2p_inject.recipes.training.run_folder import FINISHED, RunFolder
+from mi2p_inject.recipes.training.run_folder import FINISHED, IDENTITY, LOCK, RunFolder, check_out, read_identity
 
 SETTINGS = {"recipe": "test", "seed": 0}
 ONE_RUN = [
@@ -25,7 +31,7 @@ def fill(folder: Path) -> None:
 
 
 def names(folder: Path) -> list[str]:
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.name != LOCK)
 
 
 def test_a_new_folder(tmp_path: Path) -> None:
@@ -99,12 +105,99 @@ def test_nothing_half_written_stays(tmp_path: Path, stop: type[BaseException]) -
     assert names(tmp_path) == ["experiments", "experiments/vision", "run.json"]
 
 
-def test_what_a_killed_run_left_is_swept(tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", ["model", "experiments/vision/seed-1"])
+def test_what_a_killed_run_left_is_swept(tmp_path: Path, place: str) -> None:
     RunFolder(tmp_path, SETTINGS).save_folder("experiments/vision/seed-0", fill)
-    (tmp_path / ".unfinished-model").mkdir()
-    (tmp_path / ".unfinished-model" / "half").write_text("half")
+
+    def half(here: Callable[[], None]) -> None:
+        RunFolder(tmp_path, SETTINGS).save_folder(place, lambda folder: (fill(folder), here())[0])
+
+    killed_in(half)
     (tmp_path / "experiments" / "vision" / "seed-10").mkdir()
-    (tmp_path / ".unfinished-table.md").write_text("half")
+    assert len(list(tmp_path.rglob(f"{PREFIX}*"))) == 1
     RunFolder(tmp_path, SETTINGS)
     assert finished_runs(tmp_path) == {"vision": [0]}
     assert names(tmp_path) == [*ONE_RUN, "experiments/vision/seed-10", "run.json"]
+    assert not (tmp_path / LOCK).exists()
+
+
+def test_what_a_run_left_that_was_killed_at_once_is_no_other_folder(tmp_path: Path) -> None:
+    def write(here: Callable[[], None]) -> None:
+        os.replace = lambda *_: here()  # type: ignore[assignment]
+        RunFolder(tmp_path, SETTINGS)
+
+    killed_in(write)
+    assert sorted(path.name[:9] for path in tmp_path.iterdir()) == [".lock", ".writing-"]
+    RunFolder(tmp_path, SETTINGS)
+    assert [path.name for path in tmp_path.iterdir()] == [IDENTITY]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.fault(
+    "S5", "two processes, one --out", "the second ends at once, told who has it; the first is undisturbed"
+)
+def test_the_second_process_is_told_who_has_the_folder(tmp_path: Path, overwrite: bool) -> None:
+    ready, stop = FORK.Event(), FORK.Event()
+
+    def first() -> None:
+        folder = RunFolder(tmp_path, SETTINGS)
+        ready.set()
+        stop.wait(30)
+        folder.write_json(FINISHED, {"by": "first"})
+
+    process = FORK.Process(target=first)
+    process.start()
+    assert ready.wait(30)
+    for begin in (
+        lambda: check_out(tmp_path, overwrite=overwrite),
+        lambda: RunFolder(tmp_path, SETTINGS, overwrite=overwrite),
+    ):
+        with pytest.raises(RecipeError, match=rf"is in use[\s\S]*process {process.pid} on .*, since 2"):
+            begin()
+    stop.set()
+    process.join(30)
+    assert json.loads((tmp_path / FINISHED).read_text()) == {"by": "first"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == [FINISHED, IDENTITY]
+
+
+@pytest.mark.fault("S5", "the process that had --out was killed", "the next one goes on at once")
+def test_a_killed_process_has_no_folder(tmp_path: Path) -> None:
+    def hold(here: Callable[[], None]) -> None:
+        folder = RunFolder(tmp_path, SETTINGS)
+        folder.write("table.md", lambda file: file.write_text("done"))
+        here()
+
+    killed_in(hold)
+    assert (tmp_path / LOCK).exists()
+    check_out(tmp_path)
+    assert not (tmp_path / LOCK).exists()
+    RunFolder(tmp_path, SETTINGS)
+    assert (tmp_path / "table.md").read_text() == "done"
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, "", "[]", "{}", '"recipe"', "\udc80", "pipe", "folder", "device"])
+@pytest.mark.fault("files", "a damaged run.json, or a named pipe in its place", "RecipeError: no run of mi2p")
+def test_an_identity_that_cannot_be_read(tmp_path: Path, content: str) -> None:
+    path = tmp_path / IDENTITY
+    if content == "pipe":
+        os.mkfifo(path)
+    elif content == "folder":
+        path.mkdir()
+    elif content == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        path.write_bytes(content.encode("utf-8", "surrogateescape"))
+    assert read_identity(tmp_path) is None
+    with pytest.raises(RecipeError, match="no run of mi2p"):
+        RunFolder(tmp_path, SETTINGS, overwrite=True)
+
+
+def test_others_may_read_what_the_folder_lets_them_read(tmp_path: Path) -> None:
+    (tmp_path / "plain").touch()
+    mode = (tmp_path / "plain").stat().st_mode
+    (tmp_path / "plain").unlink()
+    folder = RunFolder(tmp_path, SETTINGS)
+    folder.write("predictions.safetensors", lambda file: save_file({"a": torch.zeros(2)}, file))
+    folder.save_folder("model", lambda target: save_file({"a": torch.zeros(2)}, target / "model.safetensors"))
+    for name in (IDENTITY, "predictions.safetensors", "model/model.safetensors"):
+        assert (tmp_path / name).stat().st_mode == mode

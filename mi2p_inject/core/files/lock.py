@@ -6,12 +6,17 @@ import contextlib
 import json
 import os
 import socket
+import weakref
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from mi2p_inject.core.files.read import read_regular
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 __all__ = ["Holder", "LockHeldError", "WriterLock", "holder_of"]
 
@@ -44,7 +49,8 @@ class LockHeldError(OSError):
 class WriterLock:
     """An exclusive lock on a file, which holds the name of its holder and is gone once it is released.
 
-    The lock is the operating system's: when its holder is killed, the next one gets it at once.
+    The lock is the operating system's: when its holder is killed, the next one gets it at once. It is released with
+    `release`, or when this object goes; not by processes that are forked from its holder.
 
     Args:
         path: the lock file, in a folder that exists.
@@ -65,11 +71,13 @@ class WriterLock:
 
         self.path = path
         self._lock = FileLock(path, thread_local=False)
+        self._pid = 0
+        self._finalizer: weakref.finalize[..., WriterLock] | None = None
 
     @property
     def held(self) -> bool:
         """Whether this object holds it."""
-        return self._lock.is_locked
+        return self._finalizer is not None and self._finalizer.alive and self._pid == os.getpid()
 
     def acquire(self, timeout: float = 0) -> None:
         """Take the lock.
@@ -88,18 +96,19 @@ class WriterLock:
         except (Timeout, RuntimeError) as error:  # RuntimeError: this very thread holds it, so waiting is vain
             raise LockHeldError(self.path, holder_of(self.path)) from error
         now = datetime.now(timezone.utc).isoformat(sep=" ", timespec="seconds")
+        holder = Holder(os.getpid(), socket.gethostname(), now)
         try:
-            self.path.write_text(json.dumps(asdict(Holder(os.getpid(), socket.gethostname(), now))), encoding="utf-8")
+            self.path.write_text(json.dumps(asdict(holder)), encoding="utf-8")
         except BaseException:
             self._lock.release()
             raise
+        self._pid = holder.pid
+        self._finalizer = weakref.finalize(self, _give_back, self._lock, self.path, holder)
 
     def release(self) -> None:
         """Give the lock back and remove its file; nothing where it is not held."""
-        if self.held:
-            with contextlib.suppress(OSError):
-                self.path.unlink()  # while it is held: whoever has opened it meanwhile finds it gone, and starts over
-            self._lock.release()
+        if self._finalizer is not None:
+            self._finalizer()
 
     def __enter__(self) -> WriterLock:
         self.acquire()
@@ -109,6 +118,15 @@ class WriterLock:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.release()
+
+
+def _give_back(lock: BaseFileLock, path: Path, holder: Holder) -> None:
+    if holder.pid != os.getpid():
+        return
+    with contextlib.suppress(OSError):
+        if holder_of(path) == holder:  # not where somebody has deleted the folder, and another one made it anew
+            path.unlink()  # while it is held: whoever has opened it meanwhile finds it gone, and starts over
+    lock.release()
 
 
 def holder_of(path: Path) -> Holder | None:
