@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test check lint types bench docs-pages build lowest clean
+.PHONY: install demo test check lint types fuzz bench docs-pages build lowest clean
 
 install: $(VENV)/installed
 
@@ -19,6 +19,12 @@ demo: install
 test: install check
 	$(BIN)/python -m pytest -n 2
 
+# Random inputs and kills at random moments, again and again for an hour.
+FUZZ_SECONDS ?= 3600
+fuzz: install
+	end=$$(( $$(date +%s) + $(FUZZ_SECONDS) )); while [ $$(date +%s) -lt $$end ]; do \
+	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest -m fuzz || exit 1; done
+
 bench: install
 	$(BIN)/python -m benchmarks
 
@@ -31,6 +37,7 @@ check: install
 # The pages of docs/ that are generated from tables and result files.
 docs-pages: install
 	$(BIN)/python docs/make_tables.py
+	$(BIN)/python docs/make_reliability.py
 
 build: install
 	$(BIN)/python -m build

@@ -6,18 +6,22 @@ import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-__all__ = ["contents", "digests", "quick_sums", "raw_bytes"]
+from mi2p_inject.core.files.read import check_regular
+
+__all__ = ["contents", "digests", "file_digest", "quick_sums", "raw_bytes"]
 
 _PLAIN = (bool, int, float, str, bytes, torch.dtype, torch.device, torch.layout, torch.qscheme, type(None))
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 """What a representation says of this process only."""
 _THREADS = 4
 """More than one, as hashing leaves the interpreter; few, as each may hold a copy of a tensor from another device."""
+_PIECE = 2**20
 _WORTH_THREADS = 2**24
 """Bytes below which starting threads takes longer than hashing."""
 
@@ -53,6 +57,20 @@ def contents(value: object) -> Iterator[bytes | memoryview]:
         yield f"{value!r};".encode()
     else:
         raise TypeError(f"{type(value).__name__} is neither a tensor nor a plain value")
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a regular file's bytes, read piece by piece.
+
+    Raises:
+        OSError: it cannot be read, or is a device, a pipe or a folder.
+    """
+    check_regular(path)
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while piece := file.read(_PIECE):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def digests(tensors: Mapping[str, object]) -> dict[str, str]:

@@ -7,6 +7,7 @@
     model/              a trained model: see `mi2p_inject.recipes.training.saved`; appears at once and complete
     checkpoints/        to resume from; gone when the run is finished
     table.md figure.png the report
+    checksums.json      of a training: SHA-256 of every file, verified when it is read back
     metrics.json        all numbers: written last, so its presence means "finished"
 """
 
@@ -24,13 +25,14 @@ from mi2p_inject.core.files.atomic_write import PREFIX, remove_leftovers, write_
 from mi2p_inject.core.files.lock import LockHeldError, WriterLock
 from mi2p_inject.core.files.read import read_regular
 from mi2p_inject.recipes.errors import RecipeError
+from mi2p_inject.recipes.training.checksums import CHECKSUMS, checksums_of
 
 __all__ = ["EXPERIMENTS", "FINISHED", "IDENTITY", "LOCK", "RunFolder", "check_out", "read_identity"]
 
 FINISHED = "metrics.json"
 IDENTITY = "run.json"
 EXPERIMENTS = "experiments"
-_FILES = (FINISHED, "table.md", "figure.png", "history.json", "predictions.safetensors")
+_FILES = (FINISHED, CHECKSUMS, "table.md", "figure.png", "history.json", "predictions.safetensors")
 _FOLDERS = (EXPERIMENTS, "model", "checkpoints", "tensorboard", "source-cache")
 LOCK = ".lock"
 _MOST_BYTES = 2**22
@@ -85,6 +87,12 @@ class RunFolder:
     def write_json(self, name: str, value: Any) -> Path:
         """`write` of an indented JSON document."""
         return self.write(name, lambda file: file.write_text(_json(value), encoding="utf-8"))
+
+    def finish(self, numbers: dict[str, Any]) -> None:
+        """Write the checksums of all files, then metrics.json: the mark of a finished run."""
+        kept = [name for name in (IDENTITY, *_FILES, "model") if name not in (FINISHED, CHECKSUMS)]
+        self.write_json(CHECKSUMS, checksums_of(self.path, kept, {FINISHED: _json(numbers)}))
+        self.write_json(FINISHED, numbers)
 
     def _check(self, identity: dict[str, Any], overwrite: bool) -> None:
         known = read_identity(self.path)

@@ -59,6 +59,10 @@ def test_readme_has_exactly_two_shell_commands() -> None:
 def test_generated_pages_are_up_to_date() -> None:
     made = runpy.run_path(str(ROOT / "docs" / "make_tables.py"))
     page, readme = (path.read_text(encoding="utf-8") for path in (ROOT / "docs" / "adapters.md", ROOT / "README.md"))
+    reliability = runpy.run_path(str(ROOT / "docs" / "make_reliability.py"))
+    assert (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8") == reliability["render"](), (
+        "run docs/make_reliability.py"
+    )
     assert page == made["render_adapters"](), "run docs/make_tables.py"
     assert readme == made["render_readme"](readme), "run docs/make_tables.py"
     settings = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
