@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,15 +29,16 @@ from mi2p_inject.recipes.encoders.saved import rebuild_encoder, save_encoder
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.systems import System, SystemModel, build_system
 from mi2p_inject.recipes.tasks import TASKS, Decision, Labels, Logits, Task
+from mi2p_inject.recipes.training.checksums import check_files, read_json
 from mi2p_inject.recipes.training.inputs import Collator
-from mi2p_inject.recipes.training.run_folder import FINISHED, read_identity
+from mi2p_inject.recipes.training.run_folder import FINISHED, IDENTITY, read_identity
 from mi2p_inject.sources.cache import SourceCache
 
 __all__ = ["FORMAT", "SavedRun", "collator_of", "load_run", "save_trained"]
 
 #: of a run folder; another one is refused
 FORMAT = 2
-_MODEL, _SOURCES = "model.safetensors", "sources.safetensors"
+_MODEL, _SOURCES, _PREDICTIONS = "model.safetensors", "sources.safetensors", "predictions.safetensors"
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,7 @@ class SavedRun:
         folder = self.path / "model"
         if not (folder / _MODEL).is_file():
             raise RecipeError(f"{self.path} kept no weights", fix="train with keep_weights=true")
+        check_files(self.path, "model")
         stored = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
         encoders = {
             modality: rebuild_encoder(folder / "encoders" / modality, modality, max_bytes=stored)
@@ -91,15 +92,32 @@ class SavedRun:
         return model.eval(), encoders
 
     def predictions(self) -> dict[str, NDArray[Any]]:
-        """``<split>_logits`` (N, K), ``<split>_labels`` and ``<split>_groups`` of the validation and test splits."""
-        return {name: value.numpy() for name, value in load_file(self.path / "predictions.safetensors").items()}
+        """``<split>_logits`` (N, K), ``<split>_labels`` and ``<split>_groups`` of the validation and test splits.
+
+        Raises:
+            RecipeError: the file is damaged.
+        """
+        check_files(self.path, _PREDICTIONS)
+        try:
+            found = {name: value.numpy() for name, value in load_file(self.path / _PREDICTIONS).items()}
+            for split in {name.partition("_")[0] for name in found}:
+                logits, labels, groups = (found[f"{split}_{kind}"] for kind in ("logits", "labels", "groups"))
+                if logits.ndim != 2 or logits.shape[1] != self.task.outputs or not len(logits):
+                    raise ValueError(f"logits {logits.shape} of {self.task.outputs} outputs")
+                self.task.decide(logits, self.decision)
+                if len(labels) != len(logits) or groups.shape != logits.shape[:1]:
+                    raise ValueError(f"{len(logits)} logits, {len(labels)} labels, {groups.shape} groups")
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise _damaged(self.path, f"{_PREDICTIONS}: {type(error).__name__}: {error}") from error
+        return found
 
 
 def load_run(path: Path) -> SavedRun:
     """A finished run of `mi2p train`.
 
     Raises:
-        RecipeError: no run, an unfinished one, one of another command, or of another version of its format.
+        RecipeError: no run, an unfinished one, one of another command, of another version of its format, or one whose
+            files are not what the run wrote.
     """
     identity = read_identity(path)
     if identity is None:
@@ -115,16 +133,17 @@ def load_run(path: Path) -> SavedRun:
         )
     if not (path / FINISHED).is_file():
         raise RecipeError(f"the run in {path} is not finished", fix="give its `mi2p train` again: it goes on")
+    check_files(path, IDENTITY, FINISHED)
+    numbers = read_json(path / FINISHED)
     try:
         config = make_config(identity["config"])
-        numbers = json.loads((path / FINISHED).read_text(encoding="utf-8"))
         task = TASKS[numbers["problem_type"]](tuple(numbers["classes"]))
         task.decide(np.zeros((1, task.outputs), dtype=np.float32), numbers["decision"])
         return SavedRun(path, config, task, numbers["decision"], numbers)
     except Mi2pError:
         raise
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RecipeError(f"{path} is damaged: {type(error).__name__}: {error}", fix="copy it again") from error
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError) as error:
+        raise _damaged(path, f"{type(error).__name__}: {error}") from error
 
 
 def save_trained(model: SystemModel, encoders: Mapping[Modality, Encoder], folder: Path) -> None:
@@ -146,6 +165,15 @@ def collator_of(
     image = next((spec for spec in specs if isinstance(spec, ImageSpec)), None)
     text = next((spec for spec in specs if isinstance(spec, TextSpec)), None)
     return Collator(image, text, task, cached)
+
+
+def _damaged(path: Path, why: str) -> RecipeError:
+    return RecipeError(
+        f"{path} is damaged: {why}",
+        expected="the files that `mi2p train` wrote",
+        given=path.name,
+        fix="copy it again",
+    )
 
 
 def _sources(model: SystemModel) -> nn.Module:

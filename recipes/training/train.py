@@ -31,7 +31,7 @@ from mi2p_inject.recipes.training.checkpoints import CHECKPOINTS
 from mi2p_inject.recipes.training.inputs import ImageTextDataset
 from mi2p_inject.recipes.training.numbers import numbers_of, predict_splits, targets_of
 from mi2p_inject.recipes.training.progress import row_progress
-from mi2p_inject.recipes.training.run_folder import FINISHED, RunFolder, check_out
+from mi2p_inject.recipes.training.run_folder import RunFolder, check_out
 from mi2p_inject.recipes.training.saved import FORMAT, collator_of, save_trained
 from mi2p_inject.recipes.training.trainer import fit
 
@@ -181,7 +181,7 @@ def _write(
             folder.save_folder("model", lambda target: save_trained(model, encoders, target))
         folder.write("predictions.safetensors", lambda file: save_file(tensors, file))
         folder.write_json("history.json", history)
-        folder.write_json(FINISHED, numbers)
+        folder.finish(numbers)
     except (OSError, RuntimeError, SafetensorError, CheckpointError) as error:
         raise RecipeError(
             f"cannot write the trained model: {error}",

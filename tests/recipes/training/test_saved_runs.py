@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from training_runs import edit
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from training_runs import edit, resealed
 
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.evaluation.evaluate import evaluate_run, predict_file, predict_one
@@ -69,6 +74,11 @@ def test_changed_data_are_not_taken_for_the_old_ones(trained: Path, table: Path,
         table.write_text(before)
 
 
+@pytest.fixture
+def copied(trained: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(trained, tmp_path / "run"))
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -83,10 +93,72 @@ def test_changed_data_are_not_taken_for_the_old_ones(trained: Path, table: Path,
         (lambda run: (run / "model" / "sources.safetensors").unlink(), "cannot be read"),
     ],
 )
-def test_a_damaged_run_is_named(trained: Path, tmp_path: Path, change: Callable[[Path], object], words: str) -> None:
-    import shutil
-
-    shutil.copytree(trained, tmp_path / "run")
-    change(tmp_path / "run")
+def test_a_forged_run_is_named(copied: Path, change: Callable[[Path], object], words: str) -> None:
+    resealed(copied, change)
     with pytest.raises(RecipeError, match=words):
-        load_run(tmp_path / "run").model()
+        load_run(copied).model()
+
+
+def flipped(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-9] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        (lambda run: edit(run / "run.json", seed=1), "run.json"),
+        (lambda run: edit(run / "metrics.json", seconds=0), "metrics.json"),
+        (lambda run: (run / "checksums.json").unlink(), "checksums.json"),
+        (lambda run: (run / "checksums.json").write_text("[]"), "checksums.json"),
+        (lambda run: (run / "checksums.json").write_text("[" * 10_000), "checksums.json"),
+        (lambda run: flipped(run / "model" / "model.safetensors"), "model/model.safetensors"),
+        (lambda run: flipped(run / "model" / "sources.safetensors"), "model/sources.safetensors"),
+        (lambda run: flipped(run / "predictions.safetensors"), "predictions.safetensors"),
+        (
+            lambda run: (run / "model" / "encoders" / "image" / "encoder.json").unlink(),
+            "model/encoders/image/encoder.json",
+        ),
+        (lambda run: (run / "model" / "encoders" / "text" / "new.py").touch(), "model/encoders/text/new.py"),
+        (lambda run: exchanged(run / "model" / "encoders" / "text" / "encoder.json", os.mkfifo), "named pipe"),
+        (lambda run: exchanged(run / "metrics.json", lambda path: path.symlink_to("/dev/zero")), "not finished"),
+        (lambda run: exchanged(run / "predictions.safetensors", Path.mkdir), "predictions.safetensors"),
+    ],
+)
+@pytest.mark.fault("S8", "a changed, missing or added file of a run folder", "RecipeError names it")
+def test_a_damaged_run_is_named(copied: Path, change: Callable[[Path], object], name: str) -> None:
+    change(copied)
+    with pytest.raises(RecipeError, match=re.escape(name)):
+        (load_run(copied).predictions(), load_run(copied).model())
+
+
+def exchanged(path: Path, make: Callable[[Path], object]) -> None:
+    path.unlink()
+    make(path)
+
+
+def test_what_a_file_manager_adds_is_no_damage(copied: Path) -> None:
+    (copied / "model" / ".DS_Store").touch()
+    load_run(copied).model()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda found: found.pop("test_logits"),
+        lambda found: found.update(test_logits=found["test_logits"][:, :1].contiguous()),
+        lambda found: found.update(test_labels=found["test_labels"][1:].clone()),
+        lambda found: found.update(test_groups=found["test_groups"].unsqueeze(1)),
+        lambda found: found.update(test_logits=found["test_logits"].to(torch.bfloat16)),
+    ],
+)
+def test_forged_predictions_are_named(copied: Path, change: Callable[[dict[str, Tensor]], object]) -> None:
+    def forge(run: Path) -> None:
+        found = load_file(run / "predictions.safetensors")
+        change(found)
+        save_file(found, run / "predictions.safetensors")
+
+    resealed(copied, forge)
+    with pytest.raises(RecipeError, match=r"damaged: predictions\.safetensors"):
+        load_run(copied).predictions()
