@@ -76,6 +76,7 @@ def save(
     from safetensors import SafetensorError
 
     folder = as_path(folder)
+    _check_units(model)
     state = model.state_dict()
     check_complete(model, state)
     trained = _trained(backbone, expansion, initial)
@@ -103,6 +104,17 @@ def save(
             given=str(folder),
             fix="choose another folder, or make room; a checkpoint that was there before is still whole",
         ) from error
+
+
+def _check_units(model: nn.Module) -> None:
+    units: Any = model.units
+    if units.in_use() is not units:
+        raise CheckpointError(
+            "the units are inside a wrapper of PEFT (modules_to_save), with a trained copy of them",
+            expected="an expanded model without adapters around its units",
+            given=f"units in a {type(units).__name__}",
+            fix="save the PEFT model itself, or merge first: me = peft_model.merge_and_unload()",
+        )
 
 
 def _trained(backbone: nn.Module, expansion: ExpansionConfig, initial: Mapping[str, int | None]) -> set[str]:

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mi2p_inject.sources.features import PreparedSource
+from mi2p_inject.units.unit_dict import UnitDict
 
 __all__ = ["Call", "Calls"]
 
@@ -20,7 +21,7 @@ class Call:
     """One forward of an expanded model, or one call of a method of its backbone."""
 
     source: PreparedSource
-    units: nn.ModuleDict
+    units: UnitDict
     """The expanded model's units as they are now: whoever replaces one needs no new hooks."""
     image: tuple[int, int] | None = None
     """Size of the image that went into the backbone, if one did."""

@@ -26,6 +26,7 @@ from mi2p_inject.report.summary import Summary
 from mi2p_inject.sources.encoder import Source
 from mi2p_inject.sources.features import PreparedSource, SourceFeatures, prepare
 from mi2p_inject.units.base import Unit
+from mi2p_inject.units.unit_dict import UnitDict
 
 
 class ExpandedModel(nn.Module):
@@ -60,7 +61,7 @@ class ExpandedModel(nn.Module):
         self.backbone = backbone
         purge(backbone)
         reference = next(backbone.parameters(), torch.empty(0))
-        self.units = nn.ModuleDict()
+        self.units = UnitDict()
         with torch.device("meta" if reference.is_meta else "cpu"):  # nothing is allocated beside a meta backbone
             for site in config.sites:
                 unit = config.unit.build(site.spec, config.source, config.num_heads)
@@ -92,7 +93,7 @@ class ExpandedModel(nn.Module):
 
     def unit(self, path: str) -> Unit:
         """The unit at a site's path."""
-        unit: Unit = self.units[unit_key(path)]  # type: ignore[assignment]
+        unit: Unit = self.units.in_use()[unit_key(path)]  # type: ignore[assignment]
         return unit
 
     def forward(self, *args: Any, source: Any = None, source_mask: Tensor | None = None, **kwargs: Any) -> Any:
@@ -166,7 +167,7 @@ class ExpandedModel(nn.Module):
                 given=str(features.data.device),
                 fix="move them: source=features.to(device), or the batch before encoding",
             )
-        call = Call(self._prepare(features, source_mask), self.units, image_of(args, kwargs))
+        call = Call(self._prepare(features, source_mask), self.units.in_use(), image_of(args, kwargs))
         if not once:
             call.repeat = lambda rows: self._prepare(features[rows], None if source_mask is None else source_mask[rows])
         self.calls.call = call
