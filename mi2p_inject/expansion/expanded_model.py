@@ -209,7 +209,7 @@ class ExpandedModel(nn.Module):
 
     def summary(self) -> str:
         """A table of the sites: path, layout, view, heads, parameters, share of the cost; and totals."""
-        return str(Summary(self.backbone, self.units, self.expansion_config, self.source, self.example))
+        return str(Summary(self.backbone, self.units.in_use(), self.expansion_config, self.source, self.example))
 
     def save_pretrained(self, folder: str | Path, *, max_shard_size: int | str = "5GB") -> None:
         """Write a checkpoint: `mi2p_config.json` and safetensors files. See `mi2p_inject.checkpoint.save`."""

@@ -40,6 +40,7 @@ class UnitOptions(TypedDict, total=False):
     kernel_size: int
     zero_init: ZeroInit | None
     channel_embedding_dim: int
+    readout: int
     output_projection: bool
     source_norm: bool
     scale: bool
@@ -82,7 +83,7 @@ def inject(
             row knows the model, useful where images have another size than the model's default.
         source_example_inputs: the same for the source encoder.
         **options: options of the unit: num_heads, head_dim, kernel_size, zero_init, channel_embedding_dim,
-            output_projection.
+            readout, output_projection.
 
     Returns:
         The expanded model: `me(images, source=batch)` returns whatever the backbone returns.
