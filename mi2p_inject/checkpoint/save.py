@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from mi2p_inject.checkpoint.hub import as_path
 from mi2p_inject.checkpoint.schema import CONFIG_NAME, FORMAT, VERSION, WEIGHTS_NAME, sealed
 from mi2p_inject.checkpoint.tensors import check_complete, check_plain, check_unsaved, described, without_aliases
-from mi2p_inject.core.digest import quick_sums
 from mi2p_inject.core.errors import CheckpointError, InjectionWarning
 from mi2p_inject.core.expansion_config import ExpansionConfig
 from mi2p_inject.core.files.atomic_write import write_file
+from mi2p_inject.core.files.digest import quick_sums
 from mi2p_inject.core.files.lock import LockHeldError, WriterLock
 
 __all__ = ["save"]

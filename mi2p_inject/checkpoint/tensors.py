@@ -12,8 +12,8 @@ from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from mi2p_inject.checkpoint.schema import WEIGHTS_NAME, damaged
-from mi2p_inject.core.digest import digests
 from mi2p_inject.core.errors import CheckpointError
+from mi2p_inject.core.files.digest import digests
 from mi2p_inject.core.files.read import check_regular
 
 __all__ = ["check_complete", "check_plain", "check_unsaved", "described", "read_weights", "without_aliases"]

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from mi2p_inject.checkpoint.save import save
-from mi2p_inject.core.digest import quick_sums
 from mi2p_inject.core.errors import InjectionError, SiteError, SourceError
 from mi2p_inject.core.expansion_config import ExpansionConfig
+from mi2p_inject.core.files.digest import quick_sums
 from mi2p_inject.core.inputs import Inputs
 from mi2p_inject.core.layout import image_of
 from mi2p_inject.core.shared_state import BACKBONES, Record

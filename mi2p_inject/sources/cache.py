@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mi2p_inject.core.digest import raw_bytes
 from mi2p_inject.core.errors import SourceError
+from mi2p_inject.core.files.digest import raw_bytes
 from mi2p_inject.core.files.read import check_regular
 from mi2p_inject.sources.features import SourceFeatures
 

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from mi2p_inject.core.errors import SourceError
 from mi2p_inject.core.layout import describe
-from mi2p_inject.core.recording import is_recording
+from mi2p_inject.core.numerics.recording import is_recording
+from mi2p_inject.core.numerics.windows import window_means
 from mi2p_inject.core.views import ViewSpec
-from mi2p_inject.core.windows import window_means
 
 
 @dataclass(frozen=True)

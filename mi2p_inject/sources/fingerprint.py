@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from mi2p_inject.core.digest import contents
 from mi2p_inject.core.errors import SourceError
+from mi2p_inject.core.files.digest import contents
 from mi2p_inject.sources.encoder import Source
 
 __all__ = ["fingerprint"]

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mi2p_inject.core.errors import LayoutError, UnitError
-from mi2p_inject.core.precision import compute_dtype
+from mi2p_inject.core.numerics.precision import compute_dtype
 from mi2p_inject.core.views import ViewSpec
 from mi2p_inject.sources.features import PreparedSource
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mi2p_inject.core.precision import compute_dtype
+from mi2p_inject.core.numerics.precision import compute_dtype
 
 __all__ = ["FullRangeLinear", "PlainLinear"]
 

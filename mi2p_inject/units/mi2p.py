@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mi2p_inject.core.precision import compute_dtype, full_range, saturated
+from mi2p_inject.core.numerics.precision import compute_dtype, full_range, saturated
 from mi2p_inject.core.views import ViewSpec
 from mi2p_inject.sources.features import PreparedSource
 from mi2p_inject.units.attention import Sizes, attend, cheapest

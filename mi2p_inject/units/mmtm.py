@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mi2p_inject.core.errors import UnitError
-from mi2p_inject.core.precision import full_range, saturated
+from mi2p_inject.core.numerics.precision import full_range, saturated
 from mi2p_inject.core.views import ViewSpec
 from mi2p_inject.sources.features import PreparedSource
 from mi2p_inject.units.base import Unit, UnitConfig, check_option, check_source_norm, is_positive, normalised

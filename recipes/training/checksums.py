@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from mi2p_inject.core.digest import file_digest
+from mi2p_inject.core.files.digest import file_digest
 from mi2p_inject.core.files.read import read_regular
 from mi2p_inject.recipes.errors import RecipeError
 

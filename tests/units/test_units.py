@@ -14,7 +14,7 @@ from torch._dynamo.backends.debugging import aot_eager
 
 from mi2p_inject import MI2P, SourceFeatures, ViewSpec
 from mi2p_inject.core.errors import UnitError
-from mi2p_inject.core.windows import window_means
+from mi2p_inject.core.numerics.windows import window_means
 from mi2p_inject.sources.features import prepare
 from mi2p_inject.units import UNITS, attention, unit_config
 from mi2p_inject.units.attention import Kernel, Order, ScoreOrder, ValueOrder

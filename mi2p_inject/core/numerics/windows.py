@@ -23,7 +23,7 @@ def window_means(maps: Tensor, kernel_size: int) -> Tensor:
 
     Example:
         >>> import torch
-        >>> from mi2p_inject.core.windows import window_means
+        >>> from mi2p_inject.core.numerics.windows import window_means
         >>> z = torch.randn(1, 1, 5, 6)
         >>> kernel = torch.randn(1, 1, 3, 3)
         >>> literal = torch.nn.functional.conv2d(z, kernel, padding=1).mean((2, 3))

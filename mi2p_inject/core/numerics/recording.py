@@ -11,7 +11,7 @@ def is_recording() -> bool:
     """Whether `torch.compile`, `torch.export` or `torch.jit.trace` records a graph right now.
 
     Example:
-        >>> from mi2p_inject.core.recording import is_recording
+        >>> from mi2p_inject.core.numerics.recording import is_recording
         >>> is_recording()
         False
     """

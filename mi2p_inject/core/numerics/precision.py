@@ -19,7 +19,7 @@ def compute_dtype(dtype: torch.dtype) -> torch.dtype:
 
     Example:
         >>> import torch
-        >>> from mi2p_inject.core.precision import compute_dtype
+        >>> from mi2p_inject.core.numerics.precision import compute_dtype
         >>> compute_dtype(torch.float16), compute_dtype(torch.bfloat16)
         (torch.float32, torch.bfloat16)
     """
@@ -31,7 +31,7 @@ def saturated(tensor: Tensor, dtype: torch.dtype) -> Tensor:
 
     Example:
         >>> import torch
-        >>> from mi2p_inject.core.precision import saturated
+        >>> from mi2p_inject.core.numerics.precision import saturated
         >>> saturated(torch.tensor([1e9, -2.0]), torch.float16)
         tensor([ 6.5504e+04, -2.0000e+00], dtype=torch.float16)
     """
@@ -46,7 +46,7 @@ def full_range(like: Tensor) -> AbstractContextManager[object]:
 
     Example:
         >>> import torch
-        >>> from mi2p_inject.core.precision import full_range
+        >>> from mi2p_inject.core.numerics.precision import full_range
         >>> x = torch.randn(2, 2)
         >>> with torch.autocast("cpu", torch.float16), full_range(x):
         ...     (x @ x).dtype
