@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
+from mi2p_inject.recipes.cli.config_options import SetOption
 from mi2p_inject.recipes.cli.exit_codes import reported
+from mi2p_inject.recipes.config import parse_assignments
 from mi2p_inject.recipes.errors import RecipeError
 
 __all__ = ["evaluate", "predict", "report"]
@@ -17,6 +20,9 @@ __all__ = ["evaluate", "predict", "report"]
 RunArgument = Annotated[Path, typer.Argument(help="A folder that `mi2p train --out` wrote.")]
 ImageCol = Annotated[str | None, typer.Option(help="Column of image paths; default: as in training.")]
 TextCol = Annotated[str | None, typer.Option(help="Column of texts; default: as in training.")]
+ImageRoot = Annotated[
+    Path | None, typer.Option(help="Folder that image paths of --data start from; default: the one --data is in.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Numbers as JSON, nothing else.")]
 
 
@@ -28,6 +34,8 @@ def evaluate(
     text_col: TextCol = None,
     label_col: Annotated[str | None, typer.Option(help="Column of labels; default: as in training.")] = None,
     split_col: Annotated[str | None, typer.Option(help="Column of splits; default: as in training.")] = None,
+    image_root: ImageRoot = None,
+    set_: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Test a trained model, on its own data or on new ones.
@@ -43,9 +51,9 @@ def evaluate(
         from mi2p_inject.recipes.evaluation.run_report import print_evaluation
         from mi2p_inject.recipes.training.saved import load_run
 
-        columns = _given(image_col=image_col, text_col=text_col, label_col=label_col, split_col=split_col)
+        columns = {"image_col": image_col, "text_col": text_col, "label_col": label_col, "split_col": split_col}
         saved = load_run(run)
-        numbers = evaluate_run(saved, data, columns, split)
+        numbers = evaluate_run(saved, data, _given(set_, image_root=image_root, **columns), split)
         if as_json:
             typer.echo(json.dumps(numbers, indent=2, ensure_ascii=False))
         else:
@@ -59,29 +67,62 @@ def predict(
     data: Annotated[str | None, typer.Option(help="Many samples: a CSV, TSV, JSONL, Parquet file or a folder.")] = None,
     image_col: ImageCol = None,
     text_col: TextCol = None,
+    image_root: ImageRoot = None,
+    out: Annotated[
+        Path | None, typer.Option(help="File of answers beside each record's own columns: .csv, .jsonl or .parquet.")
+    ] = None,
+    set_: SetOption = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier file in --out.")] = False,
 ) -> None:
-    """Class probabilities of one sample, or of every sample of a file (one JSON a line).
+    """Class probabilities of one sample, or of every record of a file (one JSON a line).
 
     An expanded or fused model reads a sample without image or without text, too.
+
+    Of a file, each record is answered, in the file's order; columns of labels, splits and groups are not read. What
+    could not be read is in the record's `problem` and in notes on stderr: an unreadable image counts as missing, and a
+    record that leaves the model nothing to read is answered with null. The exit code is 0 all the same; it is 1 where
+    the file itself cannot be read, and then --out is not written.
 
     Examples:
 
     - `mi2p predict runs/first --image cat.jpg --text "a small cat"`
 
-    - `mi2p predict runs/first --data new.csv > predictions.jsonl`
+    - `mi2p predict runs/first --data new.csv --out answers.csv`
+
+    - `mi2p predict runs/first --data new.csv --image-root pictures > answers.jsonl`
     """
     with reported():
         if (data is None) == (image is None and text is None):
             raise RecipeError("give one sample (--image, --text) or a file (--data)")
-        from mi2p_inject.recipes.evaluation.evaluate import predict_file, predict_one
+        options = _given(set_, image_col=image_col, text_col=text_col, image_root=image_root)
+        if data is None and (out is not None or options):
+            raise RecipeError("--out and the options of a file need --data", fix="give --data, or leave them out")
+        if data is not None:
+            _predict_file(run, data, options, out, overwrite)
+            return
+        from mi2p_inject.recipes.evaluation.evaluate import predict_one
         from mi2p_inject.recipes.training.saved import load_run
 
-        if data is None:
-            answers, indent = [predict_one(load_run(run), image, text)], 2
-        else:
-            answers, indent = predict_file(load_run(run), data, _given(image_col=image_col, text_col=text_col)), None
+        typer.echo(json.dumps(predict_one(load_run(run), image, text), indent=2, ensure_ascii=False))
+
+
+def _predict_file(run: Path, data: str, options: dict[str, Any], out: Path | None, overwrite: bool) -> None:
+    from mi2p_inject.recipes.evaluation.answer_files import check_answers_file, write_answers
+    from mi2p_inject.recipes.evaluation.evaluate import predict_file
+    from mi2p_inject.recipes.training.saved import load_run
+
+    out = out and out.expanduser()
+    if out is not None:
+        check_answers_file(out, data, overwrite=overwrite)
+    bar = sys.stderr.isatty() and (out is not None or not sys.stdout.isatty())
+    answers, notes = predict_file(load_run(run), data, options, progress=bar), list[str]()
+    if out is not None:
+        notes = write_answers(answers, out)
+    else:
         for answer in answers:
-            typer.echo(json.dumps(answer, indent=indent, ensure_ascii=False))
+            typer.echo(json.dumps(answer, ensure_ascii=False))
+    for note in (*answers.notes, *notes):
+        typer.echo(f"note: {note}", err=True)
 
 
 def report(run: RunArgument, as_json: JsonOption = False) -> None:
@@ -107,5 +148,7 @@ def report(run: RunArgument, as_json: JsonOption = False) -> None:
         )
 
 
-def _given(**options: Any) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value is not None}
+def _given(set_: list[str] | None, **options: Any) -> dict[str, Any]:
+    """Options of new data: those of ``--set``, and over them those that have a switch of their own."""
+    given = {name: str(value) for name, value in options.items() if value is not None}
+    return {**parse_assignments(set_ or []), **given}

@@ -21,7 +21,7 @@ from mi2p_inject.recipes.data.samples import Samples
 from mi2p_inject.recipes.data.source_table import SourceTable, store
 from mi2p_inject.recipes.errors import RecipeError
 
-__all__ = ["LOADERS", "Request", "load_data"]
+__all__ = ["LOADERS", "Request", "load_data", "parse_spec"]
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def load_data(
     Raises:
         RecipeError: the data cannot be used; the message says where, why and what to do.
     """
-    name, root = _parse(str(spec))
+    name, root = parse_spec(str(spec))
     request = Request(
         root=root,
         task=task,
@@ -149,7 +149,7 @@ def load_data(
     return build_samples(table, stored, choices)
 
 
-def _parse(spec: str) -> tuple[str, Path | None]:
+def parse_spec(spec: str) -> tuple[str, Path | None]:
     """Name of the loader and its root."""
     if Path(spec).exists():
         return "own", Path(spec)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,10 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mi2p_inject.recipes.config import Config, with_options
+from mi2p_inject.recipes.config import Config, DataConfig, with_options
+from mi2p_inject.recipes.config.names import closest
+from mi2p_inject.recipes.config.option import options_of
 from mi2p_inject.recipes.data import Samples, load_data, open_image
 from mi2p_inject.recipes.errors import RecipeError
+from mi2p_inject.recipes.evaluation.answers import Answers, answers_of
 from mi2p_inject.recipes.evaluation.metrics import bootstrap_metrics
+from mi2p_inject.recipes.evaluation.records import read_records
 from mi2p_inject.recipes.training.inputs import ImageTextDataset
 from mi2p_inject.recipes.training.numbers import targets_of
 from mi2p_inject.recipes.training.run_folder import read_identity
@@ -20,24 +26,33 @@ from mi2p_inject.recipes.training.saved import SavedRun, collator_of
 from mi2p_inject.recipes.training.train import load_samples, quiet
 from mi2p_inject.recipes.training.trainer import predict
 
-__all__ = ["evaluate_run", "predict_file", "predict_one"]
+__all__ = ["EVALUATE_OPTIONS", "PREDICT_OPTIONS", "evaluate_run", "predict_file", "predict_one"]
 
 
-def evaluate_run(run: SavedRun, data: str | None, columns: dict[str, Any], split: str = "test") -> dict[str, Any]:
+#: options of a run that say how fast it answers, not what
+_SPEED = ("precision", "eval_batch_size", "num_workers")
+#: options that new data may have otherwise than the training's
+EVALUATE_OPTIONS = (*(name for name in options_of(DataConfig) if name not in ("data", "problem_type")), *_SPEED)
+PREDICT_OPTIONS = ("image_col", "text_col", "id_col", "image_root", "task", "repair_text", *_SPEED)
+
+
+def evaluate_run(run: SavedRun, data: str | None, options: Mapping[str, Any], split: str = "test") -> dict[str, Any]:
     """Metrics of a trained model, with intervals.
 
     Args:
         run: the model.
-        data: new data, whose labels must be among the run's; None: the data it was trained with, split as then.
-        columns: options of the data that differ from the run's.
+        data: new data, whose labels must be among the run's; None: the data it was trained with, split as then. Image
+            paths of new data start from their own folder, or ``image_root`` of `options`; never from the training's.
+        options: of `EVALUATE_OPTIONS`, where they differ from the run's.
         split: which one; samples of new data without a split are "test".
 
     Raises:
         RecipeError: no such split, the trained-on data have changed, or the data do not fit the model.
     """
     quiet()
-    config = with_options(run.config, columns)
-    if data is None or data == run.config.data.data:
+    _check_options(options, EVALUATE_OPTIONS)
+    if data is None or _same_data(data, run.config.data.data):
+        config = with_options(run.config, options)
         samples = load_samples(config)
         if samples.fingerprint != (read_identity(run.path) or {}).get("data"):
             raise RecipeError(
@@ -45,9 +60,9 @@ def evaluate_run(run: SavedRun, data: str | None, columns: dict[str, Any], split
                 fix="restore it; or name it otherwise (a copy) to evaluate all of it as new data",
             )
     else:
-        config = with_options(config, {"data": data})
-        options = {**config.data.for_loading(), "multi_label": run.task.multi_label}  # a small file need not show it
-        samples = load_data(data, **options, classes=run.task.classes, seed=config.data.split_seed)
+        config = with_options(run.config, {"image_root": None, **options, "data": data})
+        given = {**config.data.for_loading(), "multi_label": run.task.multi_label}  # a small file need not show it
+        samples = load_data(data, **given, classes=run.task.classes, seed=config.data.split_seed)
     if split not in samples.splits:
         raise RecipeError(f"there is no split {split!r}", expected=", ".join(samples.splits), fix="--split")
     _check_modalities(config, samples)
@@ -82,25 +97,41 @@ def predict_one(run: SavedRun, image: Path | None, text: str | None) -> dict[str
         needed = " or ".join(f"--{modality}" for modality in run.config.model.system.modalities)
         raise RecipeError(f"model {run.config.model.model!r} has nothing to read", fix=f"give {needed}")
     row = {"image": None if image is None else str(image), "text": text}
-    return _answers(run, _logits(run, [row]))[0]
+    return answers_of(run, _logits(run, [row]))[0]
 
 
-def predict_file(run: SavedRun, data: str, columns: dict[str, Any]) -> list[dict[str, Any]]:
-    """Class probabilities of every sample of a file, with its id; labels in it are not read.
+def predict_file(run: SavedRun, data: str, options: Mapping[str, Any], *, progress: bool = False) -> Answers:
+    """Class probabilities of every record of a file, in its order; made while the answers are iterated.
+
+    Args:
+        run: the model.
+        data: a table, a folder of images and texts, or a benchmark; labels, splits and groups in it are not read. Image
+            paths start from its folder, or ``image_root`` of `options`; never from the training's.
+        options: of `PREDICT_OPTIONS`, where they differ from the run's.
+        progress: a bar on stderr.
 
     Raises:
-        RecipeError: the file cannot be read, or has nothing that the model reads.
+        RecipeError: the file cannot be read, or has no column that the model reads.
     """
     quiet()
-    config = with_options(run.config, {**columns, "data": data, "label_col": None, "split_col": None})
-    options = {**config.data.for_loading(), "missing": "keep"}
-    samples = load_data(data, **options, classes=run.task.classes, labelled=False)
-    _check_modalities(config, samples)
-    found = []
-    for rows in samples.splits.values():
-        answers = _answers(run, _logits(run, rows))
-        found += [{"id": name, **answer} for name, answer in zip(rows["id"], answers, strict=True)]
-    return found
+    _check_options(options, PREDICT_OPTIONS)
+    config = with_options(run.config, {"image_root": None, **options, "data": data})
+    return Answers(run, read_records(data, config.data, options), config, progress=progress)
+
+
+def _check_options(options: Mapping[str, Any], known: tuple[str, ...]) -> None:
+    for name in options:
+        if name not in known:
+            fix = closest(name, known) or "the model stays as it was trained"
+            raise RecipeError(f"{name!r} is no option of new data", expected=", ".join(known), given=name, fix=fix)
+
+
+def _same_data(data: str, trained: str) -> bool:
+    """Whether a specification names the data of the training."""
+    try:
+        return data == trained or os.path.samefile(Path(data).expanduser(), Path(trained).expanduser())
+    except (OSError, ValueError, RuntimeError):  # one is no file, or no name of one
+        return False
 
 
 def _check_modalities(config: Config, samples: Samples) -> None:
@@ -117,8 +148,3 @@ def _logits(run: SavedRun, rows: Any) -> NDArray[np.float32]:
     model, encoders = run.model()
     collator = collator_of(run.config.model.system, encoders, run.task)
     return predict(model, ImageTextDataset(rows, collator.image), collator, run.config)
-
-
-def _answers(run: SavedRun, logits: NDArray[np.float32]) -> list[dict[str, Any]]:
-    probabilities = run.task.probabilities(logits)
-    return [run.task.answer(one, scores) for one, scores in zip(run.decide(logits), probabilities, strict=True)]

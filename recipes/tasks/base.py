@@ -101,6 +101,14 @@ class Task(ABC):
             probabilities: (outputs,).
         """
 
+    def shown_decision(self, decision: Decision) -> dict[str, Any]:
+        """What `mi2p predict` says about how it decides, as JSON values; {} where there is nothing to say.
+
+        Args:
+            decision: what the answers are decided by.
+        """
+        return {}
+
     @abstractmethod
     def text(self, decided: Labels) -> str:
         """An answer in words, such as a class's name."""

@@ -128,6 +128,9 @@ class MultiLabel(Task):
     def answer(self, decided: Labels, probabilities: Floats) -> dict[str, Any]:
         return {"labels": self._held(decided), "probabilities": self.named(probabilities)}
 
+    def shown_decision(self, decision: Decision) -> dict[str, Any]:
+        return {"thresholds": self.named(np.asarray(decision["thresholds"], dtype=np.float64))}
+
     def text(self, decided: Labels) -> str:
         return ", ".join(self._held(decided)) or "no label"
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from mi2p_inject.recipes.data.images import open_image
+from mi2p_inject.recipes.data.images import ImageError, open_image
 from mi2p_inject.recipes.encoders.preprocess import ImageSpec, TextSpec
 from mi2p_inject.recipes.tasks import Task
 from mi2p_inject.sources.cache import SourceCache
@@ -41,20 +41,21 @@ class ImageTextDataset(Dataset[Item]):
         return len(self.rows)
 
     def __getitem__(self, index: int) -> Item:
-        """``id``, ``pixels`` (3, H, W) or None, ``text`` or None, ``label`` or None."""
+        """``id``, ``pixels`` (3, H, W) or None, ``bad`` (the `ImageError.kind` of a bad image) or None, ``text`` or
+        None, ``label`` or None."""
         row = self.rows[index]
-        return {
-            "id": row.get("id"),
-            "pixels": self._pixels(row["image"], index) if self.spec else None,
-            "text": row["text"],
-            "label": row.get("label"),
-        }
+        pixels, bad = None, None
+        try:
+            pixels = self._pixels(row["image"], index)
+        except ImageError as error:
+            bad = error.kind
+        return {"id": row.get("id"), "pixels": pixels, "bad": bad, "text": row["text"], "label": row.get("label")}
 
     def _pixels(self, image: Any, index: int) -> Tensor | None:
         if self.spec is None or self._transform is None:
             return None
         enough = round(max(self.spec.size) / self.spec.crop_pct)
-        picture = open_image(image, on_bad="missing", at_least=2 * enough if self.augment else enough)
+        picture = open_image(image, on_bad="error", at_least=2 * enough if self.augment else enough)
         if picture is None:
             return None
         if not self.augment:

@@ -79,7 +79,7 @@ def test_predict(run: Path, table: Path) -> None:
 
 def test_predict_a_file(run: Path, table: Path) -> None:
     result = mi2p("predict", run, "--data", table)
-    answers = [json.loads(line) for line in result.output.splitlines()]
+    answers = [json.loads(line) for line in result.stdout.splitlines()]
     assert len(answers) == len(table.read_text().splitlines()) - 1
     assert len({answer["id"] for answer in answers}) == len(answers)
 

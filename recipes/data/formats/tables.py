@@ -46,7 +46,7 @@ def load_table(
         path: the file or the folder.
         columns: which column is what.
         image_root: what image paths are relative to; default: the folder of the table.
-        labelled: there must be a label column.
+        labelled: there must be a label column; else columns of labels, splits and groups are not read.
         multi_label: whether ``|`` separates labels; None: it does.
 
     Raises:
@@ -92,6 +92,9 @@ def _find(columns: Columns, names: Sequence[str], path: Path, labelled: bool) ->
     """The columns that the table has, under the names that were given, or the default ones."""
     found: dict[str, str | None] = {}
     for kind, wanted in vars(columns).items():
+        if not labelled and kind in ("label", "split", "group"):
+            found[kind] = None
+            continue
         if wanted is not None and wanted not in names:
             close = difflib.get_close_matches(wanted, names, n=3, cutoff=0.4)
             raise RecipeError(

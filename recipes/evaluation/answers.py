@@ -1,0 +1,174 @@
+"""A model's answers to records: one each, in order, and what could not be read; a batch at a time."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm.auto import tqdm
+
+from mi2p_inject.recipes.config import Config
+from mi2p_inject.recipes.errors import RecipeError
+from mi2p_inject.recipes.evaluation.records import Records
+from mi2p_inject.recipes.training.hf_trainer import arguments
+from mi2p_inject.recipes.training.inputs import ImageTextDataset, Item
+from mi2p_inject.recipes.training.saved import SavedRun, collator_of
+
+__all__ = ["Answers", "answers_of"]
+
+_THREADS = 4  # that decode pictures
+_NAMED = 3  # records that a note names
+_AHEAD = 2  # batches that are decoded while the model works
+
+
+@dataclass
+class _Tally:
+    """How many records have each problem, and the first of them."""
+
+    kinds: Counter[str] = field(default_factory=Counter)
+    names: list[str] = field(default_factory=list)
+
+    def add(self, kind: str, name: str) -> None:
+        self.kinds[kind] += 1
+        if len(self.names) < _NAMED:
+            self.names.append(name)
+
+    def __bool__(self) -> bool:
+        return bool(self.kinds)
+
+    def of(self, total: int) -> str:
+        return f"{self.kinds.total()} of {total} records"
+
+    def __str__(self) -> str:
+        counted = ", ".join(f"{count} {kind}" for kind, count in self.kinds.most_common())
+        return f"{counted} (such as {', '.join(self.names)})"
+
+
+class Answers:
+    """An answer to each record, made while it is iterated; never more than a few batches in memory.
+
+    Args:
+        run: the model.
+        records: what it is asked about.
+        config: batch size and precision count.
+        progress: a bar on stderr.
+
+    Raises:
+        RecipeError: there is no column of what the model reads, or the run kept no weights.
+    """
+
+    def __init__(self, run: SavedRun, records: Records, config: Config, *, progress: bool = False) -> None:
+        reads = run.config.model.system.modalities
+        if not any(modality in records.modalities for modality in reads):
+            raise RecipeError(
+                f"model {run.config.model.model!r} has nothing to read in {records.name}",
+                expected=" or ".join(f"{modality}s" for modality in reads),
+                given=", ".join(records.modalities) or "neither",
+                fix="name the column: --image-col, --text-col",
+            )
+        self.run, self.records, self.progress = run, records, progress
+        self._reads = [modality for modality in reads if modality in records.modalities]
+        self._model, encoders = run.model()
+        self._collator = collator_of(run.config.model.system, encoders, run.task)
+        self._size = config.run.eval_batch_size
+        with tempfile.TemporaryDirectory() as folder:  # precision and device as the training's evaluation has them
+            given = arguments(config, Path(folder))
+        self._device = given.device
+        self._autocast = torch.bfloat16 if given.bf16 else torch.float16 if given.fp16 else None
+        self._model.to(self._device)
+        self._no_input, self._unread = _Tally(), _Tally()
+        #: an answer to no record in particular: its keys are those of all answers
+        self.example = answers_of(run, np.zeros((1, run.task.outputs), dtype=np.float32))[0]
+        self._nothing = {**dict.fromkeys(self.example), **run.task.shown_decision(run.decision)}
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """``id``, what `Task.answer` gives (all of it None where the model has no input), ``problem`` (str or None)."""
+        self._no_input, self._unread = _Tally(), _Tally()
+        with (
+            ThreadPoolExecutor(_THREADS) as pool,
+            tqdm(total=len(self), desc="answering", unit="record", disable=not self.progress, leave=False) as bar,
+        ):
+            for start, items in self._items(pool):
+                yield from self._batch(start, items)
+                bar.update(len(items))
+
+    @property
+    def notes(self) -> list[str]:
+        """What a user must be told of these records; complete after an iteration."""
+        found, total = list(self.records.notes), len(self)
+        if self._unread:
+            fix = f"; paths start from {self.records.image_root}, or --image-root" if self.records.image_root else ""
+            found.append(f"{self._unread.of(total)} have an image that cannot be read: {self._unread}{fix}")
+        if self._no_input:
+            found.append(f"{self._no_input.of(total)} have no input and so no answer: {self._no_input}")
+        return found
+
+    def _items(self, pool: ThreadPoolExecutor) -> Iterator[tuple[int, list[Item]]]:
+        """Batches of opened records, with the number of their first; the next ones are opened meanwhile."""
+        data = ImageTextDataset(self.records.stored, self._collator.image)
+        waiting: list[tuple[int, list[Future[Item]]]] = []
+        for start in range(0, len(data), self._size):
+            rows = range(start, min(start + self._size, len(data)))
+            waiting.append((start, [pool.submit(data.__getitem__, row) for row in rows]))
+            if len(waiting) > _AHEAD:
+                yield _opened(waiting.pop(0))
+        while waiting:
+            yield _opened(waiting.pop(0))
+
+    def _batch(self, start: int, items: list[Item]) -> Iterator[dict[str, Any]]:
+        images = self.records.stored.select_columns(["image"])[start : start + len(items)]["image"]
+        remarks = self.records.remarks(start, start + len(items))
+        read = [item for item in items if self._has_input(item)]
+        answers = iter(answers_of(self.run, self._logits(read)) if read else ())
+        for item, image, remark in zip(items, images, remarks, strict=True):
+            problems = [*self._problems(item, image is not None), *(remark if "text" in self._reads else [])]
+            problem = ", ".join(problems) or None
+            if self._has_input(item):
+                yield {"id": item["id"], **next(answers), "problem": problem}
+                continue
+            self._no_input.add(problem or "", item["id"])
+            yield {"id": item["id"], **self._nothing, "problem": f"no input: {problem}"}
+
+    def _has_input(self, item: Item) -> bool:
+        text = "text" in self._reads and bool((item["text"] or "").strip())
+        return text or item["pixels"] is not None
+
+    def _problems(self, item: Item, has_image: bool) -> list[str]:
+        """What the model reads and could not."""
+        found = []
+        if "image" in self._reads and item["bad"] is not None:
+            found.append(f"image: {item['bad']}")
+            self._unread.add(item["bad"], item["id"])
+        elif "image" in self._reads and not has_image:
+            found.append("no image")
+        if "text" in self._reads and not (item["text"] or "").strip():
+            found.append("no text")
+        return found
+
+    def _logits(self, items: Sequence[Item]) -> NDArray[np.float32]:
+        batch = {name: value.to(self._device) for name, value in self._collator(items).items()}
+        with torch.no_grad(), torch.autocast(self._device.type, self._autocast, enabled=self._autocast is not None):
+            logits = self._model(**batch)["logits"]
+        return np.asarray(logits.float().cpu().numpy(), dtype=np.float32)
+
+
+def answers_of(run: SavedRun, logits: NDArray[np.float32]) -> list[dict[str, Any]]:
+    """What `mi2p predict` says about each of (N, outputs) logits."""
+    task, shown = run.task, run.task.shown_decision(run.decision)
+    decided, probabilities = run.decide(logits), run.task.probabilities(logits)
+    return [{**task.answer(one, scores), **shown} for one, scores in zip(decided, probabilities, strict=True)]
+
+
+def _opened(batch: tuple[int, list[Future[Item]]]) -> tuple[int, list[Item]]:
+    return batch[0], [one.result() for one in batch[1]]
