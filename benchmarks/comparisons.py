@@ -164,7 +164,7 @@ def _cached(me: Any, x: torch.Tensor, read: Callable[[list[int]], Any]) -> Compa
     samples = [str(number) for number in range(64)]
     with tempfile.TemporaryDirectory() as folder:
         cache = fill(
-            folder, me.source, samples, lambda ids: read([int(one) % m.BATCH for one in ids]), preprocessing="",
+            folder, me.frozen_source, samples, lambda ids: read([int(one) % m.BATCH for one in ids]), preprocessing="",
             batch_size=m.BATCH, say=lambda line: None,
         )  # fmt: skip
         in_memory = cache[samples[: m.BATCH]].to(m.DEVICE)

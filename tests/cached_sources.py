@@ -42,7 +42,7 @@ def model(kind: str) -> ExpandedModel:
 
 @cache
 def source_of(kind: str) -> Source | None:
-    return model(kind).source
+    return model(kind).frozen_source
 
 
 def filled(folder: Path, kind: str, samples: list[str] | None = None, **options: Any) -> SourceCache:

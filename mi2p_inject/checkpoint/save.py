@@ -77,7 +77,7 @@ def save(
 
     folder = as_path(folder)
     _check_units(model)
-    state = model.state_dict()
+    state = nn.Module.state_dict(model)  # with every name: the expanded model's own leaves tied ones out
     check_complete(model, state)
     trained = _trained(backbone, expansion, initial)
     saved = {key: value for key, value in state.items() if key.removeprefix("backbone.") in trained or _of_units(key)}

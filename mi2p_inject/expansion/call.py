@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,41 +13,57 @@ from torch import Tensor
 from mi2p_inject.sources.features import PreparedSource
 from mi2p_inject.units.unit_dict import UnitDict
 
-__all__ = ["Call", "Calls"]
+__all__ = ["Call", "Calls", "TakesPart", "choices"]
 
 
 @dataclass
 class Call:
     """One forward of an expanded model, or one call of a method of its backbone."""
 
-    source: PreparedSource
+    source: PreparedSource | None
+    """None: no residual, only a place in the graph for the units' parameters (see `TakesPart`)."""
     units: UnitDict
     """The expanded model's units as they are now: whoever replaces one needs no new hooks."""
     image: tuple[int, int] | None = None
     """Size of the image that went into the backbone, if one did."""
-    fired: list[str] = field(default_factory=list)
+    once: bool = True
+    """One forward, in which each site fires once; False: a method that runs the backbone as often as it likes."""
     repeat: Callable[[Tensor], PreparedSource] | None = None
-    """Set where a method of the backbone runs it as often as it likes (generation): the source with some of its rows
-    repeated, given their indices. None: one forward, in which each site fires once."""
+    """The source with some of its rows repeated, given their indices."""
+    times: int | None = None
+    """How often the backbone repeats each row: the choices of a multiple-choice model. None: as it likes (beams)."""
+    block: bool = False
+    """It is a `with me.source(...)` block."""
+    fired: list[str] = field(default_factory=list)
     gradients: bool = field(default_factory=torch.is_grad_enabled)
     """Whether gradients were wanted when it began."""
-    _repeated: dict[int, PreparedSource] = field(default_factory=dict)
+    _given: dict[tuple[int, torch.device], PreparedSource] = field(default_factory=dict)
 
-    def source_for(self, batch: int) -> PreparedSource:
-        """The source for a batch at a site: the batch of the call, or each of its rows repeated alike."""
-        rows = self.source.batch
-        if self.repeat is None or batch == rows or batch % rows:
-            return self.source
-        if batch not in self._repeated:
-            indices = torch.arange(rows, device=self.source.tokens.device).repeat_interleave(batch // rows)
-            self._repeated[batch] = self.repeat(indices)
-        return self._repeated[batch]
+    def source_for(self, source: PreparedSource, batch: int, device: torch.device) -> PreparedSource:
+        """The source for a batch at a site: the batch of the call, or each of its rows repeated alike.
+
+        Args:
+            source: the call's.
+            batch: rows at the site.
+            device: of the site; a backbone may be spread over several.
+        """
+        rows = source.batch
+        same = self.repeat is None or batch == rows or not rows or batch != rows * (self.times or batch // rows)
+        if same and device == source.tokens.device:
+            return source
+        if (batch, device) not in self._given:
+            if not same and self.repeat is not None:
+                indices = torch.arange(rows, device=source.tokens.device).repeat_interleave(batch // rows)
+                source = self.repeat(indices)
+            self._given[batch, device] = source.to(device)
+        return self._given[batch, device]
 
 
 class Calls(threading.local):
-    """The call each thread is in; None outside a forward with a source. Copies and pickles start empty."""
+    """The call each thread is in, None outside a forward with a source. Copies and pickles start empty."""
 
     call: Call | None = None
+    disabled: bool = False
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (Calls, ())
@@ -55,3 +71,30 @@ class Calls(threading.local):
     def __deepcopy__(self, memo: dict[int, Any]) -> Calls:
         copied: Calls = memo.setdefault(id(self), Calls())
         return copied
+
+
+class TakesPart(torch.autograd.Function):
+    """Zeros like a view, with a unit's parameters in their graph: each gets a gradient of zero.
+
+    DistributedDataParallel waits for the gradient of every parameter in every step, also in one without a source.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, view: Tensor, *parameters: Tensor) -> Tensor:
+        """Zeros of the view's shape."""
+        ctx.parameters = [(one.shape, one.dtype, one.device) for one in parameters]
+        return torch.zeros_like(view)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        """None for the view, zeros for the parameters."""
+        return None, *(torch.zeros(shape, dtype=dtype, device=device) for shape, dtype, device in ctx.parameters)
+
+
+def choices(args: tuple[Any, ...], kwargs: Mapping[str, Any], batch: int) -> int | None:
+    """How many choices a multiple-choice model gets of each sample: the ids' second axis of three; None: it is none."""
+    for value in (*args, *kwargs.values()):
+        ids = isinstance(value, Tensor) and value.dim() == 3 and not value.is_floating_point()
+        if ids and value.shape[0] == batch:
+            return int(value.shape[1])
+    return None

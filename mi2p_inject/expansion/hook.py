@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from mi2p_inject.core.errors import InjectionError, LayoutError, RecomputeError, SiteError, SourceError
+from mi2p_inject.core.errors import LayoutError, RecomputeError, SiteError, SourceError
 from mi2p_inject.core.site import Site
-from mi2p_inject.expansion.call import Call, Calls
+from mi2p_inject.expansion.call import Call, Calls, TakesPart
 from mi2p_inject.expansion.recompute import check_gradients, in_backward, recall, remember
 from mi2p_inject.units.base import Unit
 
@@ -32,7 +32,6 @@ class SiteHook:
         SiteError: the site fires twice in one forward, or without gradients in training.
         SourceError: batches differ, or source and site are on different devices.
         RecomputeError: it fires inside a backward pass, and whose forward is recomputed is not to be found.
-        InjectionError: its unit has been taken away.
     """
 
     def __init__(self, site: Site, calls: Calls, strict: bool = False) -> None:
@@ -55,7 +54,7 @@ class SiteHook:
         if call is None:
             call = self._recomputed()
             return None if call is None else self._add(call, output)
-        if self.path in call.fired and call.repeat is None:
+        if self.path in call.fired and call.once:
             raise SiteError(
                 "fired twice in one forward",
                 path=self.path,
@@ -86,7 +85,7 @@ class SiteHook:
         return call
 
     def _add(self, call: Call, output: Any) -> Any:
-        unit = self._unit(call)
+        unit: Unit = call.units[self.site.key]  # type: ignore[assignment]
         if call.gradients and not torch.compiler.is_compiling():
             self.served = True
             remember(self.calls, call)
@@ -94,7 +93,19 @@ class SiteHook:
                 check_gradients(self.path, unit.training and any(p.requires_grad for p in unit.parameters()))
         layout = self.site.layout
         view = layout.view(output, self.path, call.image)
-        source = call.source_for(view.shape[0])
+        if call.source is None:
+            trained = [parameter for parameter in unit.parameters() if parameter.requires_grad]
+            return layout.add(output, TakesPart.apply(view, *trained), self.path) if trained else output
+        parameter = next(unit.parameters())
+        if view.device != parameter.device:
+            raise SourceError(
+                "the unit is on another device than its site",
+                path=self.path,
+                expected=str(view.device),
+                given=str(parameter.device),
+                fix="move the expanded model as a whole: me.to(device)",
+            )
+        source = call.source_for(call.source, view.shape[0], view.device)
         if view.shape[0] != source.batch:
             raise SourceError(
                 "source and backbone have different batches",
@@ -102,14 +113,6 @@ class SiteHook:
                 expected=f"{view.shape[0]} rows of source features",
                 given=f"{source.batch}",
                 fix="pass one source per sample; mark missing ones in source_mask",
-            )
-        if view.device != source.tokens.device:
-            raise SourceError(
-                "the source features are on another device than the backbone",
-                path=self.path,
-                expected=str(view.device),
-                given=str(source.tokens.device),
-                fix="move them: source=features.to(device), or the batch before encoding",
             )
         if self.strict and unit.site.grid not in (None, tuple(view.shape[2:])):
             raise LayoutError(
@@ -119,23 +122,9 @@ class SiteHook:
                 given=str(tuple(view.shape)),
                 fix="resize the images, inject with example_inputs= of this size, or strict=False",
             )
-        own = next(unit.parameters()).dtype
-        if view.dtype != own and not torch.is_autocast_enabled(view.device.type):
-            view = view.to(own)
+        if view.dtype != parameter.dtype and not torch.is_autocast_enabled(view.device.type):
+            view = view.to(parameter.dtype)
         return layout.add(output, unit(view, source), self.path)
-
-    def _unit(self, call: Call) -> Unit:
-        try:
-            unit: Unit = call.units[self.site.key]  # type: ignore[assignment]
-        except KeyError:
-            raise InjectionError(
-                "its unit has been taken out of me.units",
-                path=self.path,
-                expected=f"a unit under {self.site.key!r}",
-                given=", ".join(call.units) or "no unit",
-                fix="put one in its place (me.units[key] = unit), or inject again with the sites you want",
-            ) from None
-        return unit
 
 
 def hook_path(backbone: nn.Module, path: str) -> str:

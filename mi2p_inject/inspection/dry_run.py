@@ -14,6 +14,7 @@ import copy
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from types import FunctionType
 from typing import Any, TypeVar
 
 import torch
@@ -22,6 +23,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
+from mi2p_inject.core.offload import FORWARD, HOOK, OLD_FORWARD, computing_device, offloaded
 from mi2p_inject.inspection.fake_cleanup import caches_cleared
 from mi2p_inject.inspection.preserve import HOOKS, left_as_is
 from mi2p_inject.inspection.switches import checkpointing_off
@@ -33,7 +35,9 @@ Place = tuple[nn.Module, Convert[Any]]
 
 def places(model: nn.Module) -> tuple[Callable[..., AbstractContextManager[Place]], ...]:
     """Where to run this model, in the order to try."""
-    weightless = any(parameter.is_meta for parameter in model.parameters())
+    if any(isinstance(vars(module).get("forward"), FunctionType) for module in model.modules()):
+        return (for_real,)  # a function in the place of a forward knows its own module: a copy would run that one
+    weightless = any(parameter.is_meta for parameter in model.parameters()) and not offloaded(model)
     return on_fake_tensors, (on_meta if weightless else for_real)
 
 
@@ -66,7 +70,7 @@ def on_meta(model: nn.Module, gradients: bool = False) -> Iterator[Place]:
 @contextmanager
 def for_real(model: nn.Module, gradients: bool = False) -> Iterator[Place]:
     """The model itself, which is left as it was."""
-    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    device = computing_device(model)
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()] if gradients else []
     with left_as_is(model):
         try:
@@ -106,6 +110,9 @@ def _shell(tensor: Tensor) -> Tensor:
     return torch.empty_strided(tuple(tensor.shape), strides, dtype=tensor.dtype, device="meta")
 
 
+_LEFT_OUT = object()
+
+
 def _copied(model: nn.Module, convert: Callable[[Tensor], Tensor], gradients: bool) -> nn.Module:
     """A deep copy in eval mode whose every tensor is converted and whose hooks are gone."""
     memo: dict[int, Any] = {}
@@ -122,6 +129,11 @@ def _copied(model: nn.Module, convert: Callable[[Tensor], Tensor], gradients: bo
         for name in HOOKS:
             hooks = getattr(module, name)
             memo[id(hooks)] = type(hooks)()
+        if HOOK in vars(module):  # accelerate's: it holds real weights, and the copy needs none
+            memo |= {id(vars(module)[name]): _LEFT_OUT for name in (HOOK, FORWARD) if name in vars(module)}
     copied = copy.deepcopy(model, memo).eval()
+    for module in copied.modules():
+        if vars(module).pop(HOOK, None) is _LEFT_OUT:
+            module.forward = vars(module).pop(OLD_FORWARD)
     checkpointing_off(copied)
     return copied

@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 
 from mi2p_inject.core.inputs import Inputs, tensors_in
 from mi2p_inject.core.layout import Layout
+from mi2p_inject.core.offload import computing_device
 from mi2p_inject.inspection.preserve import left_as_is
 
 
@@ -28,7 +29,7 @@ def ignored_patches(model: nn.Module, layouts: dict[str, Layout], inputs: Inputs
         inputs: example inputs.
     """
     paths = [path for path, layout in layouts.items() if layout.prefix and layout.grid]
-    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    device = computing_device(model)
     if not paths or device.type == "meta":
         return []
     listeners = [_ZeroProbe(layouts[path], path) for path in paths]
@@ -55,7 +56,7 @@ def _without_zeros(model: nn.Module) -> dict[str, Tensor]:
     return {
         name: (0.02 * torch.randn(parameter.shape, generator=generator)).to(parameter)
         for name, parameter in model.named_parameters()
-        if parameter.is_floating_point() and not parameter.detach().any()
+        if parameter.is_floating_point() and not parameter.is_meta and not parameter.detach().any()
     }
 
 

@@ -22,6 +22,9 @@ from mi2p_inject.inspection.vary_inputs import image_size
 
 __all__ = ["ResolvedModel", "resolve"]
 
+CHOICES = "ForMultipleChoice"
+"""transformers' classes that take ids (B, choices, L) and run their encoder on (B * choices, L)."""
+
 
 @dataclass(frozen=True)
 class ResolvedModel:
@@ -148,7 +151,12 @@ def _example_inputs(model: nn.Module, match: Match | None, example_inputs: Any, 
             given="none",
             fix=f"pass {name}=",
         ) from error
-    made: Inputs = pytree.tree_map_only(
-        Tensor, lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor, example
-    )
+    choices = type(model).__name__.endswith(CHOICES)
+
+    def fit(tensor: Tensor) -> Tensor:
+        if tensor.is_floating_point():
+            return tensor.to(dtype)
+        return tensor.unsqueeze(1) if choices and tensor.dim() == 2 else tensor
+
+    made: Inputs = pytree.tree_map_only(Tensor, fit, example)
     return made

@@ -57,7 +57,7 @@ class SourceCache:
         >>> me = inject(net, "0", source_encoder=words, example_inputs=x, source_example_inputs=ids)
         >>> texts = {"a": [1, 2, 3], "b": [4, 5, 6]}
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     cache = fill(folder, me.source, list(texts), lambda ids: torch.tensor([texts[i] for i in ids]),
+        ...     cache = fill(folder, me.frozen_source, list(texts), lambda ids: torch.tensor([texts[i] for i in ids]),
         ...                  preprocessing="three words", say=lambda line: None)
         ...     me(x, source=cache[["b", "a"]]).shape
         torch.Size([2, 4, 6, 6])

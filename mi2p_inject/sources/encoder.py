@@ -26,7 +26,8 @@ class Source:
     """A frozen encoder and how its features are read.
 
     Not a module on purpose: its weights are neither parameters of the expanded model nor in its state_dict, and
-    `train()` does not reach it. It runs in eval mode, without gradients.
+    `train()` does not reach it. It runs in eval mode, without gradients: whatever puts it, or a part of it, into train
+    mode is undone at the next encode, and stays undone.
 
     Args:
         encoder: any module. One with an adapter row is read as the row says, on the encoder inside a headed model.
@@ -70,10 +71,12 @@ class Source:
         """Features of a batch: a tensor, a tuple of arguments, or a mapping of keyword arguments.
 
         Raises:
-            SourceError: the encoder does not take this batch.
+            SourceError: the encoder does not take this batch. What is no fault of the batch (out of memory, an error of
+                the device) is raised as it is.
         """
-        if any(module.training for module in self.encoder.modules()):  # also where only a module inside was put there
-            self.encoder.eval()
+        for module in self.encoder.modules():
+            if module.training:
+                module.training = False
         args, kwargs = as_inputs(batch)
         readout, take = self.readout, self._take
         with torch.no_grad():
@@ -82,7 +85,9 @@ class Source:
                 output = _call(self.inner, readout.call, args, kwargs)
                 if self.path:
                     output = take.output
-            except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
+            except _OF_THE_BATCH as error:
+                if _is_of_the_machine(error):
+                    raise
                 raise SourceError(
                     f"the source encoder does not take this batch: {type(error).__name__}: {error}",
                     expected=f"what {type(self.inner).__name__} is called with",
@@ -118,6 +123,16 @@ class _Take(threading.local):
     def __deepcopy__(self, memo: dict[int, Any]) -> _Take:
         copied: _Take = memo.setdefault(id(self), _Take())
         return copied
+
+
+_OF_THE_BATCH = (RuntimeError, TypeError, ValueError, LookupError, AttributeError, AssertionError)
+_OF_THE_MACHINE = ("out of memory", "can't allocate memory", "CUDA error", "CUBLAS_STATUS", "CUDNN_STATUS", "HIP error")
+"""As accelerate's `find_executable_batch_size` and torch tell them; older ones have no class of their own."""
+
+
+def _is_of_the_machine(error: Exception) -> bool:
+    kinds = (torch.OutOfMemoryError, getattr(torch, "AcceleratorError", torch.OutOfMemoryError))
+    return isinstance(error, kinds) or any(words in str(error) for words in _OF_THE_MACHINE)
 
 
 def _call(encoder: nn.Module, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -97,20 +97,24 @@ class PreparedSource:
     _windows: dict[int, Tensor] = field(default_factory=dict)
     _strengths: Tensor | None = None
     _pooled: Tensor | None = None
-    _converted: dict[torch.dtype, PreparedSource] = field(default_factory=dict)
+    _converted: dict[tuple[torch.device, torch.dtype], PreparedSource] = field(default_factory=dict)
 
     @property
     def batch(self) -> int:
         """Number of rows."""
         return self.tokens.shape[0]
 
-    def to(self, dtype: torch.dtype) -> PreparedSource:
-        """The same in another floating dtype, converted at the first call and kept."""
-        if dtype == self.tokens.dtype:
+    def to(self, device: torch.device | None = None, dtype: torch.dtype | None = None) -> PreparedSource:
+        """The same on another device or in another floating dtype, converted at the first call and kept."""
+        key = device or self.tokens.device, dtype or self.tokens.dtype
+        if key == (self.tokens.device, self.tokens.dtype):
             return self
-        if dtype not in self._converted:
-            self._converted[dtype] = PreparedSource(self.tokens.to(dtype), self.mask, self.rows, self.grid)
-        return self._converted[dtype]
+        if key not in self._converted:
+            tokens, mask, rows = self.tokens.to(*key), self.mask, self.rows
+            if tokens.device != self.tokens.device:
+                mask, rows = (None if one is None else one.to(tokens.device) for one in (mask, rows))
+            self._converted[key] = PreparedSource(tokens, mask, rows, self.grid)
+        return self._converted[key]
 
     def windows(self, kernel_size: int) -> Tensor:
         """Window means (B, C, kernel_size²) of the source map, computed at the first call and kept."""

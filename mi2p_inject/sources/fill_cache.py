@@ -56,7 +56,7 @@ def fill(
 
     Args:
         folder: holds caches of any keys.
-        source: the source encoder, as an expanded model holds it: `me.source`.
+        source: the source encoder, as an expanded model holds it: `me.frozen_source`.
         samples: unique ids. An id stands for its content: put a hash into it where the content may change.
         read: ids -> the batch for the encoder; deterministic.
         preprocessing: all that `read` does, in words or as a hash: tokenizer, length, image size.
@@ -77,7 +77,7 @@ def fill(
             "there is no source encoder to fill the cache from",
             expected="the `source` of a model injected with source_encoder=",
             given=type(source).__name__,
-            fix="inject with the encoder whose features are to be kept, and pass me.source",
+            fix="inject with the encoder whose features are to be kept, and pass me.frozen_source",
         )
     place = Path(folder) / fingerprint(source, str(FORMAT), preprocessing, str(dtype), _autocast(source))
     _make(place)

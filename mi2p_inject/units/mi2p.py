@@ -164,7 +164,7 @@ class MI2PUnit(Unit):
         with full_range(view):
             if torch.float16 in (view.dtype, source.tokens.dtype):
                 compute = compute_dtype(self.site_embedding.weight.dtype)
-                view, source = view.to(compute), source.to(compute)
+                view, source = view.to(compute), source.to(dtype=compute)
             residual = self._residual(view, source)
         return saturated(residual, dtype) if dtype == torch.float16 else residual
 

@@ -62,9 +62,9 @@ class Branch(nn.Module):
 
     def frozen_source(self) -> FrozenSource | None:
         """The frozen encoder that it attends to; None for a plain branch."""
-        if self.source is None or not isinstance(self.network, ExpandedModel) or self.network.source is None:
+        if self.source is None or not isinstance(self.network, ExpandedModel) or self.network.frozen_source is None:
             return None
-        return FrozenSource(self.source, self.network.source)
+        return FrozenSource(self.source, self.network.frozen_source)
 
     def _is_units(self, name: str) -> bool:
         return isinstance(self.network, ExpandedModel) and name.startswith("units.")

@@ -50,7 +50,7 @@ def embedding() -> nn.Module:
 
 def small_cache(folder: Path) -> SourceCache:
     """Four samples in one file, read by an encoder that costs nothing."""
-    source = read_by(embedding(), torch.zeros(1, 3, dtype=torch.long)).source
+    source = read_by(embedding(), torch.zeros(1, 3, dtype=torch.long)).frozen_source
     return fill(
         folder, source, list(WORDS), lambda ids: torch.tensor([WORDS[one] for one in ids]), preprocessing="",
         say=lambda line: None,

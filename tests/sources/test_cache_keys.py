@@ -16,16 +16,16 @@ from mi2p_inject.sources.fill_cache import fill
 def test_another_encoder_preprocessing_or_precision_is_another_cache(tmp_path: Path) -> None:
     me = model("bert")
     fill_it = {"say": lambda line: None, "preprocessing": "a"}
-    one = fill(tmp_path, me.source, IDS, words_for, **fill_it)  # type: ignore[arg-type]
-    again = fill(tmp_path, me.source, IDS, words_for, **fill_it)  # type: ignore[arg-type]
-    other = fill(tmp_path, me.source, IDS, words_for, **fill_it | {"preprocessing": "b"})  # type: ignore[arg-type]
-    half = fill(tmp_path, me.source, IDS, words_for, dtype=torch.float16, **fill_it)  # type: ignore[arg-type]
+    one = fill(tmp_path, me.frozen_source, IDS, words_for, **fill_it)  # type: ignore[arg-type]
+    again = fill(tmp_path, me.frozen_source, IDS, words_for, **fill_it)  # type: ignore[arg-type]
+    other = fill(tmp_path, me.frozen_source, IDS, words_for, **fill_it | {"preprocessing": "b"})  # type: ignore[arg-type]
+    half = fill(tmp_path, me.frozen_source, IDS, words_for, dtype=torch.float16, **fill_it)  # type: ignore[arg-type]
     assert me.source_encoder is not None
     with torch.no_grad():
         next(me.source_encoder.parameters()).flatten()[0].add_(1)
-    trained = fill(tmp_path, me.source, IDS, words_for, **fill_it)  # type: ignore[arg-type]
+    trained = fill(tmp_path, me.frozen_source, IDS, words_for, **fill_it)  # type: ignore[arg-type]
     with torch.autocast("cpu", torch.bfloat16):
-        cast = fill(tmp_path, me.source, IDS, words_for, **fill_it)  # type: ignore[arg-type]
+        cast = fill(tmp_path, me.frozen_source, IDS, words_for, **fill_it)  # type: ignore[arg-type]
     assert one.folder == again.folder
     assert len({one.folder, other.folder, half.folder, trained.folder, cast.folder}) == 5
     assert half[IDS[:2]].data.dtype is torch.float16
@@ -52,7 +52,7 @@ def test_another_setting_of_the_same_weights_is_another_cache(changed: dict[str,
     caches = [
         fill(
             tmp_path,
-            read_by(Scaled(**given), example).source,
+            read_by(Scaled(**given), example).frozen_source,
             IDS,
             pictures_for,
             preprocessing="",
@@ -75,7 +75,7 @@ def test_another_configuration_of_a_bert_is_another_cache(changed: dict[str, Any
     example = torch.ones(1, 8, dtype=torch.long)
     folders = [
         fill(
-            tmp_path, read_by(bert(**given), example).source, IDS, words_for, preprocessing="", say=lambda line: None
+            tmp_path, read_by(bert(**given), example).frozen_source, IDS, words_for, preprocessing="", say=lambda line: None
         ).folder
         for given in ({}, {}, changed)
     ]

@@ -29,7 +29,7 @@ def _fill_slowly(folder: Path, seconds: float) -> None:
         time.sleep(seconds)
         return words_for(samples)
 
-    fill(folder, model("bert").source, IDS, read, preprocessing="slow", batch_size=2, say=lambda line: None)
+    fill(folder, model("bert").frozen_source, IDS, read, preprocessing="slow", batch_size=2, say=lambda line: None)
 
 
 def test_processes_share_the_work_and_a_killed_one_leaves_whole_files(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def slow_words(samples: list[str]) -> dict[str, Tensor]:
 )
 def test_killed_at_any_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(source_fill, "SAMPLES_PER_FILE", 2)
-    source = model("bert").source
+    source = model("bert").frozen_source
 
     def fill_in(folder: Path) -> SourceCache:
         return fill(folder, source, IDS, slow_words, preprocessing="", batch_size=2, say=lambda line: None)

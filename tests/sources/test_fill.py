@@ -86,7 +86,7 @@ def test_the_size_is_said_before_anything_is_written(tmp_path: Path) -> None:
 def test_a_random_read_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
     with complains(SourceError, "augmentation"):
         fill(
-            tmp_path, model("resnet").source, IDS, lambda ids: torch.randn(len(ids), 3, 64, 64), preprocessing="random"
+            tmp_path, model("resnet").frozen_source, IDS, lambda ids: torch.randn(len(ids), 3, 64, 64), preprocessing="random"
         )
     assert not list(tmp_path.rglob("*.safetensors"))
 
@@ -104,7 +104,7 @@ def test_a_full_disk_is_refused_before_anything_is_written(tmp_path: Path, monke
 )
 def test_bad_ids(samples: list[Any], word: str, tmp_path: Path) -> None:
     with complains(SourceError, word):
-        fill(tmp_path, model("bert").source, samples, words_for, preprocessing="x")
+        fill(tmp_path, model("bert").frozen_source, samples, words_for, preprocessing="x")
 
 
 def test_an_unknown_sample_is_named(tmp_path: Path) -> None:
@@ -114,13 +114,13 @@ def test_an_unknown_sample_is_named(tmp_path: Path) -> None:
 
 def test_a_read_of_too_few_rows_is_refused(tmp_path: Path) -> None:
     with complains(SourceError, "another number of samples"):
-        fill(tmp_path, model("bert").source, IDS, lambda ids: words_for(ids[:-1]), preprocessing="x")
+        fill(tmp_path, model("bert").frozen_source, IDS, lambda ids: words_for(ids[:-1]), preprocessing="x")
 
 
 def test_features_too_large_for_the_asked_precision_are_refused(tmp_path: Path) -> None:
     with complains(SourceError, "bfloat16"):
         fill(
-            tmp_path, table(1e5).source, IDS, lambda ids: torch.ones(len(ids), 3, dtype=torch.long), preprocessing="",
+            tmp_path, table(1e5).frozen_source, IDS, lambda ids: torch.ones(len(ids), 3, dtype=torch.long), preprocessing="",
             dtype=torch.float16, say=lambda line: None,
         )  # fmt: skip
     assert not list(tmp_path.rglob("*.safetensors"))
@@ -128,7 +128,7 @@ def test_features_too_large_for_the_asked_precision_are_refused(tmp_path: Path) 
 
 def test_nan_is_not_taken_for_a_random_read(tmp_path: Path) -> None:
     cache = fill(
-        tmp_path, table(float("nan")).source, IDS, lambda ids: torch.ones(len(ids), 3, dtype=torch.long),
+        tmp_path, table(float("nan")).frozen_source, IDS, lambda ids: torch.ones(len(ids), 3, dtype=torch.long),
         preprocessing="", say=lambda line: None,
     )  # fmt: skip
     assert bool(cache[IDS[:2]].data.isnan().all())  # the forward that reads it raises
@@ -151,7 +151,7 @@ def test_bad_options(options: dict[str, Any], word: str, tmp_path: Path) -> None
 
 def test_one_id_is_no_list_of_letters(tmp_path: Path) -> None:
     with complains(SourceError, "samples"):
-        fill(tmp_path, model("bert").source, "sample 1", words_for, preprocessing="x")
+        fill(tmp_path, model("bert").frozen_source, "sample 1", words_for, preprocessing="x")
 
 
 def test_maps_of_different_sizes_are_refused(tmp_path: Path) -> None:
@@ -159,4 +159,4 @@ def test_maps_of_different_sizes_are_refused(tmp_path: Path) -> None:
         return torch.zeros(len(samples), 3, 64 if samples[0] == IDS[0] else 96, 64)
 
     with complains(SourceError, "different sizes"):
-        fill(tmp_path, model("resnet").source, IDS, read, preprocessing="x", batch_size=4, say=lambda line: None)
+        fill(tmp_path, model("resnet").frozen_source, IDS, read, preprocessing="x", batch_size=4, say=lambda line: None)

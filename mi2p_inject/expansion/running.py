@@ -1,0 +1,253 @@
+"""Running a backbone with a source: forward, any other method, or a block; and without one."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mi2p_inject.core.errors import InjectionError, SourceError
+from mi2p_inject.core.expansion_config import ExpansionConfig
+from mi2p_inject.core.layout import image_of
+from mi2p_inject.core.site import Site
+from mi2p_inject.expansion.backbone_interface import BackboneInterface
+from mi2p_inject.expansion.call import Call, Calls, choices
+from mi2p_inject.expansion.check_call import call_without_source, check_fired, check_without_source, units_of
+from mi2p_inject.expansion.hook import SiteHook
+from mi2p_inject.sources.encoder import Source
+from mi2p_inject.sources.features import PreparedSource, SourceFeatures, prepare
+
+__all__ = ["RunningModel"]
+
+_NOTHING: Mapping[str, Any] = {}
+
+
+class RunningModel(BackboneInterface):
+    """What an expanded model does while it lives: `forward`, `call`, `source`, `disabled`, `encode`."""
+
+    expansion_config: ExpansionConfig
+    frozen_source: Source | None
+    calls: Calls
+    _hooks: list[tuple[SiteHook, Any]]
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """The hooked modules, in the order of the backbone's modules."""
+        return self.expansion_config.sites
+
+    @property
+    def source_encoder(self) -> nn.Module | None:
+        """The frozen encoder of the other modality, if there is one. Not a submodule: see `Source`."""
+        return self.frozen_source.encoder if self.frozen_source else None
+
+    @property
+    def ejected(self) -> bool:
+        """Whether the backbone has been given back."""
+        return not self._hooks
+
+    @property
+    def active(self) -> bool:
+        """Whether a source has an effect here: not where the model is ejected, or in a `with me.disabled()` block."""
+        return not self.ejected and not self.calls.disabled
+
+    def forward(self, *args: Any, source: Any = None, source_mask: Tensor | None = None, **kwargs: Any) -> Any:
+        """What the backbone returns, with the source injected.
+
+        Args:
+            *args: the backbone's own arguments, as are `**kwargs`.
+            source: a batch for the source encoder (tensor, tuple or mapping), or `SourceFeatures`; None: exactly the
+                backbone's output.
+            source_mask: (B,) bool, False for rows whose source is missing: exactly the backbone's output there.
+
+        Raises:
+            SourceError: no source encoder, or a source of the wrong kind, width, batch, device or dtype.
+            SiteError: a site did not fire.
+            InjectionError: the backbone has been ejected.
+        """
+        return self._run(self.backbone, args, kwargs, source, source_mask, once=True)
+
+    def call(
+        self, method: str, *args: Any, source: Any = None, source_mask: Tensor | None = None, **kwargs: Any
+    ) -> Any:
+        """What any method of the backbone returns, with the source injected.
+
+        `me.backbone.forward_features(x)` knows of no source; `me.call("forward_features", x, source=batch)` does. The
+        source is encoded once, however often the method runs the backbone, as `me.call("generate", ids, source=batch)`
+        does; where it repeats each row (beams, several sequences a prompt), the source's rows are repeated with them.
+
+        Args:
+            method: name of the backbone's method.
+            *args: the method's own arguments, as are `**kwargs`.
+            source: as for `forward`.
+            source_mask: as for `forward`.
+
+        Raises:
+            InjectionError: the backbone has no such method, or has been ejected.
+            SourceError: as for `forward`.
+            SiteError: the method does not run a site, so its unit would have no effect.
+        """
+        function = getattr(self.backbone, method, None)
+        if not callable(function):
+            close = difflib.get_close_matches(method, dir(self.backbone), n=3)
+            raise InjectionError(
+                f"the backbone has no method {method!r}",
+                expected=f"a method of {type(self.backbone).__name__}",
+                given=method,
+                fix=f"did you mean {' or '.join(close)}?" if close else "see dir(me.backbone)",
+            )
+        return self._run(function, args, kwargs, source, source_mask, once=False)
+
+    @contextmanager
+    def source(self, batch: Any, source_mask: Tensor | None = None) -> Iterator[None]:
+        """A block in which the backbone itself, and all its methods, run with the source injected, in this thread.
+
+        For code that takes the backbone and calls it by itself, such as a pipeline or a method with callbacks. `me(x)`
+        takes its own `source=`, and refuses to run without one inside the block.
+
+        Args:
+            batch: as `source` of `forward`; encoded once.
+            source_mask: as for `forward`.
+
+        Raises:
+            SourceError: as for `forward`.
+            SiteError: the block ran no forward of the backbone, or one in which a site did not fire.
+
+        Example:
+            >>> import torch
+            >>> from mi2p_inject import ViewSpec, SourceFeatures, inject
+            >>> net, x = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3)), torch.randn(2, 3, 8, 8)
+            >>> me = inject(net, layers="0", source_spec=ViewSpec.tokens(4), example_inputs=x)
+            >>> with me.source(SourceFeatures(torch.randn(2, 5, 4))):
+            ...     y = me.backbone(x)
+        """
+        self._check_live()
+        if self.expansion_config.trainable == "units":
+            self._still_norms()
+        call = self._call(batch, source_mask, once=False)
+        call.block = True
+
+        def note_image(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            call.image = image_of(args, kwargs)
+
+        note = self.backbone.register_forward_pre_hook(note_image, with_kwargs=True)
+        outer, self.calls.call = self.calls.call, None if self.calls.disabled else call
+        try:
+            yield
+        finally:
+            self.calls.call = outer
+            note.remove()
+        if self.active:
+            check_fired(self, call)
+
+    @contextmanager
+    def disabled(self) -> Iterator[None]:
+        """A block in which sources have no effect, in this thread: whatever runs, runs as the backbone alone.
+
+        Example:
+            >>> import torch
+            >>> from mi2p_inject import ViewSpec, SourceFeatures, inject
+            >>> net, x = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3)), torch.randn(2, 3, 8, 8)
+            >>> me = inject(net, layers="0", source_spec=ViewSpec.tokens(4), example_inputs=x, zero_init=None)
+            >>> with me.disabled():
+            ...     torch.equal(me(x, source=SourceFeatures(torch.randn(2, 5, 4))), net(x))
+            True
+        """
+        outer = self.calls.disabled, self.calls.call
+        self.calls.disabled, self.calls.call = True, None
+        try:
+            yield
+        finally:
+            self.calls.disabled, self.calls.call = outer
+
+    def _run(
+        self,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        source: Any,
+        source_mask: Tensor | None,
+        once: bool,
+    ) -> Any:
+        self._check_live()
+        if self.expansion_config.trainable == "units" and not torch.compiler.is_compiling():
+            self._still_norms()
+        outer = self.calls.call
+        if source is None:
+            check_without_source(source_mask, outer)
+        if source is None or self.calls.disabled:
+            call = call_without_source(self)
+        else:
+            call = self._call(source, source_mask, once, args, kwargs)
+        self.calls.call = call
+        try:
+            output = function(*args, **kwargs)
+        finally:
+            self.calls.call = outer
+        if call is not None and call.source is not None:
+            check_fired(self, call, kwargs)
+        return output
+
+    def _call(
+        self,
+        source: Any,
+        source_mask: Tensor | None,
+        once: bool,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] = _NOTHING,
+    ) -> Call:
+        units = units_of(self)
+        features = source if isinstance(source, SourceFeatures) else self.encode(source)
+        if (
+            features.data.device != self.device
+            and len({parameter.device for parameter in self.units.parameters()}) == 1
+        ):
+            raise SourceError(
+                "the source features are on another device than the units",
+                expected=str(self.device),
+                given=str(features.data.device),
+                fix="move them: source=features.to(device), or the batch before encoding",
+            )
+        prepared = self._prepare(features, source_mask)
+        times = choices(args, kwargs, prepared.batch) if once else None
+        call = Call(prepared, units, image_of(args, dict(kwargs)), once, times=times)
+        if not once or times:
+            call.repeat = lambda rows: self._prepare(features[rows], None if source_mask is None else source_mask[rows])
+        return call
+
+    def _prepare(self, features: SourceFeatures, source_mask: Tensor | None) -> PreparedSource:
+        dtype = next(self.units.parameters()).dtype
+        return prepare(features, self.expansion_config.source, dtype, source_mask, self.expansion_config.strict)
+
+    def encode(self, batch: Any) -> SourceFeatures:
+        """Source features of a batch, reusable: `me(x, source=me.encode(batch))` encodes no second time.
+
+        Raises:
+            SourceError: the model was injected without a source encoder.
+        """
+        if self.frozen_source is None:
+            raise SourceError(
+                "this model has no source encoder",
+                expected="source=SourceFeatures(...)",
+                given=type(batch).__name__,
+                fix="pass features, or inject (or load) with source_encoder=",
+            )
+        return self.frozen_source.encode(batch)
+
+    def _check_live(self) -> None:
+        if self.ejected:
+            raise InjectionError(
+                "this expanded model has been ejected",
+                expected="a live one",
+                given="one whose backbone was given back",
+                fix="use the backbone that eject() returned, or inject it again",
+            )
+
+    def _still_norms(self) -> None:
+        """Statistics of a frozen backbone stand still, whatever mode somebody puts a part of it into."""
+        for module in self.backbone.modules():
+            if isinstance(module, nn.modules.batchnorm._NormBase) and module.training:
+                module.eval()

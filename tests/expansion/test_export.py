@@ -1,0 +1,90 @@
+"""torch.export for any batch, and torch.jit.trace, with the source among the inputs."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers import PICTURES, expanded, first_tensor, map_features, token_features
+from models import TINY
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from mi2p_inject import ExpandedModel, SourceFeatures, inject
+
+Features = Callable[..., SourceFeatures]
+CASES = [("resnet", token_features), ("densenet", map_features), ("vit", token_features), ("bert", map_features)]
+CASES += [("bert", token_features)]
+
+
+def expand(name: str, features: Features) -> ExpandedModel:
+    args, kwargs = TINY[name].inputs(3, 0)
+    return inject(
+        TINY[name].build(), source_spec=features(3).spec, example_inputs=kwargs or args, zero_init=None
+    ).eval()
+
+
+@pytest.mark.parametrize(("name", "features"), CASES)
+def test_one_exported_program_serves_all_batches(name: str, features: Features, tmp_path: Path) -> None:
+    me, source = expand(name, features), features(3)
+    args, kwargs = TINY[name].inputs(3, 0)
+    rows = torch.export.Dim("rows", min=2, max=64)
+    words = [*list(inspect.signature(me.forward).parameters)[: len(args)], *kwargs]
+    shapes: dict[str, Any] = {word: {0: rows} for word in words}
+    shapes["source"] = [{0: rows}, None if source.mask is None else {0: rows}]
+    program = torch.export.export(me, args, {**kwargs, "source": source}, dynamic_shapes=shapes, strict=False)
+    torch.export.save(program, tmp_path / "program.pt2")
+    loaded = torch.export.load(tmp_path / "program.pt2").module()
+    for batch in (2, 5):
+        args, kwargs = TINY[name].inputs(batch, 1)
+        given = features(batch, seed=3)
+        wanted = first_tensor(me(*args, **kwargs, source=given))
+        torch.testing.assert_close(first_tensor(loaded(*args, **kwargs, source=given)), wanted, atol=1e-5, rtol=1e-4)
+
+
+class Traced(nn.Module):
+    """What torch.jit takes: tensors in, a tensor out."""
+
+    def __init__(self, me: ExpandedModel, names: list[str], masked: bool) -> None:
+        super().__init__()
+        self.me, self.names, self.masked = me, names, masked
+
+    def forward(self, *tensors: Tensor) -> Tensor:
+        given = 2 if self.masked else 1
+        source, inputs = SourceFeatures(*tensors[:given]), tensors[given:]
+        kwargs = dict(zip(self.names, inputs, strict=True)) if self.names else {}
+        return first_tensor(self.me(*(() if kwargs else inputs), source=source, **kwargs))
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize(("name", "features"), CASES)
+def test_a_trace_with_a_source(name: str, features: Features) -> None:
+    me, (args, kwargs), source = expand(name, features), TINY[name].inputs(3, 0), features(3)
+    model = Traced(me, list(kwargs), source.mask is not None)
+    parts = (source.data,) if source.mask is None else (source.data, source.mask)
+    traced = torch.jit.trace(model, (*parts, *args, *kwargs.values()), check_trace=False)
+    args, kwargs = TINY[name].inputs(3, 1)
+    other = (features(3, seed=5).data, *parts[1:], *args, *kwargs.values())
+    torch.testing.assert_close(traced(*other), model(*other), atol=1e-5, rtol=1e-4)
+
+
+def test_features_are_a_tree_of_tensors() -> None:
+    features = token_features(2)
+    leaves, structure = pytree.tree_flatten({"source": features})
+    assert [id(leaf) for leaf in leaves] == [id(features.data), id(features.mask)]
+    again = pytree.tree_unflatten(leaves, structure)["source"]
+    assert isinstance(again, SourceFeatures)
+    assert again.data is features.data
+    shapes = pytree.tree_map(lambda tensor: tuple(tensor.shape), features)
+    assert (shapes.data, shapes.mask) == ((2, 5, 12), (2, 5))
+    doubled = pytree.tree_map_only(Tensor, lambda tensor: tensor.double(), map_features(2))
+    assert doubled.data.dtype is torch.float64
+    assert doubled.mask is None
+    me = expanded()
+    torch._dynamo.reset()
+    compiled = torch.compile(me, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(PICTURES, source=features), me(PICTURES, source=features))
