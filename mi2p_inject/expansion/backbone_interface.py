@@ -172,7 +172,7 @@ class _Signed:
 
 def _bare(kind: type) -> Any:
     """What is unpickled, before it gets its state."""
-    return kind.__new__(kind)
+    return object.__new__(kind)
 
 
 def _unsigned(kind: type) -> type:

@@ -68,7 +68,7 @@ def units_of(model: _Expanded) -> UnitDict:
         "me.units are not those of the sites",
         path=next((site.path for site in model.sites if site.key in missing), ""),
         expected=", ".join(keys),
-        given=f"{type(model.units).__name__}: {', '.join(missing) or 'nothing'} missing, {', '.join(added) or 'nothing'} added",
+        given=f"{type(model.units).__name__}; missing: {', '.join(missing)}; added: {', '.join(added)}",
         fix="put another unit in a unit's place (me.units[key] = unit), or inject again with the sites you want",
     )
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from mi2p_inject.core.errors import SourceError
 from mi2p_inject.core.layout import describe
@@ -73,6 +76,32 @@ class SourceFeatures:
     def __getitem__(self, rows: slice | list[int] | Tensor) -> SourceFeatures:
         """The features of some rows (a slice, a list of indices or an index tensor), always with a batch axis."""
         return SourceFeatures(self.data[rows], None if self.mask is None else self.mask[rows])
+
+
+def _flatten(features: SourceFeatures) -> tuple[list[Tensor | None], None]:
+    return [features.data, features.mask], None
+
+
+def _unflatten(parts: Iterable[Any], context: None) -> SourceFeatures:
+    """Without the checks: tools put shapes and other things in the place of tensors."""
+    features = object.__new__(SourceFeatures)
+    for name, part in zip(("data", "mask"), parts, strict=True):
+        object.__setattr__(features, name, part)
+    return features
+
+
+def _flatten_with_keys(features: SourceFeatures) -> tuple[list[tuple[Any, Tensor | None]], None]:
+    return [(pytree.GetAttrKey("data"), features.data), (pytree.GetAttrKey("mask"), features.mask)], None
+
+
+# torch.export, torch.compile and data parallelism take features apart and put them together again
+pytree.register_pytree_node(
+    SourceFeatures,
+    _flatten,
+    _unflatten,
+    serialized_type_name="mi2p_inject.SourceFeatures",
+    flatten_with_keys_fn=_flatten_with_keys,
+)
 
 
 STRENGTH_EPSILON = 1e-8

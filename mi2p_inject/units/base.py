@@ -78,7 +78,7 @@ class Unit(nn.Module, ABC):
         if torch.float16 not in (view.dtype, source.tokens.dtype):
             return view, source
         dtype = compute_dtype(next(self.parameters()).dtype)
-        return view.to(dtype), source.to(dtype)
+        return view.to(dtype), source.to(dtype=dtype)
 
     @staticmethod
     def zero_missing(residual: Tensor, source: PreparedSource) -> Tensor:

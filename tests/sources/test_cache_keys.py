@@ -75,7 +75,12 @@ def test_another_configuration_of_a_bert_is_another_cache(changed: dict[str, Any
     example = torch.ones(1, 8, dtype=torch.long)
     folders = [
         fill(
-            tmp_path, read_by(bert(**given), example).frozen_source, IDS, words_for, preprocessing="", say=lambda line: None
+            tmp_path,
+            read_by(bert(**given), example).frozen_source,
+            IDS,
+            words_for,
+            preprocessing="",
+            say=lambda line: None,
         ).folder
         for given in ({}, {}, changed)
     ]

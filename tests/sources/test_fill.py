@@ -86,7 +86,11 @@ def test_the_size_is_said_before_anything_is_written(tmp_path: Path) -> None:
 def test_a_random_read_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
     with complains(SourceError, "augmentation"):
         fill(
-            tmp_path, model("resnet").frozen_source, IDS, lambda ids: torch.randn(len(ids), 3, 64, 64), preprocessing="random"
+            tmp_path,
+            model("resnet").frozen_source,
+            IDS,
+            lambda ids: torch.randn(len(ids), 3, 64, 64),
+            preprocessing="random",
         )
     assert not list(tmp_path.rglob("*.safetensors"))
 
@@ -120,8 +124,8 @@ def test_a_read_of_too_few_rows_is_refused(tmp_path: Path) -> None:
 def test_features_too_large_for_the_asked_precision_are_refused(tmp_path: Path) -> None:
     with complains(SourceError, "bfloat16"):
         fill(
-            tmp_path, table(1e5).frozen_source, IDS, lambda ids: torch.ones(len(ids), 3, dtype=torch.long), preprocessing="",
-            dtype=torch.float16, say=lambda line: None,
+            tmp_path, table(1e5).frozen_source, IDS, lambda ids: torch.ones(len(ids), 3, dtype=torch.long),
+            preprocessing="", dtype=torch.float16, say=lambda line: None,
         )  # fmt: skip
     assert not list(tmp_path.rglob("*.safetensors"))
 
