@@ -22,6 +22,8 @@ from benchmarks.sweep.verdict import VERDICTS, Result
 from mi2p_inject.core.errors import Mi2pError
 from mi2p_inject.testing import iter_checks
 
+__all__ = ["app", "import_libraries", "sweep_command", "versions", "write_json"]
+
 INTERRUPTED = 130
 WORRYING = ("silent", "crashed")
 

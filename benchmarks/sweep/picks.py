@@ -16,6 +16,18 @@ from torch import nn
 
 from benchmarks.sweep import tiny_clip, tiny_hf
 
+__all__ = [
+    "FAMILIES",
+    "Family",
+    "Pick",
+    "open_clip_pick",
+    "picks",
+    "smallest",
+    "timm_pick",
+    "timm_sizes",
+    "transformers_pick",
+]
+
 Family = Literal["timm", "transformers", "open_clip"]
 LARGE = 20_000_000
 FAMILIES: tuple[Family, ...] = get_args(Family)

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from benchmarks.sweep.verdict import VERDICTS, Answer, Result
 
+__all__ = ["render", "totals"]
+
 MOST_SITES = 3
 
 

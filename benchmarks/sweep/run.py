@@ -21,6 +21,8 @@ from benchmarks.sweep.picks import Pick
 from benchmarks.sweep.verdict import Answer, Result, Verdict, judge
 from mi2p_inject.core.errors import SweepError
 
+__all__ = ["Limits", "ResultFile", "sweep"]
+
 GIB = 2**30
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 from torch import nn
 
+__all__ = ["build", "tower_names"]
+
 EMBEDDING = 32
 VISION = {"layers": 3, "width": 32, "head_width": 8, "image_size": 32, "patch_size": 8}
 RESNET = {"layers": [1, 1, 1, 1], "width": 16, "image_size": 64}

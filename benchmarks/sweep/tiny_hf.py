@@ -10,6 +10,8 @@ from torch import nn
 from benchmarks.sweep.tiny_fields import EXCEPTIONS
 from mi2p_inject.core.errors import SweepError
 
+__all__ = ["build", "class_names", "shrunk"]
+
 HEADS = (
     "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES",
     "MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES",

@@ -12,6 +12,8 @@ from torch import nn
 from mi2p_inject.core.errors import Mi2pError
 from mi2p_inject.testing import ContractError, LateError, check_model
 
+__all__ = ["VERDICTS", "Answer", "Result", "Verdict", "judge"]
+
 Role = Literal["backbone", "source"]
 Verdict = Literal["ok", "refused", "silent", "crashed", "unbuilt", "memory", "time"]
 VERDICTS: dict[Verdict, str] = {
