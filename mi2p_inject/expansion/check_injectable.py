@@ -98,7 +98,8 @@ def check_injectable(model: nn.Module, source_encoder: nn.Module | None, paths: 
 
 def _check_not_compiled(model: nn.Module, paths: Sequence[str]) -> None:
     """A hook added to a module that was compiled before is ignored silently."""
-    hooked = [hook_path(model, site) for site in paths]
+    there = {path for path, _ in model.named_modules(remove_duplicate=False)}
+    hooked = [hook_path(model, site) for site in paths if site in there]  # `load` refuses a path that is not
     for path, module in model.named_modules():
         compiled = getattr(module, "_compiled_call_impl", None) is not None
         if not compiled and not isinstance(module, torch._dynamo.eval_frame.OptimizedModule):
