@@ -11,7 +11,7 @@ import pytest
 import timm
 import torch
 import torch.distributed as dist
-from helpers import PICTURES, awake, complains, differs, expanded, map_features, net, same, token_features
+from helpers import PICTURES, complains, differs, expanded, map_features, net, same, token_features
 from models import BERT, HF, TINY, hugging
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -21,6 +21,12 @@ from mi2p_inject.core.errors import InjectionError, SiteError, SourceError
 from mi2p_inject.units.unit_dict import UnitDict
 
 SOURCE, OTHER = token_features(2), token_features(2, seed=1)
+
+
+def change(unit: nn.Module) -> None:
+    with torch.no_grad():
+        for parameter in unit.parameters():
+            parameter.add_(0.5)
 
 
 class TestBlocks:
@@ -38,7 +44,7 @@ class TestBlocks:
         picture.conv1.register_forward_hook(lambda *_: runs.append(1))
         fields = {**BERT, "n_embd": 24, "n_layer": 2, "n_head": 4}
         me = inject(hugging("GPT2LMHeadModel", fields)(), source_encoder=picture, zero_init=None)
-        awake(me.unit(me.sites[-1].path), 3.0)
+        change(me.unit(me.sites[-1].path))
         batch, ids = TINY["resnet"].inputs(2, 0)[0], torch.full((2, 3), 7)
         options = {"num_beams": 2, "do_sample": False, "max_new_tokens": 3, "pad_token_id": 1}
         runs.clear()
@@ -149,7 +155,7 @@ class TestReplacedUnits:
         before = me(PICTURES, source=SOURCE)
         me.units = copy.deepcopy(me.units)
         same(me(PICTURES, source=SOURCE), before)
-        awake(me.unit("0"), 2.0)
+        change(me.unit("0"))
         assert differs(me(PICTURES, source=SOURCE), before)
         me.units["/0"] = MI2P(num_heads=2, zero_init="value_proj").build(me.sites[0].spec, SOURCE.spec)
         same(me(PICTURES, source=SOURCE), me(PICTURES))

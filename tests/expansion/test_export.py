@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import PICTURES, expanded, first_tensor, map_features, token_features
+from helpers import PICTURES, expanded, first_tensor, map_features, net, token_features
 from models import TINY
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
@@ -21,17 +21,27 @@ CASES = [("resnet", token_features), ("densenet", map_features), ("vit", token_f
 CASES += [("bert", token_features)]
 
 
+def inputs_of(name: str, batch: int, seed: int) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+    if name == "net":
+        return (torch.randn(batch, 3, 8, 8, generator=torch.Generator().manual_seed(seed)),), {}
+    args, kwargs = TINY[name].inputs(batch, seed)
+    return args, kwargs
+
+
 def expand(name: str, features: Features) -> ExpandedModel:
+    if name == "net":
+        options: dict[str, Any] = {"layers": "0", "example_inputs": PICTURES, "zero_init": None}
+        return inject(net(), source_spec=features(3).spec, **options).eval()
     args, kwargs = TINY[name].inputs(3, 0)
     return inject(
         TINY[name].build(), source_spec=features(3).spec, example_inputs=kwargs or args, zero_init=None
     ).eval()
 
 
-@pytest.mark.parametrize(("name", "features"), CASES)
+@pytest.mark.parametrize(("name", "features"), [("net", token_features), ("net", map_features), ("bert", map_features)])
 def test_one_exported_program_serves_all_batches(name: str, features: Features, tmp_path: Path) -> None:
     me, source = expand(name, features), features(3)
-    args, kwargs = TINY[name].inputs(3, 0)
+    args, kwargs = inputs_of(name, 3, 0)
     rows = torch.export.Dim("rows", min=2, max=64)
     words = [*list(inspect.signature(me.forward).parameters)[: len(args)], *kwargs]
     shapes: dict[str, Any] = {word: {0: rows} for word in words}
@@ -40,7 +50,7 @@ def test_one_exported_program_serves_all_batches(name: str, features: Features, 
     torch.export.save(program, tmp_path / "program.pt2")
     loaded = torch.export.load(tmp_path / "program.pt2").module()
     for batch in (2, 5):
-        args, kwargs = TINY[name].inputs(batch, 1)
+        args, kwargs = inputs_of(name, batch, 1)
         given = features(batch, seed=3)
         wanted = first_tensor(me(*args, **kwargs, source=given))
         torch.testing.assert_close(first_tensor(loaded(*args, **kwargs, source=given)), wanted, atol=1e-5, rtol=1e-4)
@@ -63,11 +73,11 @@ class Traced(nn.Module):
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 @pytest.mark.parametrize(("name", "features"), CASES)
 def test_a_trace_with_a_source(name: str, features: Features) -> None:
-    me, (args, kwargs), source = expand(name, features), TINY[name].inputs(3, 0), features(3)
+    me, (args, kwargs), source = expand(name, features), inputs_of(name, 3, 0), features(3)
     model = Traced(me, list(kwargs), source.mask is not None)
     parts = (source.data,) if source.mask is None else (source.data, source.mask)
     traced = torch.jit.trace(model, (*parts, *args, *kwargs.values()), check_trace=False)
-    args, kwargs = TINY[name].inputs(3, 1)
+    args, kwargs = inputs_of(name, 3, 1)
     other = (features(3, seed=5).data, *parts[1:], *args, *kwargs.values())
     torch.testing.assert_close(traced(*other), model(*other), atol=1e-5, rtol=1e-4)
 
