@@ -8,9 +8,13 @@ from typing import Any
 
 import yaml
 
+from mi2p_inject.core.files.read import read_regular
 from mi2p_inject.recipes.errors import RecipeError
 
 __all__ = ["parse_assignments", "parse_value", "read_yaml"]
+
+_MOST_BYTES = 2**20
+"""Of a --config file."""
 
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # yaml is untyped
@@ -34,10 +38,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
         RecipeError: the file cannot be read, is no mapping of names to values, or names one twice.
     """
     try:
-        value = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+        value = yaml.load(read_regular(path, _MOST_BYTES).decode("utf-8"), Loader=_Loader)
     except OSError as error:
         raise RecipeError(f"cannot read --config {path}: {error.strerror}", fix="check the path") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:  # a date, a number, many levels
         fix = "remove one" if "given twice" in str(error) else "write lines such as `epochs: 5`"
         raise RecipeError(f"--config {path} is not YAML that can be used: {error}", fix=fix) from error
     if value is None:
@@ -76,5 +80,5 @@ def parse_value(text: str, where: str) -> Any:
     """
     try:
         return yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
         raise RecipeError(f"{where}: the value is not YAML: {error}", fix="quote it") from error

@@ -9,12 +9,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, load_model, save_model
@@ -39,6 +41,8 @@ __all__ = ["FORMAT", "SavedRun", "collator_of", "load_run", "save_trained"]
 #: of a run folder; another one is refused
 FORMAT = 2
 _MODEL, _SOURCES, _PREDICTIONS = "model.safetensors", "sources.safetensors", "predictions.safetensors"
+
+_SLACK = 2**24
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,7 @@ class SavedRun:
             modality: rebuild_encoder(folder / "encoders" / modality, modality, max_bytes=stored)
             for modality in self.config.model.system.modalities
         }
+        self._check_size(encoders)
         model = build_system(self.config, encoders, self.task)
         try:
             load_model(model, folder / _MODEL)
@@ -90,6 +95,24 @@ class SavedRun:
                 fix="copy the run folder again, or train again with --overwrite",
             ) from error
         return model.eval(), encoders
+
+    def _check_size(self, encoders: Mapping[Modality, Encoder]) -> None:
+        """Refuse settings whose model is larger than its file, before memory is taken for it."""
+        shapes = {
+            modality: replace(encoder, model=copy.deepcopy(encoder.model).to("meta"))
+            for modality, encoder in encoders.items()
+        }
+        stored = (self.path / "model" / _MODEL).stat().st_size
+        try:
+            with torch.device("meta"):
+                model = build_system(self.config, shapes, self.task)
+        except Mi2pError:
+            raise
+        except (RuntimeError, ValueError, TypeError, OverflowError) as error:
+            raise _damaged(self.path, f"no model can be built from {IDENTITY}: {error}") from error
+        size = sum(parameter.nbytes for parameter in model.parameters())
+        if size > 2 * stored + _SLACK:  # tied weights are stored once
+            raise _damaged(self.path, f"{IDENTITY} describes a model of {size:,} bytes, {_MODEL} holds {stored:,}")
 
     def predictions(self) -> dict[str, NDArray[Any]]:
         """``<split>_logits`` (N, K), ``<split>_labels`` and ``<split>_groups`` of the validation and test splits.

@@ -21,6 +21,8 @@ FUZZ = settings(
     derandomize=not NIGHTLY,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )
+FEW = settings(FUZZ, max_examples=1000 if NIGHTLY else 12)
+"""Where one example takes a quarter of a second."""
 fuzz = pytest.mark.fuzz
 
 SECONDS = 60

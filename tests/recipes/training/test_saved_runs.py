@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import resource
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from training_runs import edit, resealed
 
+from mi2p_inject import Mi2pError
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.evaluation.evaluate import evaluate_run, predict_file, predict_one
 from mi2p_inject.recipes.evaluation.run_report import run_markdown
@@ -162,3 +166,26 @@ def test_forged_predictions_are_named(copied: Path, change: Callable[[dict[str, 
     resealed(copied, forge)
     with pytest.raises(RecipeError, match=r"damaged: predictions\.safetensors"):
         load_run(copied).predictions()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"unit_options": {"head_dim": 10**8}},
+        {"unit_options": {"num_heads": 2**16, "head_dim": 10**4}},
+        {"unit_options": {"channel_embedding_dim": 10**9}},
+        {"fusion": "cross-attention", "fusion_options": {"width": 10**9}},
+        {"fusion": "gmu", "fusion_options": {"width": 10**9}},
+    ],
+    ids=str,
+)
+@pytest.mark.fault("files", "a run.json that asks for a model of 100 GB", "RecipeError; no memory is taken")
+def test_a_forged_run_takes_no_more_memory_than_its_weights(tmp_path: Path, options: dict[str, Any]) -> None:
+    golden = Path(__file__).parents[2] / "golden" / "run-2" / "run"
+    run = Path(shutil.copytree(golden, tmp_path / "run"))
+    settings = json.loads((run / "run.json").read_text())
+    resealed(run, lambda folder: edit(folder / "run.json", config={**settings["config"], **options}))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(Mi2pError):
+        load_run(run).model()
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kB
