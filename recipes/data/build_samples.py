@@ -7,19 +7,26 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from mi2p_inject.recipes.data.assign_splits import (
-    Rows,
-    assign_splits,
-    duplicates_across,
-    report_sizes,
-    without_duplicates,
-)
+import numpy as np
+
 from mi2p_inject.recipes.data.check_modalities import check_images, check_read_in_training, complete_rows
 from mi2p_inject.recipes.data.duplicates import merge_groups
 from mi2p_inject.recipes.data.labels import check_seen_in_training, classes_of, number_labels
 from mi2p_inject.recipes.data.row_index import RowIndex, read_row_index
 from mi2p_inject.recipes.data.samples import Samples
 from mi2p_inject.recipes.data.source_table import SourceTable
+from mi2p_inject.recipes.data.splits.assign import (
+    Rows,
+    assign_splits,
+    duplicates_across,
+    given_splits,
+    report_sizes,
+    without_duplicates,
+)
+from mi2p_inject.recipes.data.splits.rare import drop_rare
+from mi2p_inject.recipes.data.splits.stratified import LEAST
+from mi2p_inject.recipes.data.tables.cells import check_labels
+from mi2p_inject.recipes.data.values import composed
 
 if TYPE_CHECKING:
     import datasets
@@ -38,6 +45,8 @@ class Choices:
     seed: int = 0
     classes: tuple[str, ...] | None = None
     labelled: bool = True
+    min_class_samples: int = LEAST
+    rare_classes: Literal["keep", "drop"] = "keep"
 
 
 def build_samples(table: SourceTable, stored: datasets.Dataset, choices: Choices) -> Samples:
@@ -56,18 +65,26 @@ def build_samples(table: SourceTable, stored: datasets.Dataset, choices: Choices
     index = read_row_index(table, stored, notes)
 
     multi_label = table.multi_label if table.multi_label is not None else any(len(one) > 1 for one in index.labels)
-    classes = choices.classes or table.classes or (classes_of(index.labels, table.name) if choices.labelled else ())
-    numbers: list[Any] = [None] * len(index.ids)
     if choices.labelled:
-        numbers = number_labels(index.labels, index.ids, classes, multi_label, table.name)
+        check_labels(index.labels, table.multi_label, table.name)
+    classes, numbers = _numbered(index, table, choices, multi_label)  # before seconds of opening images
 
     check_images(index, choices.check_images, choices.on_bad_image, alike=choices.dedupe == "near", notes=notes)
     index.drop_common_keys(notes)
     index.groups = merge_groups(index.groups, index.text_keys, index.image_keys)
-
-    splits = assign_splits(index, numbers, classes, choices.seed, training, notes)
-    report_sizes(splits, table.published, notes)
     complete = complete_rows(index, table, choices.missing, training, notes)
+    if not choices.labelled:
+        complete[:] = True  # an answer for every row
+    if training and choices.rare_classes == "drop" and table.classes is None:
+        complete &= drop_rare(index, complete, max(choices.min_class_samples, LEAST), notes)
+        classes, numbers = _numbered(index, table, choices, multi_label)
+
+    if training:
+        least = max(choices.min_class_samples, LEAST)
+        splits = assign_splits(index, numbers, classes, complete, least, choices.seed, notes)
+    else:
+        splits = given_splits(index) or {"test": np.arange(len(index.ids))}
+    report_sizes(splits, table.published, notes)
     splits = {name: rows[complete[rows]] for name, rows in splits.items()}
     duplicates_across(index, splits, notes)
     if choices.dedupe != "none":
@@ -84,6 +101,16 @@ def build_samples(table: SourceTable, stored: datasets.Dataset, choices: Choices
         notes=(*notes, *_contents(splits, index)),
         fingerprint=_fingerprint(index, splits, numbers, classes),
     )
+
+
+def _numbered(
+    index: RowIndex, table: SourceTable, choices: Choices, multi_label: bool
+) -> tuple[tuple[str, ...], list[Any]]:
+    """The classes, and the number or numbers of each sample; None where labels are not read."""
+    if not choices.labelled:
+        return tuple(map(composed, choices.classes or ())), [None] * len(index.ids)
+    classes = tuple(map(composed, choices.classes or table.classes or classes_of(index.labels, table.name)))
+    return classes, number_labels(index.labels, index.ids, classes, multi_label, table.name)
 
 
 def _with_columns(

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from scipy.cluster.hierarchy import DisjointSet
 from tqdm.auto import tqdm
 
 from mi2p_inject.recipes.data.images import open_image
@@ -71,7 +72,7 @@ def near_duplicate_groups(paths: Sequence[str]) -> dict[str, int]:
         hashes = {path: value for path, value in zip(paths, found, strict=True) if value is not None}
     values = sorted(set(hashes.values()))
     # Two hashes at most 3 bits apart agree in one of 4 quarters.
-    parents = list(range(len(values)))
+    sets = DisjointSet(range(len(values)))
     for quarter in range(4):
         buckets: dict[int, list[int]] = {}
         for i, value in enumerate(values):
@@ -81,8 +82,8 @@ def near_duplicate_groups(paths: Sequence[str]) -> dict[str, int]:
             for k, i in enumerate(bucket[:-1]):
                 apart = np.bitwise_count(codes[k + 1 :] ^ codes[k])
                 for other in np.flatnonzero(apart <= _ALIKE_BITS):
-                    parents[_root(parents, bucket[k + 1 + int(other)])] = _root(parents, i)
-    number = {value: _root(parents, i) for i, value in enumerate(values)}
+                    sets.merge(i, bucket[k + 1 + int(other)])
+    number = {value: int(sets[i]) for i, value in enumerate(values)}
     return {path: number[value] for path, value in hashes.items()}
 
 
@@ -96,27 +97,20 @@ def merge_groups(*keys: Sequence[Hashable | None]) -> list[int]:
         >>> merge_groups(["a", "b", "a", "c"], [None, 1, None, 1])
         [0, 1, 0, 1]
     """
-    parents = list(range(len(keys[0])))
+    sets = DisjointSet(range(len(keys[0])))
     for column in keys:
         first: dict[Hashable, int] = {}
         for i, key in enumerate(column):
-            if key is not None:
-                parents[_root(parents, i)] = _root(parents, first.setdefault(key, i))
+            if key is not None and first.setdefault(key, i) != i:
+                sets.merge(first[key], i)
     numbers: dict[int, int] = {}
-    return [numbers.setdefault(_root(parents, i), len(numbers)) for i in range(len(parents))]
+    return [numbers.setdefault(sets[i], len(numbers)) for i in range(len(keys[0]))]
 
 
 def common_keys(keys: Sequence[Hashable | None]) -> set[Hashable]:
     """Keys that more than 20 samples and more than 1 % of them share: boilerplate and placeholders, no duplicates."""
     counts = Counter(key for key in keys if key is not None)
     return {key for key, count in counts.items() if count > max(20, len(keys) / 100)}
-
-
-def _root(parents: list[int], i: int) -> int:
-    while parents[i] != i:
-        parents[i] = parents[parents[i]]
-        i = parents[i]
-    return i
 
 
 def _glance(path: str) -> str | None:

@@ -14,10 +14,11 @@ from PIL import Image, ImageOps, JpegImagePlugin, UnidentifiedImageError
 
 from mi2p_inject.recipes.errors import RecipeError
 
-__all__ = ["MAX_PIXELS", "ImageError", "image_problem", "open_image"]
+__all__ = ["MAX_PIXELS", "ImageError", "image_problem", "looks_like_image", "open_image"]
 
 #: An image with more pixels is refused, unless it is a baseline JPEG, which the decoder shrinks while it reads.
 MAX_PIXELS = 2**25
+_MAX_BYTES = 2**31  # of a file
 _MIN_SIDE, _MAX_ASPECT = 4, 100
 _FORMATS = ("PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")  # no EPS: it would start Ghostscript
 
@@ -80,6 +81,27 @@ def image_problem(path: str | os.PathLike[str]) -> str | None:
     return None
 
 
+#: endings that an image file has by custom; whether it is one is found when it is opened
+_ENDINGS = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".gif", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".ppm",
+     ".pgm", ".pbm", ".pnm", ".avif", ".avifs", ".jp2", ".j2k", ".jpx", ".heic", ".heif"}
+)  # fmt: skip
+
+
+def looks_like_image(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is meant as an image: by the ending of its name, else by its first bytes."""
+    if os.path.splitext(path)[1].lower() in _ENDINGS:
+        return True
+    try:
+        with _open(os.fspath(path)) as file:
+            start = file.read(16)
+    except ImageError:
+        return False
+    Image.init()
+    accepts = [Image.OPEN[name][1] for name in ("JPEG", *_FORMATS) if name in Image.OPEN]
+    return any(accept is not None and accept(start) is True for accept in accepts)
+
+
 def _read(path: str, at_least: int | None) -> Image.Image:
     with _open(path) as file:
         try:
@@ -101,6 +123,8 @@ def _open(path: str) -> BinaryIO:
             raise ImageError("no regular file", path)
         if status.st_size == 0:
             raise ImageError("empty file", path)
+        if status.st_size > _MAX_BYTES:
+            raise ImageError("too large", path, f"{status.st_size:,} bytes")
         return Path(path).open("rb")
     except FileNotFoundError:
         raise ImageError("missing file", path) from None
@@ -131,7 +155,7 @@ def _identify(file: BinaryIO, path: str) -> Image.Image:
     """The header, read. `Image.open` warns of and refuses large images before they can be asked to shrink."""
     start = file.read(16)
     Image.init()
-    for name in ("JPEG", *_FORMATS):
+    for name in ("JPEG", *(one for one in _FORMATS if one in Image.OPEN)):
         factory, accept = Image.OPEN[name]
         if accept is not None and accept(start) is not True:
             continue

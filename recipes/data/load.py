@@ -15,10 +15,12 @@ from mi2p_inject.recipes.data.formats.food101 import load_food101, wrong_food101
 from mi2p_inject.recipes.data.formats.mmimdb import load_mmimdb
 from mi2p_inject.recipes.data.formats.openclipart import load_openclipart
 from mi2p_inject.recipes.data.formats.openmoji import load_openmoji_table
-from mi2p_inject.recipes.data.formats.table_files import ENDINGS
-from mi2p_inject.recipes.data.formats.tables import Columns, load_table
 from mi2p_inject.recipes.data.samples import Samples
 from mi2p_inject.recipes.data.source_table import SourceTable, store
+from mi2p_inject.recipes.data.splits.stratified import LEAST
+from mi2p_inject.recipes.data.tables.lines import check_regular
+from mi2p_inject.recipes.data.tables.load import Columns, load_table
+from mi2p_inject.recipes.data.tables.read import ENDINGS
 from mi2p_inject.recipes.errors import RecipeError
 
 __all__ = ["LOADERS", "Request", "load_data", "parse_spec"]
@@ -59,11 +61,13 @@ def _own(request: Request) -> SourceTable:
     path = request.root
     if path is None:
         raise RecipeError("no file or folder was given")
-    if path.is_file():
-        if path.suffix.lower() not in ENDINGS:
-            raise RecipeError(f"{path} is no table", expected=f"a file that ends in {', '.join(ENDINGS)}, or a folder")
-    elif not any(file.suffix.lower() in ENDINGS for file in path.iterdir()):
-        return load_folder(path)
+    if path.is_dir():
+        if not any(file.suffix.lower() in ENDINGS for file in path.iterdir()):
+            return load_folder(path)
+    elif path.suffix.lower() not in ENDINGS:
+        raise RecipeError(f"{path} is no table", expected=f"a file that ends in {', '.join(ENDINGS)}, or a folder")
+    else:
+        check_regular(path)
     return load_table(
         path,
         request.columns,
@@ -104,6 +108,8 @@ def load_data(
     seed: int = 0,
     classes: tuple[str, ...] | None = None,
     labelled: bool = True,
+    min_class_samples: int = LEAST,
+    rare_classes: Literal["keep", "drop"] = "keep",
     cache_dir: Path | None = None,
 ) -> Samples:
     """Samples from a user's own file or folder, or from a benchmark.
@@ -128,7 +134,11 @@ def load_data(
         seed: of splits that are made.
         classes: of a trained model, to evaluate it: labels must be among them, nothing is split, and samples without
             a split are the split ``"test"``.
-        labelled: False: labels are not read and all ``label`` are None (prediction).
+        labelled: False: labels and splits are not read, all ``label`` are None, and every row is kept, in the order of
+            the file (prediction).
+        min_class_samples: a class with fewer independent samples (those of one image, text or group count as one) is
+            too rare for splits that are made; less than 3 counts as 3.
+        rare_classes: such a class stays in training, with a note, or is dropped.
         cache_dir: where rows are stored; default: the cache folder of `datasets`.
 
     Raises:
@@ -139,20 +149,30 @@ def load_data(
         root=root,
         task=task,
         columns=Columns(image_col, text_col, label_col, split_col, id_col, group_col),
-        image_root=image_root,
+        image_root=None if image_root is None else Path(image_root).expanduser(),
         multi_label=multi_label,
         labelled=labelled,
     )
     table = LOADERS[name](request)
     stored = store(table, repair_text=repair_text, cache_dir=cache_dir)
-    choices = Choices(missing, check_images, on_bad_image, dedupe, seed, classes, labelled)
+    choices = Choices(
+        missing, check_images, on_bad_image, dedupe, seed, classes, labelled, min_class_samples, rare_classes
+    )
     return build_samples(table, stored, choices)
 
 
 def parse_spec(spec: str) -> tuple[str, Path | None]:
-    """Name of the loader and its root."""
-    if Path(spec).exists():
-        return "own", Path(spec)
+    """Name of the loader and its root.
+
+    Raises:
+        RecipeError: neither a file, a folder, nor a known set.
+    """
+    try:
+        path = Path(spec).expanduser()
+        if path.exists():
+            return "own", path
+    except (OSError, ValueError, RuntimeError) as error:  # a zero byte, a name too long, no such user
+        raise RecipeError(f"{spec[:200]!r} names no file: {error}") from error
     name, _, rest = spec.partition(":")
     if spec.lower().rstrip("/").endswith("ethz/food101"):
         raise wrong_food101(spec)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["RowIndex", "examples", "read_row_index"]
 
 _NAMED = 3  # examples in a note
-_SMALL = ("id", "labels", "split", "group", "dropped", "text_hash", "text_key")
+_SMALL = ("id", "labels", "split", "group", "dropped", "text_hash", "text_key", "repairs")
 
 
 @dataclass
@@ -104,6 +104,11 @@ def read_row_index(table: SourceTable, stored: datasets.Dataset, notes: list[str
         marks = columns.column(column).to_pylist()
         if rows := [row for row in stored_rows if marks[row]]:
             notes.append(f"{len(rows)} {what} ({examples([small['id'][row] for row in rows])}){fix}")
+    repaired: dict[str, list[str]] = {}
+    for row in stored_rows:
+        for reason in small["repairs"][row] or ():
+            repaired.setdefault(reason, []).append(small["id"][row])
+    notes += [f"{len(found)} rows with {reason} ({examples(found)})" for reason, found in repaired.items()]
     return index
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mi2p_inject.core.errors import Mi2pError
 from mi2p_inject.recipes.data.duplicates import text_key
+from mi2p_inject.recipes.data.values import UNDECODABLE, composed, decodable
 from mi2p_inject.recipes.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ __all__ = ["MAX_CHARACTERS", "Row", "SourceTable", "is_split", "split_name", "st
 
 #: longer texts are cut: 20,000 characters are some ten times what a text encoder reads
 MAX_CHARACTERS = 20_000
-_VERSION = 2  # of the stored columns and of how loaders fill them: count up when either changes
+_VERSION = 3  # of the stored columns and of how loaders fill them: count up when either changes
 _SPLIT_NAMES = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("validation", "valid", "val", "dev", "development"), "validation"),
@@ -41,6 +42,7 @@ class Row(NamedTuple):
         split: "train", "validation", "test"; None where the split is still to be made.
         group: samples with the same key belong together.
         dropped: why this is no sample of the task, for counting; None for a sample.
+        repairs: what was done to read it, for counting.
     """
 
     id: str
@@ -50,6 +52,7 @@ class Row(NamedTuple):
     split: str | None = None
     group: str | None = None
     dropped: str | None = None
+    repairs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,7 @@ def store(table: SourceTable, *, repair_text: bool = False, cache_dir: Path | No
     columns = {
         **dict.fromkeys(("id", "text", "split", "group", "dropped", "text_hash", "text_key"), text),
         "image": datasets.Image() if table.drawn else text,
-        "labels": datasets.List(text),
+        **dict.fromkeys(("labels", "repairs"), datasets.List(text)),
         **dict.fromkeys(("mojibake", "cut"), datasets.Value("bool")),
     }
     try:
@@ -148,12 +151,32 @@ def _fingerprint(table: SourceTable, repair_text: bool) -> str:
     return digest.hexdigest()[:32]
 
 
+def _stored(row: Row) -> Row:
+    """The row without half characters, which nothing can store, and with labels in Unicode's composed form."""
+    texts = (row.id, row.text or "", row.group or "", *(row.labels or ()))
+    image = row.image if isinstance(row.image, str) else ""
+    if all(one.isascii() for one in texts) and image.isascii():
+        return row
+    repairs = row.repairs
+    if any(decodable(one) != one for one in (*texts, image)):
+        repairs = (*repairs, UNDECODABLE)
+    return row._replace(
+        id=decodable(row.id),
+        image=decodable(image) if isinstance(row.image, str) else row.image,
+        text=row.text and decodable(row.text),
+        labels=None if row.labels is None else tuple(composed(decodable(one)) for one in row.labels),
+        group=row.group and decodable(row.group),
+        repairs=repairs,
+    )
+
+
 def _columns(table: SourceTable, repair_text: bool) -> Iterator[dict[str, Any]]:
     from ftfy import fix_encoding
     from ftfy.badness import is_bad
 
     row = None
     for row in table.rows():
+        row = _stored(row)
         text = (row.text or "").replace("\0", " ").strip()
         mojibake = not text.isascii() and is_bad(text)
         if mojibake and repair_text:
@@ -165,6 +188,7 @@ def _columns(table: SourceTable, repair_text: bool) -> Iterator[dict[str, Any]]:
             "text_hash": hashlib.blake2b(cut.encode(errors="replace"), digest_size=8).hexdigest() if cut else None,
             "text_key": text_key(cut),
             "labels": None if row.labels is None else list(row.labels),
+            "repairs": list(row.repairs),
             "mojibake": mojibake,
             "cut": len(cut) < len(text),
         }

@@ -13,7 +13,7 @@ from mi2p_inject.recipes.data import open_image
 from mi2p_inject.recipes.data.formats import openmoji
 from mi2p_inject.recipes.data.formats.emoji_font import EmojiFont, is_blank
 from mi2p_inject.recipes.data.formats.openmoji import OpenMoji, group_of, load_openmoji, text_of
-from mi2p_inject.recipes.data.splits import split_rows
+from mi2p_inject.recipes.data.splits.stratified import split_rows
 from mi2p_inject.recipes.encoders import demo_wheels as weights
 from mi2p_inject.recipes.encoders.demo_wheels import efficientnet_lite0, minilm, normalise, wheel_folder
 from mi2p_inject.recipes.encoders.load import load_encoder

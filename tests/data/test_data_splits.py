@@ -16,7 +16,7 @@ from PIL import Image, ImageEnhance
 from mi2p_inject.recipes.data import Samples
 from mi2p_inject.recipes.data.duplicates import common_keys, file_keys, merge_groups, near_duplicate_groups, text_key
 from mi2p_inject.recipes.data.labels import check_seen_in_training, classes_of, number_labels
-from mi2p_inject.recipes.data.splits import split_rows, take_validation
+from mi2p_inject.recipes.data.splits.stratified import split_rows, take_validation
 from mi2p_inject.recipes.errors import RecipeError
 
 __all__ = ["load"]
@@ -64,9 +64,34 @@ class TestMadeParts:
         with pytest.raises(RecipeError, match=r"class 'rare' has 2 independent samples[\s\S]*join rare classes"):
             split_rows(np.array([0] * 30 + [1] * 2), np.arange(32), 0, ("usual", "rare"))
 
-    def test_too_few_samples(self) -> None:
-        with pytest.raises(RecipeError, match="8 independent samples cannot be split"):
-            split_rows(np.array([0, 1] * 4), np.arange(8), 0)
+    @settings(max_examples=25, deadline=None)
+    @given(st.integers(0, 5), st.lists(st.integers(3, 9), min_size=1, max_size=5), st.integers(1, 3))
+    def test_every_class_below_ten_is_in_each_split(self, seed: int, sizes: list[int], size: int) -> None:
+        labels = np.repeat(np.arange(len(sizes)), [one * size for one in sizes])
+        groups = np.arange(len(labels)) // size
+        splits = split_rows(labels, groups, seed).splits()
+        assert sorted(np.concatenate(list(splits.values())).tolist()) == list(range(len(labels)))
+        for rows in splits.values():
+            assert set(labels[rows]) == set(range(len(sizes)))
+        for first, second in itertools.combinations(splits.values(), 2):
+            assert not set(groups[first]) & set(groups[second])
+        assert all(
+            np.array_equal(rows, split_rows(labels, groups, seed).splits()[name]) for name, rows in splits.items()
+        )
+
+    @settings(max_examples=25, deadline=None)
+    @given(st.integers(0, 5), st.lists(st.integers(1, 9), min_size=1, max_size=5))
+    def test_validation_of_classes_below_ten(self, seed: int, sizes: list[int]) -> None:
+        labels = np.repeat(np.arange(len(sizes)), sizes)
+        rows = np.arange(len(labels))
+        if max(sizes) == 1:
+            with pytest.raises(RecipeError, match="no class has two independent training samples"):
+                take_validation(rows, labels, rows, seed)
+            return
+        train, validation = take_validation(rows, labels, rows, seed)
+        assert sorted([*train, *validation]) == rows.tolist()
+        assert set(labels[train]) == set(labels)
+        assert set(labels[validation]) == {label for label, count in enumerate(sizes) if count > 1}
 
     def test_a_tenth_for_validation(self) -> None:
         labels = np.array([0] * 80 + [1] * 40 + [2] * 80)

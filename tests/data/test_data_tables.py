@@ -266,7 +266,7 @@ class TestBadInput:
             ("a.csv", b"image,text,label\n", "has no samples"),
             ("a.csv", b"image,text,text\n1,2,3\n", "two columns named 'text'"),
             ("a.csv", b"image,text,label\na,b\n", r"line 2: 2 fields, expected 3[\s\S]*double quotes"),
-            ("a.csv", b"image,text,label\na,\"b,c\n" + b"d,e,f\n" * 3, "line 5: 2 fields, expected 3"),
+            ("a.csv", b"image,text,label\na,\"b,c\n" + b"d,e\n" * 3, r"line 2: a quote opens here and closes nowhere"),
             ("a.csv", "image,text,label\na,crème,c\n".encode("cp1252"), "is not UTF-8, near line 2?[\\s\\S]*iconv"),
             ("a.csv", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "is not UTF-8"),
             ("a.csv", b"name,age\nx,3\n", "neither an image nor a text column"),

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mi2p_inject.recipes.data.formats.table_files import line_rows
 from mi2p_inject.recipes.data.source_table import Row, SourceTable
+from mi2p_inject.recipes.data.tables.read import line_rows
 from mi2p_inject.recipes.errors import RecipeError
 
 if TYPE_CHECKING:

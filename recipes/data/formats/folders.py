@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from mi2p_inject.recipes.data.images import looks_like_image
 from mi2p_inject.recipes.data.source_table import Row, SourceTable, is_split, split_name
+from mi2p_inject.recipes.data.tables.lines import check_regular
 from mi2p_inject.recipes.errors import RecipeError
 
-__all__ = ["files_below", "load_folder", "read_text", "subfolders"]
+__all__ = ["files_below", "load_folder", "read_text", "sample_folders", "subfolders"]
 
 _TEXT = ".txt"
-_NOT_DATA = {"thumbs.db", "desktop.ini"}
+#: what desktops, archives and version control leave behind
+_NOT_DATA = frozenset({"thumbs.db", "desktop.ini"})
+_NOT_FOLDERS = frozenset(
+    {"__macosx", "__pycache__", "@eadir", "$recycle.bin", "system volume information", "lost+found", "node_modules"}
+)
+_RUN = "run.json"  # of a run folder
+_MAX_TEXT = 2**26  # bytes
 
 
 def load_folder(folder: Path) -> SourceTable:
     """Samples of a folder. A file ``a.txt`` beside ``a.jpg`` is its text; alone, it is a sample without an image.
+
+    Folders without any image or text (annotations, ``__MACOSX``, ``.git``) and run folders are no labels: they are left
+    out, with a note. So are files that are neither image nor text.
 
     Args:
         folder: holds a folder for each split (train, val, test...) with one for each label, or one for each label.
@@ -24,7 +36,8 @@ def load_folder(folder: Path) -> SourceTable:
     Raises:
         RecipeError: there are no such folders; some are splits and some are not.
     """
-    names = subfolders(folder)
+    notes: list[str] = []
+    names = sample_folders(folder, notes)
     splits = [name for name in names if is_split(name)]
     if splits and len(splits) < len(names):
         raise RecipeError(
@@ -33,13 +46,18 @@ def load_folder(folder: Path) -> SourceTable:
             fix="<split>/<label>/<image> with splits train, validation and test, or <label>/<image>",
         )
     roots: dict[str | None, Path] = {split_name(one, str(folder)): folder / one for one in splits} or {None: folder}
-    files = {(split, label): files_below(root / label) for split, root in roots.items() for label in subfolders(root)}
+    files = {
+        (split, label): _samples(root / label)
+        for split, root in roots.items()
+        for label in (sample_folders(root, notes) if splits else names)
+    }
     if not any(files.values()):
         raise RecipeError(
             f"{folder} is empty" if not any(folder.iterdir()) else f"{folder} has neither tables nor folders of labels",
-            given=f"{len(files_below(folder))} images and texts below it",
+            given="; ".join([f"{len(_samples(folder))} images and texts below it", *notes[:3]]),
             expected="a table (train.csv, ...), or <split>/<label>/<image>, or <label>/<image>",
         )
+    notes += _other_files([root / label for split, root in roots.items() for one, label in files if one == split])
 
     def rows() -> Iterator[Row]:
         for (split, label), found in files.items():
@@ -54,32 +72,81 @@ def load_folder(folder: Path) -> SourceTable:
     every = [path for found in files.values() for path in found]
     kinds = {"image" if path.suffix.lower() != _TEXT else "text" for path in every}
     modalities = tuple(kind for kind in ("image", "text") if kind in kinds)
-    return SourceTable(str(folder), rows, every, {}, multi_label=False, modalities=modalities)
+    return SourceTable(
+        str(folder), rows, every, {}, multi_label=False, modalities=modalities, notes=tuple(dict.fromkeys(notes))
+    )
+
+
+def sample_folders(folder: Path, notes: list[str]) -> list[str]:
+    """Names of the folders that hold samples somewhere, sorted; a note for each of the others.
+
+    Args:
+        folder: what they are in.
+        notes: appended to.
+    """
+    found = []
+    for name in subfolders(folder):
+        if (folder / name / _RUN).is_file():
+            notes.append(f"left out: the folder {name}: it is a run of mi2p, not a label")
+        elif any(_is_sample(path) for path in files_below(folder / name)):
+            found.append(name)
+        else:
+            notes.append(f"left out: the folder {name}: it holds no image and no text")
+    return found
+
+
+def _samples(folder: Path) -> list[Path]:
+    return [path for path in files_below(folder) if _is_sample(path)]
+
+
+def _is_sample(path: Path) -> bool:
+    return path.suffix.lower() == _TEXT or looks_like_image(path)
+
+
+def _other_files(folders: list[Path]) -> list[str]:
+    kinds = Counter(
+        path.suffix.lower() or "no ending" for folder in folders for path in files_below(folder) if not _is_sample(path)
+    )
+    if not kinds:
+        return []
+    shown = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(5))
+    return [f"left out: {sum(kinds.values())} files that are neither image nor text ({shown})"]
 
 
 def subfolders(folder: Path) -> list[str]:
-    """Names of the folders in a folder, sorted, without hidden ones."""
-    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+    """Names of the folders in a folder, sorted, without hidden ones and those that tools leave behind."""
+    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not _left_behind(entry.name))
 
 
 def files_below(folder: Path) -> list[Path]:
-    """The files in a folder and below, sorted, without hidden ones and those that desktops leave behind."""
+    """The files in a folder and below, sorted, without hidden ones, run folders, and what tools leave behind."""
     found = []
     for root, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = [name for name in folders if not _left_behind(name)]
+        if _RUN in names:
+            folders.clear()
+            continue
         found += [Path(root, name) for name in names if name[0] != "." and name.lower() not in _NOT_DATA]
     return sorted(found)
 
 
+def _left_behind(name: str) -> bool:
+    return name.startswith(".") or name.lower() in _NOT_FOLDERS
+
+
 def read_text(path: Path | None) -> str | None:
-    """The text of a file, bytes that are no UTF-8 replaced; None for no file.
+    """The text of a file, decoded as its byte-order mark says, else as UTF-8, foreign bytes replaced; None for no file.
 
     Raises:
-        RecipeError: the file cannot be read.
+        RecipeError: the file cannot be read, is none, or has more than 64 MiB.
     """
     if path is None:
         return None
+    if check_regular(path).st_size > _MAX_TEXT:
+        raise RecipeError(f"{path} is too large for a text", expected=f"at most {_MAX_TEXT:,} bytes")
     try:
-        return path.read_text(encoding="utf-8-sig", errors="replace")
+        content = path.read_bytes()
     except OSError as error:
         raise RecipeError(f"cannot read {path}: {error.strerror}") from error
+    utf16 = content[:2] in (b"\xff\xfe", b"\xfe\xff")
+    return content.decode("utf-16" if utf16 else "utf-8-sig", errors="replace")

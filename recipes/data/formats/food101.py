@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mi2p_inject.recipes.data.formats.folders import files_below, read_text, subfolders
-from mi2p_inject.recipes.data.formats.table_files import table_rows
 from mi2p_inject.recipes.data.source_table import Row, SourceTable
+from mi2p_inject.recipes.data.tables.read import table_rows
 from mi2p_inject.recipes.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def _page_rows(root: Path) -> Iterator[Row]:
 def _title_rows(root: Path) -> Iterator[Row]:
     names = ["file", "title", "class"]
     for split in _SPLITS:
-        for _, fields in table_rows(root / "texts" / f"{split}_titles.csv", names):
+        for _, fields, _ in table_rows(root / "texts" / f"{split}_titles.csv", names):
             label, file = fields["class"].strip(), fields["file"].strip()
             image = root / "images" / split / label / file
             yield Row(f"{split}/{label}/{file}", str(image), fields["title"], (label,), split)

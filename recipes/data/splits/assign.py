@@ -9,17 +9,30 @@ from numpy.typing import NDArray
 
 from mi2p_inject.recipes.data.row_index import RowIndex
 from mi2p_inject.recipes.data.samples import SPLITS
-from mi2p_inject.recipes.data.splits import split_rows, take_validation
+from mi2p_inject.recipes.data.splits.rare import rare_labels
+from mi2p_inject.recipes.data.splits.stratified import LEAST, split_rows, take_validation
 from mi2p_inject.recipes.errors import RecipeError
 
-__all__ = ["Rows", "assign_splits", "duplicates_across", "report_sizes", "without_duplicates"]
+__all__ = ["Rows", "assign_splits", "duplicates_across", "given_splits", "report_sizes", "without_duplicates"]
 
 #: numbers of samples, ascending
 Rows = NDArray[np.int64]
 
 
+def given_splits(index: RowIndex) -> dict[str, Rows]:
+    """The splits that the data set gives, in the order of `SPLITS`; none: empty."""
+    where = np.array([split or "" for split in index.splits])
+    return {split: np.flatnonzero(where == split) for split in SPLITS if (where == split).any()}
+
+
 def assign_splits(
-    index: RowIndex, numbers: list[Any], classes: tuple[str, ...], seed: int, training: bool, notes: list[str]
+    index: RowIndex,
+    numbers: list[Any],
+    classes: tuple[str, ...],
+    complete: NDArray[np.bool_],
+    least: int,
+    seed: int,
+    notes: list[str],
 ) -> dict[str, Rows]:
     """The splits that the data set gives; else stratified ones of whole groups. A missing validation split is made.
 
@@ -27,21 +40,18 @@ def assign_splits(
         index: with merged groups.
         numbers: class number or numbers of each sample.
         classes: names.
+        complete: (N,) which samples stay: of these, made splits leave at least one of each class in training.
+        least: classes with fewer independent samples are not split: they stay in training.
         seed: of splits that are made.
-        training: else nothing is made, and samples without a split are the test.
         notes: what was made is appended.
 
     Raises:
-        RecipeError: the given splits have no "train"; a class is too rare to be split.
+        RecipeError: the given splits have no "train"; no class has enough samples to be split.
     """
-    where = np.array([split or "" for split in index.splits])
-    given = {split: np.flatnonzero(where == split) for split in SPLITS if (where == split).any()}
-    if not training:
-        return given or {"test": np.arange(len(where))}
+    given = given_splits(index)
     strata, groups = _strata(numbers, len(classes)), np.asarray(index.groups, dtype=np.int64)
     if not given:
-        notes.append(f"split 60/10/30 by class, duplicates together ({groups.max() + 1} groups), seed {seed}")
-        return split_rows(strata, groups, seed, (*classes, "no label")).splits()
+        return _made(index, strata, groups, classes, complete, least, seed, notes)
     if "train" not in given:
         raise RecipeError(f"there is no training split, only {', '.join(given)}")
     if "validation" not in given:
@@ -50,6 +60,55 @@ def assign_splits(
     if "test" not in given:
         notes.append("there is no test split")
     return {split: given[split] for split in SPLITS if split in given}
+
+
+def _made(
+    index: RowIndex,
+    strata: Rows,
+    groups: Rows,
+    classes: tuple[str, ...],
+    complete: NDArray[np.bool_],
+    least: int,
+    seed: int,
+    notes: list[str],
+) -> dict[str, Rows]:
+    rare = rare_labels(index.labels, groups, np.flatnonzero(complete), least)
+    stay = np.array([not rare.keys().isdisjoint(labels) for labels in index.labels])
+    stay = np.isin(groups, groups[stay])  # whole groups
+    split = np.flatnonzero(~stay)
+    if not len(split):
+        raise RecipeError(
+            f"no class has {least} independent samples: they cannot be split in train, validation and test",
+            given=", ".join(f"{label!r} {count}" for label, count in list(rare.items())[:8]),
+            fix="give the splits yourself in a column 'split'; samples of one image, text or group count as one",
+        )
+    if rare:
+        shown = ", ".join(f"{label!r} ({count})" for label, count in list(rare.items())[:8])
+        notes.append(
+            f"classes with fewer than {least} independent samples stay in training: {shown}"
+            + (f" and {len(rare) - 8} more" if len(rare) > 8 else "")
+            + "; their scores are not measured; --set rare_classes=drop leaves them out"
+        )
+    notes.append(f"split 60/10/30 by class, duplicates together ({groups.max() + 1} groups), seed {seed}")
+    own = _enough(strata[split], groups[split])
+    where = np.zeros(len(groups), dtype=np.int64)
+    for number, rows in enumerate(split_rows(own, groups[split], seed, (*classes, "no label")).splits().values()):
+        where[split[rows]] = number
+    seen = {label for row in np.flatnonzero(complete & (where == 0)).tolist() for label in index.labels[row]}
+    for row in np.flatnonzero(complete).tolist():
+        if not seen.issuperset(index.labels[row]):  # those in training have neither image nor text
+            where[groups == groups[row]] = 0
+            seen.update(index.labels[row])
+    return {name: np.flatnonzero(where == number) for number, name in enumerate(SPLITS)}
+
+
+def _enough(strata: Rows, groups: Rows) -> Rows:
+    """Strata with too few groups to be split, such as the samples of which a common label is the rarest, join the
+    largest."""
+    counts = {int(stratum): len(np.unique(groups[strata == stratum])) for stratum in np.unique(strata)}
+    largest = max(counts, key=lambda one: counts[one])
+    few = [stratum for stratum, count in counts.items() if count < LEAST]
+    return np.where(np.isin(strata, few), largest, strata)
 
 
 def report_sizes(splits: dict[str, Rows], published: dict[str, int], notes: list[str]) -> None:

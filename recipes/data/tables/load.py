@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import difflib
 import os
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mi2p_inject.recipes.data.formats.table_files import ENDINGS, table_columns, table_rows
 from mi2p_inject.recipes.data.source_table import Row, SourceTable, split_name
+from mi2p_inject.recipes.data.tables.cells import labels_of
+from mi2p_inject.recipes.data.tables.read import ENDINGS, table_columns, table_rows
+from mi2p_inject.recipes.data.values import MISSING_WORD, composed, is_missing, missing_word
 from mi2p_inject.recipes.errors import RecipeError
 
 __all__ = ["Columns", "load_table"]
@@ -52,8 +55,8 @@ def load_table(
     Raises:
         RecipeError: a column, the image folder or every split is missing; a file cannot be read.
     """
-    files = {path: None} if path.is_file() else _split_files(path)
-    root = (image_root or (path.parent if path.is_file() else path)).absolute()
+    files = _split_files(path) if path.is_dir() else {path: None}
+    root = (image_root or (path if path.is_dir() else path.parent)).absolute()
     if not root.is_dir():
         raise RecipeError(
             f"the images folder {root} does not exist", fix="give the folder of the images: --set image_root=..."
@@ -91,18 +94,19 @@ def _split_files(folder: Path) -> dict[Path, str | None]:
 def _find(columns: Columns, names: Sequence[str], path: Path, labelled: bool) -> Columns:
     """The columns that the table has, under the names that were given, or the default ones."""
     found: dict[str, str | None] = {}
+    named = {composed(str(name)): str(name) for name in names}
     for kind, wanted in vars(columns).items():
         if not labelled and kind in ("label", "split", "group"):
             found[kind] = None
             continue
-        if wanted is not None and wanted not in names:
-            close = difflib.get_close_matches(wanted, names, n=3, cutoff=0.4)
+        if wanted is not None and composed(wanted) not in named:
+            close = difflib.get_close_matches(wanted, named, n=3, cutoff=0.4)
             raise RecipeError(
                 f"{path} has no column {wanted!r}",
                 given=", ".join(map(str, names)),
                 fix=f"did you mean {' or '.join(map(repr, close))}?" if close else "",
             )
-        found[kind] = wanted or (kind if kind in names else None)
+        found[kind] = named.get(composed(wanted or kind))
     if found["image"] is None and found["text"] is None:
         raise RecipeError(
             f"{path} has neither an image nor a text column",
@@ -115,44 +119,40 @@ def _find(columns: Columns, names: Sequence[str], path: Path, labelled: bool) ->
 
 
 def _rows(path: Path, columns: Columns, root: Path, split: str | None, prefix: str, several: bool) -> Iterator[Row]:
-    for number, (line, fields) in enumerate(table_rows(path), 1):
+    for number, (line, fields, mark) in enumerate(table_rows(path), 1):
         where = f"{path}, line {line}"
-
-        def cell(name: str | None, where: str = where, fields: dict[str, Any] = fields) -> str:
-            value = fields.get(name) if name else None
-            if value is not None and not isinstance(value, str | int | float | bool):
-                raise RecipeError(f"{where}: column {name!r} holds a {type(value).__name__}", expected="a text")
-            return "" if value is None else str(value).strip()
-
-        labels = None if columns.label is None else _labels(fields.get(columns.label), several, f"{where}: label")
+        cells = {kind: _cell(fields, getattr(columns, kind), where) for kind in ("id", "image", "text", "group")}
+        words = any(missing_word(cells[kind]) for kind in ("image", "text"))
+        cells = {kind: "" if missing_word(one) else one for kind, one in cells.items()}
         here = split
         if columns.split:
-            here = split_name(cell(columns.split), f"{where}: column {columns.split!r}")
+            here = split_name(_cell(fields, columns.split, where), f"{where}: column {columns.split!r}")
         yield Row(
-            id=cell(columns.id) or f"{prefix}{number}",
-            image=_image_path(cell(columns.image), root),
-            text=cell(columns.text),
-            labels=labels,
+            id=cells["id"] or f"{prefix}{number}",
+            image=_image_path(cells["image"], root),
+            text=cells["text"],
+            labels=None if columns.label is None else labels_of(fields.get(columns.label), several, f"{where}: label"),
             split=here,
-            group=cell(columns.group) or None,
+            group=cells["group"] or None,
+            repairs=tuple(reason for reason in (mark, MISSING_WORD if words else None) if reason),
         )
 
 
-def _labels(value: Any, several: bool, where: str) -> tuple[str, ...]:
-    if isinstance(value, list | tuple):
-        return tuple(str(one) for one in value)
-    if isinstance(value, float) and value != value:  # NaN: no label
-        return ()
-    if isinstance(value, dict | bytes):
-        raise RecipeError(f"{where} holds a {type(value).__name__}", expected="a text, a whole number or a list")
-    cell = "" if value is None else str(value)
-    return tuple(label for one in (cell.split("|") if several else [cell]) if (label := one.strip()))
+def _cell(fields: dict[str, Any], name: str | None, where: str) -> str:
+    value = fields.get(name) if name else None
+    if is_missing(value):
+        return ""
+    if not isinstance(value, str | int | float | bool):
+        raise RecipeError(f"{where}: column {name!r} holds a {type(value).__name__}", expected="a text")
+    return str(value).strip()
 
 
 def _image_path(cell: str, root: Path) -> str | None:
     if not cell:
         return None
     path = os.path.join(root, cell)  # 100,000 of them: pathlib takes seconds
-    if "\\" in cell and os.sep == "/" and not os.path.exists(path):
-        path = os.path.join(root, cell.replace("\\", "/"))
-    return path
+    if (cell.isascii() and "\\" not in cell) or os.path.lexists(path):
+        return path
+    plain = cell.replace("\\", "/") if os.sep == "/" else cell
+    forms = [plain, *(unicodedata.normalize(form, plain) for form in ("NFC", "NFD"))]  # macOS names files in the latter
+    return next((other for form in forms if os.path.lexists(other := os.path.join(root, form))), path)

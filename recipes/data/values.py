@@ -1,0 +1,57 @@
+"""Values as tables hold them: what stands for "nothing", what is no text, what looks like several labels."""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import Any
+
+__all__ = ["MISSING_WORD", "UNDECODABLE", "composed", "decodable", "is_missing", "missing_word"]
+
+MISSING_WORD = "a word for a missing value (such as nan, N/A), taken as missing"
+UNDECODABLE = "characters that are no Unicode text, replaced"
+
+#: what pandas, R, SQL and spreadsheets write for a missing value, in small letters
+_WORDS = frozenset({"nan", "-nan", "n/a", "#n/a", "#na", "<na>", "null", "nat", "1.#qnan", "-1.#ind"})
+#: more of them, where no class or name is called so
+_MORE = frozenset({"na", "none"})
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a cell is empty: null, NaN, white space."""
+    return (
+        value is None or (isinstance(value, float) and value != value) or (isinstance(value, str) and not value.strip())
+    )
+
+
+def missing_word(value: str, *, label: bool = False) -> bool:
+    """Whether a text is no more than a word for a missing value.
+
+    Args:
+        value: of a cell.
+        label: of a label, "None" and "NA" are names: some classes are called so.
+
+    Example:
+        >>> missing_word("NaN"), missing_word("None"), missing_word("None", label=True)
+        (True, True, False)
+    """
+    word = value.strip().lower()
+    return word in _WORDS or (not label and word in _MORE)
+
+
+def decodable(value: str) -> str:
+    """The text with half characters (lone surrogates) replaced: they can be neither stored nor printed.
+
+    JSON's escapes can hold them, and Python puts bytes that are no UTF-8 there, in names of files and in arguments.
+
+    Example:
+        >>> decodable("caf\\udce9") == "caf\\N{REPLACEMENT CHARACTER}"
+        True
+    """
+    if value.isascii():
+        return value
+    return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def composed(value: str) -> str:
+    """The text in Unicode's composed form (NFC): macOS writes an é as e and an accent, and they look the same."""
+    return value if value.isascii() else unicodedata.normalize("NFC", value)
