@@ -151,6 +151,9 @@ _BUILDERS: dict[str, Callable[[str, str], nn.Module]] = {
 
 def resolve(name: str) -> tuple[str, str]:
     """(library, what it calls the model)."""
+    prefix, home, rest = name.rpartition("~/")
+    if home and (not prefix or prefix.endswith(":")):  # shells expand it at the beginning of a word alone
+        name = f"{prefix}{Path.home()}/{rest}"
     library, colon, identifier = name.partition(":")
     if colon and library in _BUILDERS:
         return library, identifier

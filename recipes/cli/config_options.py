@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from mi2p_inject.recipes.cli.paths import home_path
 from mi2p_inject.recipes.config import OPTIONS, Config, make_config, parse_assignments, read_yaml
 from mi2p_inject.recipes.config.config import GROUPS
 from mi2p_inject.recipes.config.names import instead
@@ -20,7 +21,9 @@ from mi2p_inject.recipes.config.read import parse_value
 __all__ = ["ConfigCommand", "ConfigOption", "PresetOption", "SetOption", "given_options", "merged", "takes_options"]
 
 SetOption = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any option; repeatable.")]
-ConfigOption = Annotated[Path | None, typer.Option(help="A YAML file of options; others override it.")]
+ConfigOption = Annotated[
+    Path | None, typer.Option(parser=home_path, metavar="PATH", help="A YAML file of options; others override it.")
+]
 PresetOption = Annotated[str, typer.Option(help="practical, or paper: its section 4.2 and Table 2.")]
 
 

@@ -17,6 +17,7 @@ from mi2p_inject.recipes.cli.config_options import (
     takes_options,
 )
 from mi2p_inject.recipes.cli.exit_codes import reported
+from mi2p_inject.recipes.cli.paths import home_path
 from mi2p_inject.recipes.cli.train_commands import OverwriteOption
 from mi2p_inject.recipes.config import parse_assignments, read_yaml
 from mi2p_inject.recipes.encoders.demo_wheels import require_demo
@@ -34,7 +35,7 @@ SeedsOption = Annotated[str, typer.Option(help="Each experiment is trained with 
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("runs/demo"),
+    out: Annotated[Path, typer.Option(parser=home_path, metavar="PATH", help="Folder of the run.")] = Path("runs/demo"),
     seeds: SeedsOption = "0",
     split_seed: Annotated[int, typer.Option(min=0, help="Of the split, which all seeds share.")] = 0,
     experiments: ExperimentOption = None,
@@ -72,7 +73,10 @@ def demo(
 
 def _table(
     number: Annotated[int, typer.Argument(min=3, max=6, help="Of the paper's table: 3, 4, 5 or 6.")],
-    out: Annotated[Path | None, typer.Option(help="Folder of the table.", show_default="runs/table-NUMBER")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(parser=home_path, metavar="PATH", help="Folder of the table.", show_default="runs/table-NUMBER"),
+    ] = None,
     encoders: Annotated[
         str,
         typer.Option(

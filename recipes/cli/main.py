@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 
+from mi2p_inject.recipes.characters import print_anything
+
 __all__ = ["main"]
 
 _RECIPES_EXTRA = "pip install 'mi2p-inject[recipes]'"
@@ -14,6 +16,7 @@ def main() -> None:
 
     The command line's own libraries (typer, rich) come with an extra; without them one line says how to get them.
     """
+    print_anything()
     try:
         from mi2p_inject.recipes.cli.app import app
 

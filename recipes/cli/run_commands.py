@@ -12,16 +12,20 @@ from rich.console import Console
 
 from mi2p_inject.recipes.cli.config_options import SetOption
 from mi2p_inject.recipes.cli.exit_codes import reported
+from mi2p_inject.recipes.cli.paths import home_path
 from mi2p_inject.recipes.config import parse_assignments
 from mi2p_inject.recipes.errors import RecipeError
 
 __all__ = ["evaluate", "predict", "report"]
 
-RunArgument = Annotated[Path, typer.Argument(help="A folder that `mi2p train --out` wrote.")]
+RunArgument = Annotated[
+    Path, typer.Argument(parser=home_path, metavar="PATH", help="A folder that `mi2p train --out` wrote.")
+]
 ImageCol = Annotated[str | None, typer.Option(help="Column of image paths; default: as in training.")]
 TextCol = Annotated[str | None, typer.Option(help="Column of texts; default: as in training.")]
 ImageRoot = Annotated[
-    Path | None, typer.Option(help="Folder that image paths of --data start from; default: the one --data is in.")
+    Path | None,
+    typer.Option(parser=home_path, metavar="PATH", help="Folder that image paths of --data start from; default: the one --data is in."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Numbers as JSON, nothing else.")]
 
@@ -62,7 +66,7 @@ def evaluate(
 
 def predict(
     run: RunArgument,
-    image: Annotated[Path | None, typer.Option(help="An image file.")] = None,
+    image: Annotated[Path | None, typer.Option(parser=home_path, metavar="PATH", help="An image file.")] = None,
     text: Annotated[str | None, typer.Option(help="A text.")] = None,
     data: Annotated[str | None, typer.Option(help="Many samples: a CSV, TSV, JSONL, Parquet file or a folder.")] = None,
     image_col: ImageCol = None,

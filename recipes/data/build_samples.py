@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from mi2p_inject.recipes.characters import composed
 from mi2p_inject.recipes.data.check_modalities import check_images, check_read_in_training, complete_rows
 from mi2p_inject.recipes.data.duplicates import merge_groups
 from mi2p_inject.recipes.data.labels import check_seen_in_training, classes_of, number_labels
@@ -26,7 +27,6 @@ from mi2p_inject.recipes.data.splits.assign import (
 from mi2p_inject.recipes.data.splits.rare import drop_rare
 from mi2p_inject.recipes.data.splits.stratified import LEAST
 from mi2p_inject.recipes.data.tables.cells import check_labels
-from mi2p_inject.recipes.data.values import composed
 
 if TYPE_CHECKING:
     import datasets

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mi2p_inject.core.errors import Mi2pError
+from mi2p_inject.recipes.characters import composed, decodable
 from mi2p_inject.recipes.data.duplicates import text_key
-from mi2p_inject.recipes.data.values import UNDECODABLE, composed, decodable
+from mi2p_inject.recipes.data.values import UNDECODABLE
 from mi2p_inject.recipes.errors import RecipeError
 
 if TYPE_CHECKING:

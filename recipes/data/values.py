@@ -1,11 +1,10 @@
-"""Values as tables hold them: what stands for "nothing", what is no text, what looks like several labels."""
+"""Values as tables hold them: what stands for "nothing", what is no text."""
 
 from __future__ import annotations
 
-import unicodedata
 from typing import Any
 
-__all__ = ["MISSING_WORD", "UNDECODABLE", "composed", "decodable", "is_missing", "missing_word"]
+__all__ = ["MISSING_WORD", "UNDECODABLE", "is_missing", "missing_word"]
 
 MISSING_WORD = "a word for a missing value (such as nan, N/A), taken as missing"
 UNDECODABLE = "characters that are no Unicode text, replaced"
@@ -36,22 +35,3 @@ def missing_word(value: str, *, label: bool = False) -> bool:
     """
     word = value.strip().lower()
     return word in _WORDS or (not label and word in _MORE)
-
-
-def decodable(value: str) -> str:
-    """The text with half characters (lone surrogates) replaced: they can be neither stored nor printed.
-
-    JSON's escapes can hold them, and Python puts bytes that are no UTF-8 there, in names of files and in arguments.
-
-    Example:
-        >>> decodable("caf\\udce9") == "caf\\N{REPLACEMENT CHARACTER}"
-        True
-    """
-    if value.isascii():
-        return value
-    return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-def composed(value: str) -> str:
-    """The text in Unicode's composed form (NFC): macOS writes an é as e and an accent, and they look the same."""
-    return value if value.isascii() else unicodedata.normalize("NFC", value)

@@ -72,6 +72,8 @@ def _library_of(name: str, modality: Modality) -> tuple[str, str]:
     """(a key of the loaders, what that library calls the model)."""
     if name == "demo" or name == "tiny" or name.startswith("tiny:"):
         return name.partition(":")[0], name.partition(":")[2]
+    if Path(name).expanduser().is_dir():  # a folder's name may hold what separates tags
+        return resolve(name)
     head, at, tail = name.partition("@")
     tag, slash, tower = tail.partition("/")
     try:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mi2p_inject.recipes.characters import decodable
 from mi2p_inject.recipes.errors import RecipeError
 
 __all__ = ["ImageSpec", "TextSpec"]
@@ -95,6 +96,7 @@ class TextSpec:
 
     def __call__(self, texts: list[str]) -> dict[str, Tensor]:
         """``input_ids`` and ``attention_mask``, (B, L) int64; an empty text stands for a missing one."""
+        texts = [decodable(text) for text in texts]  # tokenizers refuse half characters
         if self.fixed:
             ids: Tensor = self.tokenizer(texts, context_length=self.max_length)
             return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mi2p_inject.recipes.characters import decodable
 from mi2p_inject.recipes.config import Config, DataConfig, with_options
 from mi2p_inject.recipes.config.names import closest
 from mi2p_inject.recipes.config.option import options_of
@@ -96,7 +97,7 @@ def predict_one(run: SavedRun, image: Path | None, text: str | None) -> dict[str
     if not any(given[modality] for modality in run.config.model.system.modalities):
         needed = " or ".join(f"--{modality}" for modality in run.config.model.system.modalities)
         raise RecipeError(f"model {run.config.model.model!r} has nothing to read", fix=f"give {needed}")
-    row = {"image": None if image is None else str(image), "text": text}
+    row = {"image": None if image is None else str(image), "text": text and decodable(text)}
     return answers_of(run, _logits(run, [row]))[0]
 
 

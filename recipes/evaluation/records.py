@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from mi2p_inject.recipes.config import DataConfig
 from mi2p_inject.recipes.data.formats.folders import files_below, read_text
-from mi2p_inject.recipes.data.formats.table_files import ENDINGS, table_columns, table_rows
-from mi2p_inject.recipes.data.formats.tables import Columns
+from mi2p_inject.recipes.data.images import looks_like_image
 from mi2p_inject.recipes.data.load import LOADERS, Request, parse_spec
 from mi2p_inject.recipes.data.source_table import MAX_CHARACTERS, Row, SourceTable, store
+from mi2p_inject.recipes.data.tables.load import Columns
+from mi2p_inject.recipes.data.tables.read import ENDINGS, table_columns, table_rows
 from mi2p_inject.recipes.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -68,14 +69,14 @@ class Records:
         Args:
             start, stop: numbers of records, from 0.
         """
-        rows = self.stored.select_columns(["mojibake", "cut"])[start:stop]
+        rows = self.stored.select_columns(["mojibake", "cut", "repairs"])[start:stop]
         found: list[list[str]] = []
-        for mojibake, cut in zip(rows["mojibake"], rows["cut"], strict=True):
+        for mojibake, cut, repairs in zip(rows["mojibake"], rows["cut"], rows["repairs"], strict=True):
             said = {
                 "text: decoded with a wrong character set": mojibake and not self.repaired,
                 f"text: cut after {MAX_CHARACTERS} characters": cut,
             }
-            found.append([words for words, holds in said.items() if holds])
+            found.append([*(words for words, holds in said.items() if holds), *repairs])
         return found
 
 
@@ -135,7 +136,7 @@ def _pictures(folder: Path) -> SourceTable:
     """Every image in a folder with the text beside it, and every text alone: labels of folders are not read."""
     files = files_below(folder)
     texts = {path.with_suffix(""): path for path in files if path.suffix.lower() == _TEXT}
-    images = [path for path in files if path.suffix.lower() != _TEXT]
+    images = [path for path in files if path.suffix.lower() != _TEXT and looks_like_image(path)]
     beside = {path.with_suffix("") for path in images}
     alone = [path for stem, path in texts.items() if stem not in beside]
     if not images and not texts:

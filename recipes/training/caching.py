@@ -59,7 +59,7 @@ def _fill(frozen: FrozenSource, run: RunConfig, samples: Samples, console: Conso
     preprocessing = spec.to_json() if spec else {"max_length": encoder.spec.max_length}  # type: ignore[union-attr]
     with row_progress(console, f"encoding {encoder.modality}s, once") as on_batch:
         return fill(
-            Path(str(run.source_cache)),
+            Path(str(run.source_cache)).expanduser(),
             frozen.source,
             list(where),
             read,

@@ -21,6 +21,7 @@ from mi2p_inject.adapters.adapter import Modality
 from mi2p_inject.core.errors import CheckpointError
 from mi2p_inject.recipes.config import Config
 from mi2p_inject.recipes.data import Samples, load_data
+from mi2p_inject.recipes.data.output_folder import check_outside_data
 from mi2p_inject.recipes.encoders.encoder import Encoder
 from mi2p_inject.recipes.encoders.load import load_encoder
 from mi2p_inject.recipes.errors import RecipeError
@@ -66,6 +67,7 @@ def train_run(
     with processes.main_process_first():  # the others find the stored rows ready
         if processes.is_main_process:
             check_out(out, overwrite=overwrite)
+            check_outside_data(config.data.data, {"--out": out, "source_cache": config.run.source_cache})
         notes = () if samples else None  # whoever has loaded them has shown them
         samples = samples or load_samples(config)
         task = load_task(config, samples)

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mi2p_inject.recipes.characters import composed
 from mi2p_inject.recipes.data.source_table import Row, SourceTable, split_name
 from mi2p_inject.recipes.data.tables.cells import labels_of
 from mi2p_inject.recipes.data.tables.read import ENDINGS, table_columns, table_rows
-from mi2p_inject.recipes.data.values import MISSING_WORD, composed, is_missing, missing_word
+from mi2p_inject.recipes.data.values import MISSING_WORD, is_missing, missing_word
 from mi2p_inject.recipes.errors import RecipeError
 
 __all__ = ["Columns", "load_table"]

@@ -1,0 +1,61 @@
+"""Characters and paths as they come from terminals, files and macOS."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mi2p_inject.recipes.characters import composed, decodable, print_anything
+from mi2p_inject.recipes.cli.paths import home_path
+from mi2p_inject.recipes.encoders.load import load_encoder
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "cp437", "utf-8"])
+def test_whatever_is_printed_is_printed(encoding: str) -> None:
+    stream = io.TextIOWrapper(io.BytesIO(), encoding)
+    print_anything(stream)
+    text = 'é ☃ 😀 \ud83d "caf\udce9"'
+    stream.write(json.dumps(text, ensure_ascii=False))
+    stream.flush()
+    written = stream.buffer.getvalue().decode(encoding)  # type: ignore[attr-defined]
+    assert json.loads(written) == text  # JSON stays JSON
+
+
+def test_a_command_on_a_cp1252_terminal() -> None:
+    command = [sys.executable, "-m", "mi2p_inject.recipes", "train", "--data", os.fsdecode(b"\xe2\x98\x83 caf\xe9.csv")]
+    done = subprocess.run(
+        [*command, "--out", "nowhere"],
+        env={**os.environ, "PYTHONIOENCODING": "cp1252"},
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert b"error: \\u2603 caf\\udce9.csv does not exist" in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+def test_half_characters_and_whole_ones() -> None:
+    assert decodable("a\ud83d\ude00b\udce9") == "a\N{GRINNING FACE}b\N{REPLACEMENT CHARACTER}"
+    assert composed("e\N{COMBINING ACUTE ACCENT}") == "é"
+
+
+def test_a_tokenizer_reads_half_characters() -> None:
+    spec = load_encoder("tiny:bert", "text").spec
+    assert spec(["caf\udce9 \ud83d"])["input_ids"].shape[0] == 1
+    assert load_encoder("tiny:clip", "text").spec(["caf\udce9 \ud83d"])["input_ids"].shape == (1, 32)
+
+
+def test_the_home_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert home_path("~/run") == tmp_path / "run"
+    assert home_path("~nobody-of-this-name/run") == Path("~nobody-of-this-name/run")
+    (tmp_path / "a@b").mkdir()
+    for name in ("~/a@b", "transformers:~/a@b", "open_clip:~/a@b", "timm:~/a@b"):
+        with pytest.raises(Exception, match=str(tmp_path)):  # found, and empty
+            load_encoder(name, "text")
