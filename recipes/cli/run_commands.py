@@ -25,7 +25,11 @@ ImageCol = Annotated[str | None, typer.Option(help="Column of image paths; defau
 TextCol = Annotated[str | None, typer.Option(help="Column of texts; default: as in training.")]
 ImageRoot = Annotated[
     Path | None,
-    typer.Option(parser=home_path, metavar="PATH", help="Folder that image paths of --data start from; default: the one --data is in."),
+    typer.Option(
+        parser=home_path,
+        metavar="PATH",
+        help="Folder that image paths of --data start from; default: the one --data is in.",
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Numbers as JSON, nothing else.")]
 
