@@ -11,3 +11,5 @@ from mi2p_inject.adapters.find import Match as Match
 from mi2p_inject.adapters.find import find as find
 from mi2p_inject.adapters.pool import pool as pool
 from mi2p_inject.adapters.table import adapters as adapters
+
+__all__ = ["Adapter", "Match", "Readout", "adapters", "find", "pool"]

@@ -12,6 +12,18 @@ from mi2p_inject.adapters.blocks import Blocks
 from mi2p_inject.core.errors import AdapterError
 from mi2p_inject.core.layout import Axes, Layout
 
+__all__ = [
+    "DEFAULT_NUM_HEADS",
+    "Adapter",
+    "InputMaker",
+    "Inputs",
+    "Library",
+    "MaskReader",
+    "Modality",
+    "Pooling",
+    "Readout",
+]
+
 Library = Literal["timm", "transformers", "open_clip", "other"]
 Modality = Literal["image", "text", "audio", "video"]
 Pooling = Literal["mean", "cls", "last", "eot", "bert"]

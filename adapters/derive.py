@@ -16,6 +16,8 @@ from mi2p_inject.adapters import inputs
 from mi2p_inject.adapters.adapter import Adapter, InputMaker, Library, Modality, Readout
 from mi2p_inject.core.layout import Axes, Layout
 
+__all__ = ["HEADS", "LAST_HIDDEN", "OUTERMOST_STRIDE", "TOWERS", "base_of", "derive", "layers_of"]
+
 LAST_HIDDEN = Layout(Axes.NLC, element="last_hidden_state")
 HEADS: dict[Modality, int] = {"image": 8, "text": 12, "audio": 12, "video": 12}
 TOWERS = ("vision_model", "encoder")

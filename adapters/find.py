@@ -11,6 +11,8 @@ from mi2p_inject.adapters.derive import base_of, derive
 from mi2p_inject.adapters.table import adapters
 from mi2p_inject.core.errors import AdapterError
 
+__all__ = ["Match", "find"]
+
 
 @dataclass(frozen=True)
 class Match:

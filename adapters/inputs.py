@@ -12,6 +12,33 @@ from torch import Tensor, nn
 from mi2p_inject.adapters.adapter import Inputs
 from mi2p_inject.core.errors import SourceError
 
+__all__ = [
+    "FOLDED_PIXELS",
+    "SPECTROGRAM_LENGTH",
+    "TEXT_LENGTH",
+    "argument",
+    "attention_mask",
+    "clip_hf_text",
+    "clip_image",
+    "clip_text",
+    "downsampled_mask",
+    "hf_any",
+    "hf_clip_mask",
+    "hf_features",
+    "hf_image",
+    "hf_sound",
+    "hf_spectrogram",
+    "hf_text",
+    "hf_wave",
+    "image_channels",
+    "main_input",
+    "not_padding",
+    "timm_image",
+    "token_mask",
+    "until_end_of_text",
+    "xlnet_mask",
+]
+
 TEXT_LENGTH = 16
 """Tokens of an example text: long enough for every architecture's shortest window, short enough to cost nothing."""
 SPECTROGRAM_LENGTH = 128

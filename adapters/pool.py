@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from mi2p_inject.adapters.adapter import Pooling
 from mi2p_inject.core.errors import LayoutError
 
+__all__ = ["pool"]
+
 
 def pool(hidden: Tensor, how: Pooling, mask: Tensor | None = None, encoder: nn.Module | None = None) -> Tensor:
     """Reduce features to one vector a sample.

@@ -11,6 +11,8 @@ from mi2p_inject.adapters.families import hf_audio, hf_image, hf_text, timm_cnn,
 from mi2p_inject.core.errors import AdapterError
 from mi2p_inject.core.registry import entry_points_of, load_entry_point
 
+__all__ = ["BUILT_IN", "ENTRY_POINT_GROUP", "EXPECTED", "adapters"]
+
 ENTRY_POINT_GROUP = "mi2p_inject.adapters"
 EXPECTED = "an Adapter or a sequence of them"
 BUILT_IN: tuple[Adapter, ...] = (

@@ -22,6 +22,8 @@ from benchmarks.rows import ROWS, measured
 from benchmarks.scaling import all_curves
 from mi2p_inject.core.files.atomic_write import write_file
 
+__all__ = ["PACKAGES", "main"]
+
 PACKAGES = ("torch", "timm", "transformers", "peft", "numpy")
 
 

@@ -14,6 +14,29 @@ import torch
 
 from benchmarks.measure import Comparison, in_process, peak_of, seconds_of, side_by_side
 
+__all__ = [
+    "MEMORY_RUNS",
+    "cached_against_in_memory_bert",
+    "cached_against_in_memory_densenet",
+    "hooks_against_hand_bert",
+    "hooks_against_hand_densenet",
+    "import_seconds",
+    "inject_seconds",
+    "light_touch",
+    "me_bert_against_bert",
+    "me_bert_against_bert_compiled",
+    "me_bert_against_bert_paper",
+    "me_bert_memory",
+    "me_densenet_against_densenet",
+    "me_densenet_memory",
+    "ours_against_literal",
+    "ours_against_literal_memory",
+    "peer_cost",
+    "peer_names",
+    "pooled",
+    "query_against_mean",
+]
+
 MEMORY_RUNS = 2
 
 

@@ -18,6 +18,8 @@ from benchmarks import models as m
 from benchmarks.measure import seconds_of
 from mi2p_inject.units.cpu_kernel.block_parts import product_by_rows
 
+__all__ = ["UNITS", "Part", "all_parts", "parts"]
+
 HEADS, KEYS, WIDTH = 12, 1024, 768
 UNITS = 12
 

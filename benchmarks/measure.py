@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+__all__ = ["LIBRARIES", "Comparison", "Step", "in_process", "peak_of", "seconds_of", "side_by_side"]
+
 Step = Callable[[], object]
 
 LIBRARIES = ["torch", "timm", "transformers", "peft"]

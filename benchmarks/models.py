@@ -14,6 +14,28 @@ from torch import Tensor, nn
 from mi2p_inject import ExpandedModel, SourceFeatures, ViewSpec, inject
 from mi2p_inject.sources.features import PreparedSource, prepare
 
+__all__ = [
+    "DEVICE",
+    "LAYERS",
+    "ByHand",
+    "LateFusion",
+    "Step",
+    "bert",
+    "densenet",
+    "forward_backward",
+    "hidden",
+    "ids",
+    "me_bert",
+    "me_densenet",
+    "peers",
+    "picture",
+    "pixels",
+    "quiet",
+    "training_step",
+    "warm_libraries",
+    "words",
+]
+
 BATCH, TOKENS, PIXELS = 8, 64, 224
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 LAYERS = [f"encoder.layer.{number}" for number in range(12)]

@@ -7,6 +7,8 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+__all__ = ["page", "render"]
+
 
 def render(results: Path) -> None:
     """Write performance.md and performance.png beside a performance.json; what was not measured is left out."""

@@ -13,6 +13,8 @@ import torch
 from benchmarks import comparisons as c
 from benchmarks.measure import Comparison
 
+__all__ = ["ROWS", "Row", "measured"]
+
 
 @dataclass(frozen=True)
 class Row:

@@ -14,6 +14,8 @@ from benchmarks.measure import seconds_of
 from mi2p_inject import MI2P, SourceFeatures, ViewSpec
 from mi2p_inject.sources.features import prepare
 
+__all__ = ["Curve", "all_curves", "curves"]
+
 
 @dataclass(frozen=True)
 class Curve:

@@ -13,6 +13,21 @@ from mi2p_inject.adapters.adapter import Adapter, Readout
 from mi2p_inject.adapters.derive import layers_of
 from mi2p_inject.core.layout import Axes, Layout
 
+__all__ = [
+    "ADAPTERS",
+    "HF_IMAGE",
+    "HF_TEXT",
+    "HF_TOWER",
+    "LAST_HIDDEN",
+    "MAP",
+    "RESNET",
+    "TEXT",
+    "TOKENS",
+    "VIT",
+    "layers_inside",
+    "text_features",
+]
+
 MAP = Layout(Axes.NCHW)
 TOKENS = Layout(Axes.NLC)
 LAST_HIDDEN = Layout(Axes.NLC, element="last_hidden_state")

@@ -7,6 +7,8 @@ from mi2p_inject.adapters.adapter import Adapter, Readout
 from mi2p_inject.adapters.families.hf_image import LAYERS
 from mi2p_inject.core.layout import Axes, Layout
 
+__all__ = ["ADAPTERS", "AST", "LAST_HIDDEN", "TOKENS", "WAV2VEC2"]
+
 TOKENS = Layout(Axes.NLC)
 LAST_HIDDEN = Layout(Axes.NLC, element="last_hidden_state")
 

@@ -11,6 +11,25 @@ from mi2p_inject.adapters import blocks, inputs
 from mi2p_inject.adapters.adapter import Adapter, Readout
 from mi2p_inject.core.layout import Axes, Layout
 
+__all__ = [
+    "ADAPTERS",
+    "CONVNEXT",
+    "DEIT",
+    "DINOV2",
+    "DINOV2_REGISTERS",
+    "HIERA",
+    "LAST_MAP",
+    "LAST_TOKENS",
+    "LAYERS",
+    "PVT_V2",
+    "SWIN",
+    "TOKENS",
+    "VIT",
+    "YOLOS",
+    "class_and_registers",
+    "vit",
+]
+
 TOKENS = Layout(Axes.NLC)
 LAST_TOKENS = Layout(Axes.NLC, element="last_hidden_state")
 LAST_MAP = Layout(Axes.NCHW, element="last_hidden_state")

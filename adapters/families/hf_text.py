@@ -11,6 +11,21 @@ from mi2p_inject.adapters.blocks import BERT as BERT_BLOCKS
 from mi2p_inject.adapters.blocks import Blocks
 from mi2p_inject.core.layout import Axes, Layout
 
+__all__ = [
+    "ADAPTERS",
+    "BERT",
+    "DEBERTA_V2",
+    "DISTILBERT",
+    "IN_TUPLE",
+    "LAST_HIDDEN",
+    "MODERNBERT",
+    "MPNET",
+    "ROBERTA",
+    "TOKENS",
+    "XLNET",
+    "text",
+]
+
 TOKENS = Layout(Axes.NLC)
 IN_TUPLE = Layout(Axes.NLC, element=0)
 LAST_HIDDEN = Layout(Axes.NLC, element="last_hidden_state")

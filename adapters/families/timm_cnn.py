@@ -8,6 +8,8 @@ from mi2p_inject.adapters import inputs
 from mi2p_inject.adapters.adapter import Adapter, Readout
 from mi2p_inject.core.layout import Axes, Layout
 
+__all__ = ["ADAPTERS", "CONVNEXT", "DENSENET", "EFFICIENTNET", "HRNET", "MAP", "RESNET", "cnn", "hrnet_branches"]
+
 MAP = Layout(Axes.NCHW)
 
 

@@ -12,6 +12,24 @@ from mi2p_inject.adapters import blocks, inputs
 from mi2p_inject.adapters.adapter import Adapter, Inputs, Pooling, Readout
 from mi2p_inject.core.layout import Axes, Layout
 
+__all__ = [
+    "ADAPTERS",
+    "CHANNELS_LAST",
+    "COAT",
+    "CROSSVIT",
+    "EFFICIENTVIM",
+    "EVA",
+    "HIERA",
+    "SWIN",
+    "TOKENS",
+    "VIT",
+    "hiera_image",
+    "last_serial_blocks",
+    "prefix_tokens",
+    "tokens",
+    "vit",
+]
+
 TOKENS = Layout(Axes.NLC)
 CHANNELS_LAST = Layout(Axes.NHWC)
 

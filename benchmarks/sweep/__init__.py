@@ -4,3 +4,5 @@ from __future__ import annotations
 
 from benchmarks.sweep.verdict import Result as Result
 from benchmarks.sweep.verdict import judge as judge
+
+__all__ = ["Result", "judge"]

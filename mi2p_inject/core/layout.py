@@ -12,6 +12,8 @@ from torch import Tensor
 
 from mi2p_inject.core.errors import LayoutError
 
+__all__ = ["Axes", "Layout", "describe", "image_of"]
+
 
 class Axes(str, Enum):
     """Order of the axes of a hidden state: N batch, C features, H W space, L length."""

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
+__all__ = ["Record", "SharedStates"]
+
 
 @dataclass(frozen=True)
 class Record:

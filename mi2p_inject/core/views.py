@@ -9,6 +9,8 @@ from torch import Tensor
 
 from mi2p_inject.core.errors import UnitError
 
+__all__ = ["Kind", "ViewSpec"]
+
 Kind = Literal["map", "tokens"]
 
 

@@ -29,6 +29,8 @@ from torch import nn
 from mi2p_inject.core.errors import ZooError
 from mi2p_inject.core.model_folder import HubError, checked_folder, hub_folder, read_json
 
+__all__ = ["TOWERS", "build", "names", "resolve"]
+
 TOWERS = ("visual", "text")
 """Attributes of an open_clip model, each a unimodal model."""
 

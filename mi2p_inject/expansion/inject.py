@@ -29,6 +29,8 @@ from mi2p_inject.inspection.sites import find_sites
 from mi2p_inject.sources.encoder import Source
 from mi2p_inject.units import UnitConfig, ZeroInit, unit_config
 
+__all__ = ["DEFAULT_HEADS", "UnitOptions", "example_on_meta", "inject"]
+
 DEFAULT_HEADS = 8
 
 

@@ -28,6 +28,8 @@ from mi2p_inject.inspection.fake_cleanup import caches_cleared
 from mi2p_inject.inspection.preserve import HOOKS, left_as_is
 from mi2p_inject.inspection.switches import checkpointing_off
 
+__all__ = ["Convert", "Place", "QuickNorm", "T", "for_real", "on_fake_tensors", "on_meta", "places"]
+
 T = TypeVar("T")
 Convert = Callable[[T], T]
 Place = tuple[nn.Module, Convert[Any]]

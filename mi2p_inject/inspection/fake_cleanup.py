@@ -11,6 +11,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
+__all__ = ["caches_cleared"]
+
 _MISSING = object()
 
 

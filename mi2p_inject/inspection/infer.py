@@ -25,6 +25,8 @@ from mi2p_inject.inspection.vary_inputs import (
     rows_are_steps,
 )
 
+__all__ = ["ASK", "MOST_PREFIX_TOKENS", "find_elements", "infer_layouts", "observe", "patch_grid"]
+
 ASK = "say how it is stored: layout=Layout('NCHW' | 'NHWC' | 'NLC' | 'LNC', element=..., prefix=..., grid=...)"
 MOST_PREFIX_TOKENS = 16
 

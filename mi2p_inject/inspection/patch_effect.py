@@ -15,6 +15,8 @@ from mi2p_inject.core.layout import Layout
 from mi2p_inject.core.offload import computing_device
 from mi2p_inject.inspection.preserve import left_as_is
 
+__all__ = ["ignored_patches"]
+
 
 def ignored_patches(model: nn.Module, layouts: dict[str, Layout], inputs: Inputs) -> list[str]:
     """Sites whose patch tokens reach the model's output nowhere, while their prefix tokens do.

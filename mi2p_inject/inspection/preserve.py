@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from mi2p_inject.inspection.switches import checkpointing_off
 
+__all__ = ["HOOKS", "left_as_is"]
+
 HOOKS = (
     "_forward_hooks",
     "_forward_hooks_with_kwargs",

@@ -16,6 +16,8 @@ from mi2p_inject.core.errors import InjectionError, ProbeError
 from mi2p_inject.core.inputs import Inputs, tensors_in
 from mi2p_inject.inspection.dry_run import places
 
+__all__ = ["Observation", "probe"]
+
 
 @dataclass
 class Observation:

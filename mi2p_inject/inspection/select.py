@@ -11,6 +11,8 @@ from torch import nn
 
 from mi2p_inject.core.errors import SelectionError
 
+__all__ = ["Layer", "Layers", "Shapes", "closest", "glob_paths", "select"]
+
 Layer = str | int | re.Pattern[str]
 Layers = Layer | Sequence[Layer] | Callable[[str, nn.Module], bool]
 Shapes = Callable[[Sequence[str]], dict[str, str]]

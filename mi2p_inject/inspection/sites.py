@@ -16,6 +16,8 @@ from mi2p_inject.inspection.patch_effect import ignored_patches
 from mi2p_inject.inspection.probe import Observation, probe
 from mi2p_inject.inspection.resolve import ResolvedModel
 
+__all__ = ["IgnoredPatchesError", "examine", "find_sites"]
+
 
 class IgnoredPatchesError(SiteError):
     """The model reads a site's prefix tokens and ignores its patches, so a map view has no effect."""

@@ -12,6 +12,18 @@ from mi2p_inject.core.errors import ProbeError
 from mi2p_inject.core.inputs import Inputs
 from mi2p_inject.inspection.probe import Observation, probe
 
+__all__ = [
+    "CONVOLUTIONS",
+    "LENGTH_FIRST",
+    "holds_length_first",
+    "image_size",
+    "is_image",
+    "is_sequence",
+    "larger_inputs",
+    "more_rows",
+    "rows_are_steps",
+]
+
 CONVOLUTIONS = (nn.Conv1d, nn.ConvTranspose1d, nn.BatchNorm1d)
 LENGTH_FIRST = (nn.MultiheadAttention, nn.RNNBase)
 

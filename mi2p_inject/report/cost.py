@@ -20,6 +20,8 @@ from mi2p_inject.inspection.dry_run import QuickNorm, on_fake_tensors
 from mi2p_inject.sources.features import SourceFeatures, prepare
 from mi2p_inject.units.base import UnitConfig
 
+__all__ = ["DEFAULT_TOKENS", "UnitCost", "backbone_flops", "count", "text_length", "unit_cost"]
+
 DEFAULT_TOKENS = 64
 """Tokens of a text of unknown length."""
 

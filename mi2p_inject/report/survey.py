@@ -17,6 +17,8 @@ from mi2p_inject.inspection.sites import examine
 from mi2p_inject.report.cost import DEFAULT_TOKENS, backbone_flops, count, text_length, unit_cost
 from mi2p_inject.units import UnitConfig, unit_config
 
+__all__ = ["Candidate", "Survey", "survey"]
+
 
 @dataclass(frozen=True)
 class Candidate:

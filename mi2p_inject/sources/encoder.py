@@ -19,6 +19,8 @@ from mi2p_inject.inspection.infer import infer_layouts, observe
 from mi2p_inject.inspection.resolve import ResolvedModel, resolve
 from mi2p_inject.sources.features import SourceFeatures
 
+__all__ = ["TOKENS", "Source"]
+
 TOKENS = (Axes.NLC, Axes.LNC)
 
 

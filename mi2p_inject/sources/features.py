@@ -17,6 +17,8 @@ from mi2p_inject.core.numerics.recording import is_recording
 from mi2p_inject.core.numerics.windows import window_means
 from mi2p_inject.core.views import ViewSpec
 
+__all__ = ["LARGEST", "STRENGTH_EPSILON", "PreparedSource", "SourceFeatures", "prepare"]
+
 
 @dataclass(frozen=True)
 class SourceFeatures:

@@ -20,6 +20,8 @@ from mi2p_inject.recipes.cli.exit_codes import reported
 from mi2p_inject.report.cost import DEFAULT_TOKENS, count
 from mi2p_inject.report.survey import Candidate, Survey, survey
 
+__all__ = ["MOST_RANDOM_PARAMETERS", "WIDE", "layers", "read_source", "tree"]
+
 MOST_RANDOM_PARAMETERS = 1_000_000_000
 """Up to here random weights are made where only a real run tells what a head reads: 4 GB."""
 WIDE = 240

@@ -16,3 +16,17 @@ from mi2p_inject.recipes.config.presets import PRESETS as PRESETS
 from mi2p_inject.recipes.config.read import parse_assignments as parse_assignments
 from mi2p_inject.recipes.config.read import read_yaml as read_yaml
 from mi2p_inject.recipes.config.run import RunConfig as RunConfig
+
+__all__ = [
+    "OPTIONS",
+    "PRESETS",
+    "Config",
+    "DataConfig",
+    "ModelConfig",
+    "OptimisationConfig",
+    "RunConfig",
+    "make_config",
+    "parse_assignments",
+    "read_yaml",
+    "with_options",
+]

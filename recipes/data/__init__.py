@@ -9,3 +9,5 @@ from mi2p_inject.recipes.data.images import open_image as open_image
 from mi2p_inject.recipes.data.load import LOADERS as LOADERS
 from mi2p_inject.recipes.data.load import load_data as load_data
 from mi2p_inject.recipes.data.samples import Samples as Samples
+
+__all__ = ["LOADERS", "ImageError", "Samples", "load_data", "open_image"]

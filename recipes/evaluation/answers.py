@@ -18,9 +18,9 @@ from tqdm.auto import tqdm
 from mi2p_inject.recipes.config import Config
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.evaluation.records import Records
+from mi2p_inject.recipes.runs.saved import SavedRun, collator_of
 from mi2p_inject.recipes.training.hf_trainer import arguments
 from mi2p_inject.recipes.training.inputs import ImageTextDataset, Item
-from mi2p_inject.recipes.training.saved import SavedRun, collator_of
 
 __all__ = ["Answers", "answers_of"]
 

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from mi2p_inject.recipes.evaluation.metric_info import METRIC_INFO, MetricInfo
+from mi2p_inject.recipes.runs.saved import SavedRun
 from mi2p_inject.recipes.tasks import Task
-from mi2p_inject.recipes.training.saved import SavedRun
 
 __all__ = ["print_evaluation", "print_run", "run_markdown", "shown", "title"]
 

@@ -25,6 +25,8 @@ from mi2p_inject.recipes.data.output_folder import check_outside_data
 from mi2p_inject.recipes.encoders.encoder import Encoder
 from mi2p_inject.recipes.encoders.load import load_encoder
 from mi2p_inject.recipes.errors import RecipeError
+from mi2p_inject.recipes.runs.run_folder import RunFolder, check_out
+from mi2p_inject.recipes.runs.saved import FORMAT, collator_of, save_trained
 from mi2p_inject.recipes.systems import SystemModel, build_system
 from mi2p_inject.recipes.tasks import Task, task_of
 from mi2p_inject.recipes.training.caching import cache_sources
@@ -32,8 +34,6 @@ from mi2p_inject.recipes.training.checkpoints import CHECKPOINTS
 from mi2p_inject.recipes.training.inputs import ImageTextDataset
 from mi2p_inject.recipes.training.numbers import numbers_of, predict_splits, targets_of
 from mi2p_inject.recipes.training.progress import row_progress
-from mi2p_inject.recipes.training.run_folder import RunFolder, check_out
-from mi2p_inject.recipes.training.saved import FORMAT, collator_of, save_trained
 from mi2p_inject.recipes.training.trainer import fit
 
 __all__ = ["load_encoders", "load_samples", "load_task", "quiet", "train_run"]

@@ -24,5 +24,5 @@ def test_runs(example: Path, tmp_path: Path) -> None:
 
 
 def test_there_are_five_short_ones() -> None:
-    assert len(EXAMPLES) >= 4
+    assert len(EXAMPLES) >= 5
     assert all(len(path.read_text(encoding="utf-8").splitlines()) <= 80 for path in EXAMPLES)

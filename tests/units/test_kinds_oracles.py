@@ -1,4 +1,4 @@
-"""The unit kinds beside MI2P against their literal forms (tests/kinds_oracle.py), in values and gradients."""
+"""The unit kinds beside MI2P against their literal forms (tests/support/kinds_oracle.py), in values and gradients."""
 
 from __future__ import annotations
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+__all__ = ["window_means"]
+
 
 def window_means(maps: Tensor, kernel_size: int) -> Tensor:
     """The k² shifted-window means of every channel.

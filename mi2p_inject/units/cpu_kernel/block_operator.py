@@ -9,6 +9,8 @@ from torch import Tensor
 
 from mi2p_inject.units.cpu_kernel.blockwise import backward, forward
 
+__all__ = ["opaque", "opaque_backward"]
+
 _INPUTS = (
     "Tensor queries, Tensor keys, Tensor? learned_keys, Tensor? key_strengths, Tensor values, Tensor? learned_values, "
     "Tensor? value_strengths, Tensor? mask, SymInt width"

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+__all__ = ["BLOCK", "LEAST_ROWS", "Blocks", "Side", "half", "pieces", "product_by_rows", "scratch"]
+
 BLOCK = 2**20
 """Scores of a block, and numbers of a buffer that is kept, at most: 4 MB."""
 

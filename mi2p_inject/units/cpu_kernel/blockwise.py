@@ -18,6 +18,8 @@ from torch import Tensor
 from mi2p_inject.units.cpu_kernel.block_parts import Blocks, Side, half, product_by_rows, scratch
 from mi2p_inject.units.token_factors import TokenFactors
 
+__all__ = ["SAFE", "BlockwiseAttention", "attend_in_blocks", "backward", "forward"]
+
 SAFE = 40.0
 """Sums of exponentials between e⁻⁴⁰ and e⁴⁰ have lost nothing in single precision, where 88 is the end; where a row has
 another sum, its largest score is taken off all of them first."""

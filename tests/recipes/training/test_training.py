@@ -19,8 +19,8 @@ from training_runs import command, losses, settings, train
 from mi2p_inject.recipes.config import make_config
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.evaluation.evaluate import predict_one
+from mi2p_inject.recipes.runs.saved import load_run
 from mi2p_inject.recipes.training.inputs import ImageTextDataset
-from mi2p_inject.recipes.training.saved import load_run
 from mi2p_inject.recipes.training.train import load_samples
 
 
@@ -144,7 +144,7 @@ def test_augmentation_depends_on_seed_epoch_and_row_alone(table: Path) -> None:
 
 def test_sharded_by_fsdp_the_losses_are_the_same(tmp_path: Path) -> None:
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    script = str(Path(__file__).parents[2] / "fsdp_steps.py")
+    script = str(Path(__file__).parents[2] / "support" / "fsdp_steps.py")
     result = subprocess.run(
         [sys.executable, *launch, script, str(tmp_path / "losses.json")],
         capture_output=True,

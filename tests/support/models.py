@@ -191,9 +191,6 @@ TIMM: dict[str, TinyModel] = {
     "eva": own("eva", tm.Eva, small_image, **EVA, num_classes=0),
     "swin": own("swin", tm.SwinTransformer, image, **SWIN, num_classes=0),
     "hiera": own("hiera", tm.Hiera, image, **WINDOWS, img_size=(PIXELS, PIXELS), num_classes=0),
-    "efficientvim": own(
-        "efficientvim", tm.EfficientViM, image, embed_dim=(16, 24, 32), depths=(1, 1, 1), num_classes=0
-    ),
     "hrnet": own("hrnet", tm.HighResolutionNet, image, HRNET, num_classes=0),
     "coat": own("coat", tm.CoaT, image, **COAT, img_size=PIXELS, num_classes=0),
     "coat/parallel": own(
@@ -202,6 +199,10 @@ TIMM: dict[str, TinyModel] = {
     "crossvit": own("crossvit", tm.CrossVit, image, **CROSSVIT, img_size=PIXELS, num_classes=0),
     "swin/v2": own("swin", tm.SwinTransformerV2, image, **SWIN, num_classes=0),
 }
+if hasattr(tm, "EfficientViM"):  # not in the oldest timm that is supported
+    TIMM["efficientvim"] = own(
+        "efficientvim", tm.EfficientViM, image, embed_dim=(16, 24, 32), depths=(1, 1, 1), num_classes=0
+    )
 OPEN_CLIP: dict[str, TinyModel] = {
     "clip_resnet": own("clip_resnet", clip_resnet.ModifiedResNet, image, (1, 1, 1, 1), 16, 4, PIXELS, 4),
     "clip_vit": own("clip_vit", clip_towers.VisionTransformer, small_image, **CLIP_IMAGE),

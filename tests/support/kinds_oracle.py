@@ -79,7 +79,7 @@ def mmtm(unit: MMTMUnit, view: Tensor, source: Tensor, mask: Tensor | None = Non
 
 
 ORACLES: dict[str, Literal] = {"cross-attention": cross_attention, "film": film, "mmtm": mmtm}
-"""Kind -> formula. The kind "mi2p" has its own: tests/oracle.py."""
+"""Kind -> formula. The kind "mi2p" has its own: tests/support/oracle.py."""
 
 
 def linear(layer: torch.nn.Linear, x: Tensor) -> Tensor:
