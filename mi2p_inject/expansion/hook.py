@@ -89,7 +89,7 @@ class SiteHook:
         if call.gradients and not torch.compiler.is_compiling():
             self.served = True
             remember(self.calls, call)
-            if not torch.is_grad_enabled():
+            if call.once and not torch.is_grad_enabled():  # a method such as `generate` switches them off itself
                 check_gradients(self.path, unit.training and any(p.requires_grad for p in unit.parameters()))
         layout = self.site.layout
         view = layout.view(output, self.path, call.image)

@@ -126,6 +126,8 @@ def _open(path: str) -> BinaryIO:
         if status.st_size > _MAX_BYTES:
             raise ImageError("too large", path, f"{status.st_size:,} bytes")
         return Path(path).open("rb")
+    except ImageError:
+        raise
     except FileNotFoundError:
         raise ImageError("missing file", path) from None
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
