@@ -38,6 +38,12 @@ class DataConfig:
         "what is learned; default: multi-label if a sample has several labels, else single-label",
         choices=lambda: tuple(TASKS),
     )
+    min_class_samples: int = option(
+        3, "independent samples that a class must have to be in each split that is made; 3 or more", check=NOT_NEGATIVE
+    )
+    rare_classes: Literal["keep", "drop"] = option(
+        "keep", "a class with fewer stays in training, with a note, or is dropped"
+    )
     repair_text: bool = option(False, "undo wrong decodings of texts")
     split_seed: int = option(0, "of the split, where the data have none of their own", check=NOT_NEGATIVE)
 
