@@ -15,7 +15,7 @@ from rich.console import Console
 
 from mi2p_inject.recipes.config import make_config
 from mi2p_inject.recipes.evaluation.evaluate import predict_one
-from mi2p_inject.recipes.runs.saved import load_run
+from mi2p_inject.recipes.saving.saved import load_run
 from mi2p_inject.recipes.training.train import train_run
 
 COLORS = {"red": (220, 40, 40), "green": (40, 220, 40), "blue": (40, 40, 220)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -73,13 +73,14 @@ class Result:
         return cls(data["name"], data["family"], data["cls"], backbone, source, data["seconds"])
 
 
-def judge(name: str, family: str, build: Callable[[], nn.Module]) -> Result:
+def judge(name: str, family: str, build: Callable[[], nn.Module], skip: Sequence[str] = ()) -> Result:
     """Build one model and check the contract in both roles; never raises but for interrupts.
 
     Args:
         name: of the model, for the result.
         family: its library.
         build: gives the model, random weights.
+        skip: names of checks to leave out.
     """
     try:
         torch.manual_seed(0)
@@ -91,12 +92,12 @@ def judge(name: str, family: str, build: Callable[[], nn.Module]) -> Result:
         answer = Answer("memory" if _is_memory(error) else "unbuilt", _first_line(error))
         return Result(name, family, "", answer, answer)
     cls = f"{type(model).__module__}.{type(model).__qualname__}"
-    return Result(name, family, cls, _answer(model, "backbone"), _answer(model, "source"))
+    return Result(name, family, cls, _answer(model, "backbone", skip), _answer(model, "source", skip))
 
 
-def _answer(model: nn.Module, role: Role) -> Answer:
+def _answer(model: nn.Module, role: Role, skip: Sequence[str]) -> Answer:
     try:
-        report = check_model(model, as_backbone=role == "backbone", as_source=role == "source")
+        report = check_model(model, as_backbone=role == "backbone", as_source=role == "source", skip=skip)
     except LateError as error:
         cause = error.__cause__ or error
         return Answer("crashed", f"after injection: {type(cause).__name__}: {_first_line(cause)}")

@@ -23,7 +23,7 @@ from mi2p_inject.recipes.config import parse_assignments, read_yaml
 from mi2p_inject.recipes.encoders.demo_wheels import require_demo
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.experiments.folder import what_is_kept
-from mi2p_inject.recipes.runs.run_folder import check_out
+from mi2p_inject.recipes.saving.run_folder import check_out
 
 __all__ = ["demo", "table"]
 

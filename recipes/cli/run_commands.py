@@ -57,7 +57,7 @@ def evaluate(
     with reported():
         from mi2p_inject.recipes.evaluation.evaluate import evaluate_run
         from mi2p_inject.recipes.evaluation.run_report import print_evaluation
-        from mi2p_inject.recipes.runs.saved import load_run
+        from mi2p_inject.recipes.saving.saved import load_run
 
         columns = {"image_col": image_col, "text_col": text_col, "label_col": label_col, "split_col": split_col}
         saved = load_run(run)
@@ -109,7 +109,7 @@ def predict(
             _predict_file(run, data, options, out, overwrite)
             return
         from mi2p_inject.recipes.evaluation.evaluate import predict_one
-        from mi2p_inject.recipes.runs.saved import load_run
+        from mi2p_inject.recipes.saving.saved import load_run
 
         typer.echo(json.dumps(predict_one(load_run(run), image, text), indent=2, ensure_ascii=False))
 
@@ -117,7 +117,7 @@ def predict(
 def _predict_file(run: Path, data: str, options: dict[str, Any], out: Path | None, overwrite: bool) -> None:
     from mi2p_inject.recipes.evaluation.answer_files import check_answers_file, write_answers
     from mi2p_inject.recipes.evaluation.evaluate import predict_file
-    from mi2p_inject.recipes.runs.saved import load_run
+    from mi2p_inject.recipes.saving.saved import load_run
 
     out = out and out.expanduser()
     if out is not None:
@@ -144,8 +144,8 @@ def report(run: RunArgument, as_json: JsonOption = False) -> None:
     """
     with reported():
         from mi2p_inject.recipes.evaluation.run_report import run_markdown
-        from mi2p_inject.recipes.runs.run_folder import FINISHED
-        from mi2p_inject.recipes.runs.saved import load_run
+        from mi2p_inject.recipes.saving.run_folder import FINISHED
+        from mi2p_inject.recipes.saving.saved import load_run
 
         if (run / "table.md").is_file() and (run / FINISHED).is_file():  # of `mi2p table` or `mi2p demo`
             typer.echo((run / (FINISHED if as_json else "table.md")).read_text(encoding="utf-8"), nl=False)

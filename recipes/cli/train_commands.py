@@ -52,8 +52,8 @@ def _train(
     with reported(lambda: f"Interrupted; the same command goes on from the last checkpoint in {out}."):
         wanted = merged(config, given_options(options), set_, preset)
         from mi2p_inject.recipes.evaluation.run_report import print_run
-        from mi2p_inject.recipes.runs.run_folder import check_out
-        from mi2p_inject.recipes.runs.saved import load_run
+        from mi2p_inject.recipes.saving.run_folder import check_out
+        from mi2p_inject.recipes.saving.saved import load_run
 
         check_out(out, overwrite=overwrite)  # before the seconds that the imports take
         from mi2p_inject.recipes.training.train import train_run

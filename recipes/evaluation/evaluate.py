@@ -20,8 +20,8 @@ from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.evaluation.answers import Answers, answers_of
 from mi2p_inject.recipes.evaluation.metrics import bootstrap_metrics
 from mi2p_inject.recipes.evaluation.records import read_records
-from mi2p_inject.recipes.runs.run_folder import read_identity
-from mi2p_inject.recipes.runs.saved import SavedRun, collator_of
+from mi2p_inject.recipes.saving.run_folder import read_identity
+from mi2p_inject.recipes.saving.saved import SavedRun, collator_of
 from mi2p_inject.recipes.training.inputs import ImageTextDataset
 from mi2p_inject.recipes.training.numbers import targets_of
 from mi2p_inject.recipes.training.train import load_samples, quiet

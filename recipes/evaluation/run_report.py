@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mi2p_inject.recipes.evaluation.metric_info import METRIC_INFO, MetricInfo
-from mi2p_inject.recipes.runs.saved import SavedRun
+from mi2p_inject.recipes.saving.saved import SavedRun
 from mi2p_inject.recipes.tasks import Task
 
 __all__ = ["print_evaluation", "print_run", "run_markdown", "shown", "title"]

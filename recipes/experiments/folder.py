@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mi2p_inject.recipes.runs.run_folder import EXPERIMENTS, FINISHED
+from mi2p_inject.recipes.saving.run_folder import EXPERIMENTS, FINISHED
 
 __all__ = ["finished_runs", "folder_of", "what_is_kept"]
 

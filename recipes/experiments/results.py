@@ -20,7 +20,7 @@ from mi2p_inject.recipes.evaluation.metrics import resampled_metrics
 from mi2p_inject.recipes.evaluation.probability_metrics import resampled_probability_metrics
 from mi2p_inject.recipes.evaluation.resampling import Resampled
 from mi2p_inject.recipes.experiments.experiment import Experiment, ExperimentSet
-from mi2p_inject.recipes.runs.saved import SavedRun
+from mi2p_inject.recipes.saving.saved import SavedRun
 from mi2p_inject.recipes.tasks import Decision, Labels, Logits, Task
 from mi2p_inject.recipes.training.numbers import targets_of
 

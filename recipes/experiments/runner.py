@@ -30,8 +30,8 @@ from mi2p_inject.recipes.experiments.figure import draw_figure
 from mi2p_inject.recipes.experiments.folder import finished_runs, folder_of
 from mi2p_inject.recipes.experiments.report import markdown, show
 from mi2p_inject.recipes.experiments.results import Results, collect
-from mi2p_inject.recipes.runs.run_folder import FINISHED, RunFolder, check_out
-from mi2p_inject.recipes.runs.saved import FORMAT, load_run
+from mi2p_inject.recipes.saving.run_folder import FINISHED, RunFolder, check_out
+from mi2p_inject.recipes.saving.saved import FORMAT, load_run
 from mi2p_inject.recipes.training.train import load_encoders, load_samples, load_task, quiet, train_run
 
 __all__ = ["run_experiments"]

@@ -25,8 +25,8 @@ from mi2p_inject.recipes.data.output_folder import check_outside_data
 from mi2p_inject.recipes.encoders.encoder import Encoder
 from mi2p_inject.recipes.encoders.load import load_encoder
 from mi2p_inject.recipes.errors import RecipeError
-from mi2p_inject.recipes.runs.run_folder import RunFolder, check_out
-from mi2p_inject.recipes.runs.saved import FORMAT, collator_of, save_trained
+from mi2p_inject.recipes.saving.run_folder import RunFolder, check_out
+from mi2p_inject.recipes.saving.saved import FORMAT, collator_of, save_trained
 from mi2p_inject.recipes.systems import SystemModel, build_system
 from mi2p_inject.recipes.tasks import Task, task_of
 from mi2p_inject.recipes.training.caching import cache_sources

@@ -17,7 +17,7 @@ from mi2p_inject import Mi2pError
 from mi2p_inject.recipes.config import make_config, read_yaml
 from mi2p_inject.recipes.config.read import parse_assignments
 from mi2p_inject.recipes.errors import RecipeError
-from mi2p_inject.recipes.runs.saved import load_run
+from mi2p_inject.recipes.saving.saved import load_run
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "run-2" / "run"
 READ_AT_ONCE = ["run.json", "metrics.json", "checksums.json", "predictions.safetensors"]

@@ -18,7 +18,7 @@ from recipes_data import write_table
 from safetensors.torch import save_file
 
 from mi2p_inject.checkpoint.schema import VERSION
-from mi2p_inject.recipes.runs.saved import FORMAT
+from mi2p_inject.recipes.saving.saved import FORMAT
 
 SAMPLE = {"image": "picture.png", "text": "crimson thing number 3"}
 
@@ -43,7 +43,7 @@ def make_run(folder: Path) -> None:
 
     from mi2p_inject.recipes.config import make_config
     from mi2p_inject.recipes.evaluation.evaluate import predict_one
-    from mi2p_inject.recipes.runs.saved import load_run
+    from mi2p_inject.recipes.saving.saved import load_run
     from mi2p_inject.recipes.training.train import train_run
 
     folder = folder.absolute()

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from mi2p_inject import load
 from mi2p_inject.checkpoint.schema import VERSION
 from mi2p_inject.recipes.evaluation.evaluate import predict_one
-from mi2p_inject.recipes.runs.saved import FORMAT, load_run
+from mi2p_inject.recipes.saving.saved import FORMAT, load_run
 
 HERE = Path(__file__).parent
 CHECKPOINTS = sorted(HERE.glob("checkpoint-*"))

@@ -26,7 +26,7 @@ from mi2p_inject.recipes.experiments.experiment import Experiment
 from mi2p_inject.recipes.experiments.folder import finished_runs, what_is_kept
 from mi2p_inject.recipes.experiments.paper_tables import TABLES
 from mi2p_inject.recipes.experiments.runner import run_experiments
-from mi2p_inject.recipes.runs.saved import load_run
+from mi2p_inject.recipes.saving.saved import load_run
 
 TABLE = TABLES[6]
 ONLY = ("clip-image", "me-clip-image")

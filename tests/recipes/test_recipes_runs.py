@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from mi2p_inject.core.files.atomic_write import PREFIX
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.experiments.folder import finished_runs, folder_of
-from mi2p_inject.recipes.runs.run_folder import FINISHED, IDENTITY, LOCK, RunFolder, check_out, read_identity
+from mi2p_inject.recipes.saving.run_folder import FINISHED, IDENTITY, LOCK, RunFolder, check_out, read_identity
 
 SETTINGS = {"recipe": "test", "seed": 0}
 ONE_RUN = [

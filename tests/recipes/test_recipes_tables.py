@@ -16,7 +16,7 @@ from mi2p_inject.recipes.experiments.demo import DEMO
 from mi2p_inject.recipes.experiments.experiment import Experiment, ExperimentSet
 from mi2p_inject.recipes.experiments.paper_tables import ENCODERS, TABLES
 from mi2p_inject.recipes.experiments.runner import run_experiments
-from mi2p_inject.recipes.runs.saved import load_run
+from mi2p_inject.recipes.saving.saved import load_run
 
 SETS = [DEMO, *TABLES.values()]
 EVERY = [(experiments, one) for experiments in SETS for one in experiments.experiments]

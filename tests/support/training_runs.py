@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from mi2p_inject.recipes.config import make_config
-from mi2p_inject.recipes.runs.checksums import CHECKSUMS, checksums_of
+from mi2p_inject.recipes.saving.checksums import CHECKSUMS, checksums_of
 from mi2p_inject.recipes.training.train import train_run
 
 RATES = {"learning_rate": 3e-3, "new_learning_rate": 3e-3}

@@ -20,7 +20,7 @@ from mi2p_inject.recipes.config import OPTIONS, make_config
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.evaluation.evaluate import evaluate_run, predict_file, predict_one
 from mi2p_inject.recipes.evaluation.run_report import run_markdown
-from mi2p_inject.recipes.runs.saved import load_run
+from mi2p_inject.recipes.saving.saved import load_run
 from mi2p_inject.recipes.systems import SYSTEMS
 from mi2p_inject.recipes.tasks import TASKS
 from mi2p_inject.recipes.training.train import load_samples, train_run

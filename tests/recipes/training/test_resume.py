@@ -17,7 +17,7 @@ from training_runs import command, losses, settings, train, wait_for
 
 from mi2p_inject.recipes.config import make_config
 from mi2p_inject.recipes.errors import RecipeError
-from mi2p_inject.recipes.runs.saved import load_run
+from mi2p_inject.recipes.saving.saved import load_run
 from mi2p_inject.recipes.training.checkpoints import last_checkpoint
 from mi2p_inject.recipes.training.train import load_samples
 

@@ -4,7 +4,7 @@
 
     run.json            what the run is (recipe, format, seed, settings): written first
     experiments/        of a set of experiments: a run folder for each with each seed
-    model/              a trained model: see `mi2p_inject.recipes.runs.saved`; appears at once and complete
+    model/              a trained model: see `mi2p_inject.recipes.saving.saved`; appears at once and complete
     checkpoints/        to resume from; gone when the run is finished
     table.md figure.png the report
     checksums.json      of a training: SHA-256 of every file, verified when it is read back
@@ -25,7 +25,7 @@ from mi2p_inject.core.files.atomic_write import PREFIX, remove_leftovers, write_
 from mi2p_inject.core.files.lock import LockHeldError, WriterLock
 from mi2p_inject.core.files.read import read_regular
 from mi2p_inject.recipes.errors import RecipeError
-from mi2p_inject.recipes.runs.checksums import CHECKSUMS, checksums_of
+from mi2p_inject.recipes.saving.checksums import CHECKSUMS, checksums_of
 
 __all__ = ["EXPERIMENTS", "FINISHED", "IDENTITY", "LOCK", "RunFolder", "check_out", "read_identity"]
 

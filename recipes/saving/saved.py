@@ -29,11 +29,11 @@ from mi2p_inject.recipes.encoders.encoder import Encoder
 from mi2p_inject.recipes.encoders.preprocess import ImageSpec, TextSpec
 from mi2p_inject.recipes.encoders.saved import rebuild_encoder, save_encoder
 from mi2p_inject.recipes.errors import RecipeError
+from mi2p_inject.recipes.saving.checksums import check_files, read_json
+from mi2p_inject.recipes.saving.run_folder import FINISHED, IDENTITY, read_identity
 from mi2p_inject.recipes.systems import System, SystemModel, build_system
 from mi2p_inject.recipes.tasks import TASKS, Decision, Labels, Logits, Task
-from mi2p_inject.recipes.runs.checksums import check_files, read_json
 from mi2p_inject.recipes.training.inputs import Collator
-from mi2p_inject.recipes.runs.run_folder import FINISHED, IDENTITY, read_identity
 from mi2p_inject.sources.cache import SourceCache
 
 __all__ = ["FORMAT", "SavedRun", "collator_of", "load_run", "save_trained"]
