@@ -39,7 +39,7 @@ TRIED = {
         ", units that start at zero",
         "The main tables add the units plainly from the start (`zero_init=none`), as the paper does and as OpenMoji's "
         "validation part preferred. Here that disturbs the text model, and with a unit in each layer two hundred steps "
-        "do not mend it: the training loss stays above the plain model's. So the same again with the default of the "
+        "do not repair it: the training loss stays above the plain model's. So the same again with the default of the "
         "library, `zero_init=value_proj`. Experiments without units are those of the main table.",
     ),
 }

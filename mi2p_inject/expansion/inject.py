@@ -185,7 +185,7 @@ def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
             f"{name}= takes one of a few words",
             expected=" or ".join(map(repr, choices)),
             given=repr(value),
-            fix=f"mend {name}=",
+            fix=f"correct {name}=",
         )
 
 

@@ -140,11 +140,11 @@ def _no_element(output: Any, path: str) -> LayoutError:
 
 
 def _infer(module: nn.Module, path: str, runs: _Runs) -> Layout:
-    """The one element that the model hears and whose axes can be told; others are attention weights or biases."""
-    output, heard = runs.first[path].output, runs.first[path].reaches_output
+    """The one element that reaches the output and whose axes are known; others are attention weights or biases."""
+    output, reached = runs.first[path].output, runs.first[path].reaches_output
     elements = find_elements(output, path)
-    if heard and len(elements) > 1:
-        elements = [element for element in elements if any(output[element] is tensor for tensor in heard)]
+    if reached and len(elements) > 1:
+        elements = [element for element in elements if any(output[element] is tensor for tensor in reached)]
     if len(elements) == 1:
         return _infer_element(module, path, runs, elements[0])
     layouts = []

@@ -41,8 +41,8 @@ def ignored_patches(model: nn.Module, layouts: dict[str, Layout], inputs: Inputs
                 model.get_submodule(path).register_forward_hook(listener)
             args, kwargs = pytree.tree_map_only(Tensor, lambda tensor: _one_sample(tensor).to(device), inputs)
             output = functional_call(model, _without_zeros(model), args, kwargs)
-            heard = [tensor for tensor in tensors_in(output) if tensor.requires_grad]
-            grads = _gradients(heard, [one.zero for one in listeners])
+            reached = [tensor for tensor in tensors_in(output) if tensor.requires_grad]
+            grads = _gradients(reached, [one.zero for one in listeners])
     except Exception:  # it does not run here (memory, a kernel that is not there): nothing is known
         return []
     return [path for path, grad in zip(paths, grads, strict=True) if _only_prefix(grad, layouts[path])]

@@ -32,7 +32,7 @@ class Observation:
     """The tensors of `output` on which the model's own output depends; None: not asked for, or not to be known."""
     noises: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     blind: bool = False
-    """It ran under no_grad: the graph does not say whether it is heard."""
+    """It ran under no_grad: the graph does not say whether it reaches the output."""
 
 
 def probe(
@@ -56,7 +56,7 @@ def probe(
         call: the method to run: "forward" runs the module as users call it.
         effect: also find out whether the output depends on each watched module's output, by its autograd graph.
         stop: end the run as soon as all watched modules have fired: for shapes alone. How often a module fires, whether
-            it is heard, and the model's output are known only from a whole run.
+            it reaches the output, and the model's output are known only from a whole run.
 
     Returns:
         Observations by path, and the model's output (None from a stopped run).
@@ -142,10 +142,10 @@ def _listen(seen: dict[str, Observation], output: Any, model: nn.Module) -> None
         return
     reached = _leaves_of(outputs)
     for observation in seen.values():
-        heard = [leaf for leaf, noise in observation.noises if noise in reached]
-        observation.reaches_output = None if observation.blind else heard
+        reaching = [leaf for leaf, noise in observation.noises if noise in reached]
+        observation.reaches_output = None if observation.blind else reaching
     if any(type(module).__module__.startswith("torch.ao.nn") for module in model.modules()):
-        for observation in seen.values():  # quantised modules cut the graph: what is not heard through it may be heard
+        for observation in seen.values():  # quantised modules cut the graph: nothing is known
             observation.reaches_output = observation.reaches_output or None
 
 

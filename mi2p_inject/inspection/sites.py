@@ -1,4 +1,4 @@
-"""Sites: the chosen modules with their layout and view, proven by a dry run to fire once and to be heard."""
+"""Sites: the chosen modules with their layout and view, proven by a dry run to fire once and to reach the output."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def examine(
 ) -> dict[str, Site | SiteError | LayoutError]:
     """What there is at each path: a site, or the reason why it cannot be one.
 
-    A path that the adapter vouches for is read as the row says; any other has its layout inferred (unless `layout`
+    A path that the adapter guarantees is read as the adapter says; any other has its layout inferred (unless `layout`
     gives it) and is checked to matter: a module whose output the model ignores is no site.
 
     Args:
@@ -135,7 +135,7 @@ def _given_layouts(paths: Sequence[str], layout: Layout | Mapping[str, Layout] |
             path=unknown[0],
             expected=f"some of {', '.join(paths)}",
             given=unknown[0],
-            fix="mend the path, or choose the module with layers=",
+            fix="correct the path, or choose the module with layers=",
         )
     return dict(layout)
 

@@ -48,7 +48,7 @@ def rows_are_steps(model: nn.Module, inputs: Inputs, call: str) -> bool | None:
     """Whether the first axis of 3-D inputs is what the model's sequence modules take for the length.
 
     Each module with batch_first=False is watched: if its length grows with the rows, the rows are no samples. False
-    where there is none, or where their batch grows (the model turns its inputs); None where none of them is heard of.
+    where there is none, or where their batch grows (the model turns its inputs); None where none of them runs.
     """
     if not any(is_sequence(leaf) for leaf in pytree.tree_leaves(inputs)) or not holds_length_first(model):
         return False

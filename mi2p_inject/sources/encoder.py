@@ -56,7 +56,7 @@ class Source:
         self._record: Record | None = None
 
     def freeze(self) -> None:
-        """Put the encoder in eval mode and start listening at the readout; `thaw` undoes both."""
+        """Put the encoder in eval mode and start recording at the readout; `thaw` undoes both."""
         self._record = SOURCES.acquire(self.encoder, self._record)
         self.encoder.eval()
         if self.path and self._handle is None:  # a copy brings its own
@@ -82,7 +82,7 @@ class Source:
         args, kwargs = as_inputs(batch)
         readout, take = self.readout, self._take
         with torch.no_grad():
-            take.listening = True
+            take.recording = True
             try:
                 output = _call(self.inner, readout.call, args, kwargs)
                 if self.path:
@@ -97,7 +97,7 @@ class Source:
                     fix="pass source= as you would call the encoder: a tensor, a tuple, or a mapping of arguments",
                 ) from error
             finally:
-                take.listening, take.output = False, None
+                take.recording, take.output = False, None
             data = self.layout.view(output, self.path, image_of(args, kwargs))
             mask = readout.mask(self.inner, args, kwargs, data) if readout.mask and data.dim() == 3 else None
             if self.path:
@@ -112,11 +112,11 @@ class Source:
 class _Take(threading.local):
     """A forward hook that keeps one module's output, for the thread that is encoding only."""
 
-    listening = False
+    recording = False
     output: Any = None
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
-        if self.listening:
+        if self.recording:
             self.output = output
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -20,7 +20,7 @@ from mi2p_inject.inspection.select import glob_paths
 
 ALL = {**TINY, **{f"headed {name}": tiny for name, tiny in HEADED.items()}}
 ROWS = {row.name: row for row in adapters()}
-VOUCHED = [name for name, tiny in ALL.items() if ROWS[tiny.row].layout is not None]
+VERIFIED = [name for name, tiny in ALL.items() if ROWS[tiny.row].layout is not None]
 """Of rows that say how their sites are stored; others are the sweep's to test."""
 MASKED = [name for name in TINY if name.split("/")[0] in {row.name for row in adapters() if row.readout.mask}]
 HUGGING = [
@@ -93,7 +93,7 @@ def test_row_is_found(name: str) -> None:
 
 
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
-@pytest.mark.parametrize("name", VOUCHED)
+@pytest.mark.parametrize("name", VERIFIED)
 def test_sites_fire_once_in_order_with_their_layout(name: str, training: bool) -> None:
     tiny, model, row = ALL[name], built(name), row_of(ALL[name])
     encoder = model.get_submodule(tiny.root)
@@ -122,7 +122,7 @@ def test_sites_fire_once_in_order_with_their_layout(name: str, training: bool) -
                 assert grid.shape == (batch, view.shape[2], side, side)
 
 
-@pytest.mark.parametrize("name", [name for name in VOUCHED if name in TINY])
+@pytest.mark.parametrize("name", [name for name in VERIFIED if name in TINY])
 def test_what_is_added_at_a_site_reaches_the_features(name: str) -> None:
     encoder, row = built(name), row_of(TINY[name])
     args, kwargs = TINY[name].inputs(2, 0)
@@ -136,7 +136,7 @@ def test_what_is_added_at_a_site_reaches_the_features(name: str) -> None:
         assert not torch.allclose(read(encoder, row, args, kwargs, edit), plain, atol=1e-5), site
 
 
-@pytest.mark.parametrize("name", [name for name in VOUCHED if name in TINY])
+@pytest.mark.parametrize("name", [name for name in VERIFIED if name in TINY])
 def test_features_come_out_where_the_row_says(name: str) -> None:
     encoder, row = built(name), row_of(TINY[name])
     for batch in (2, 3):
@@ -211,7 +211,7 @@ def test_masks_of_other_forms() -> None:
     assert given.tolist() == [[False, True, True, True]]
 
 
-@pytest.mark.parametrize("name", [name for name in VOUCHED if name in TINY])
+@pytest.mark.parametrize("name", [name for name in VERIFIED if name in TINY])
 def test_example_inputs_of_the_row_run(name: str) -> None:
     encoder, row = built(name), row_of(TINY[name])
     args, kwargs = row.inputs(encoder)

@@ -1,4 +1,4 @@
-"""All ways to run a backbone work after injection, and hear the source: other outputs, other methods, generation."""
+"""All ways to run a backbone work after injection, and attend to the source: other outputs, other methods, generation."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Record:
 
 @pytest.mark.parametrize("name", HF)
 def test_other_outputs(name: str) -> None:
-    """Hidden states are the injected ones, attentions come, tuples stay tuples: all hear the source."""
+    """Hidden states are the injected ones, attentions come, tuples stay tuples: all attend to the source."""
     tiny = TINY[name]
     model = tiny.build()
     options: list[dict[str, bool]] = [{"output_hidden_states": True}, {"return_dict": False}]
@@ -115,7 +115,7 @@ def decoder(name: str) -> nn.Module:
     cls = getattr(hf, name)
     torch.manual_seed(0)
     model: nn.Module = cls(cls.config_class(**DECODERS[name])).eval()
-    for parameter in model.parameters():  # untrained decoders repeat one token whatever they hear
+    for parameter in model.parameters():  # untrained decoders repeat one token whatever they attend to
         parameter.data.normal_(0, 0.3)
     return model
 
@@ -162,7 +162,7 @@ def test_beams_repeat_the_source() -> None:
 
 @pytest.mark.parametrize("sites", ["encoder.block.*", "decoder.block.*"])
 def test_generation_of_an_encoder_decoder(sites: str) -> None:
-    """The encoder runs once on each prompt, the decoder once a token on each beam: both hear their row."""
+    """The encoder runs once on each prompt, the decoder once a token on each beam: both attend to their sample."""
     fields = {"d_model": 24, "d_kv": 6, "d_ff": 32, "num_layers": 2, "num_heads": 4, "vocab_size": 60}
     torch.manual_seed(0)
     model = hf.T5ForConditionalGeneration(hf.T5Config(**fields, decoder_start_token_id=0)).eval()

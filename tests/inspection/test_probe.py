@@ -168,8 +168,8 @@ class Opaque:
 )
 def test_heard_is_none_where_the_graph_does_not_say(model: nn.Module, expected: int | None) -> None:
     seen, _ = probe(model, ["inner"], as_inputs(torch.randn(2, 3, 4)), effect=True)
-    heard = seen["inner"].reaches_output
-    assert (heard if heard is None else len(heard)) == expected
+    reached = seen["inner"].reaches_output
+    assert (reached if reached is None else len(reached)) == expected
 
 
 class ClassToken(nn.Module):
