@@ -1,4 +1,4 @@
-"""All ways to run a backbone work after injection, and attend to the source: other outputs, other methods, generation."""
+"""All ways to run a backbone work after injection, and read the source: other outputs, other methods, generation."""
 
 from __future__ import annotations
 
