@@ -73,7 +73,7 @@ def test_no_more_memory_than_the_file_says(folder: Path) -> None:
     text = json.dumps(promised).encode()
     script = f"""
 import resource, sys
-sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+sys.path.insert(0, {str(Path(__file__).parents[1] / "support")!r})
 from pathlib import Path
 from helpers import net
 from mi2p_inject import load

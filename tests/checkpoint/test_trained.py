@@ -76,9 +76,7 @@ def batch_norm_net() -> nn.Module:
 @pytest.mark.fault("S7", "trainable='units' and BatchNorm statistics that moved", "the statistics are saved")
 def test_statistics_that_moved_are_saved(tmp_path: Path) -> None:
     me = inject(batch_norm_net(), "0", source_spec=WORDS, example_inputs=PICTURES, zero_init=None, trainable="units")
-    me.backbone[1].train()  # type: ignore[index]
-    me(PICTURES, source=SOURCE)
-    me.backbone[1].eval()  # type: ignore[index]
+    me.backbone[1].running_mean.add_(0.5)  # type: ignore[index]  # somebody recalibrates: a forward leaves them alone
     comes_back(me, tmp_path, batch_norm_net())
     assert "backbone.1.running_mean" in saved_keys(tmp_path)
     assert "backbone.1.weight" not in saved_keys(tmp_path)
