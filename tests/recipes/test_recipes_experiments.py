@@ -226,7 +226,7 @@ def test_a_killed_table_goes_on_to_the_very_same_numbers(finished: tuple[Path, P
         env={
             **os.environ,
             "OMP_NUM_THREADS": "1",
-        },  # as in this process: sums in another order differ in their last digit
+        },  # as in this process
     ) as process:
         wait_for(middle, process)
         process.send_signal(signal.SIGKILL)

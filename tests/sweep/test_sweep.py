@@ -173,9 +173,10 @@ def verdicts_of_all_ends() -> None:
 
 def test_each_end_of_a_process_has_its_verdict() -> None:
     command = [sys.executable, "-c", "import test_sweep; test_sweep.verdicts_of_all_ends()"]
-    done = subprocess.run(
-        command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True, timeout=400
-    )
+    here = Path(__file__).parent
+    paths = [str(here.parents[1]), str(here), str(here.parent / "support")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    done = subprocess.run(command, cwd=here, env=environment, capture_output=True, text=True, check=True, timeout=400)
     ends = json.loads(done.stdout)
     assert {name: verdict for name, (verdict, _) in ends.items()} == {
         name: verdict for name, (_, verdict) in ENDS.items()
