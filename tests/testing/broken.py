@@ -95,6 +95,7 @@ class SharedCalls:
     """One call for all threads of an expanded model."""
 
     call: Call | None = None
+    disabled = False
 
     def __deepcopy__(self, memo: Any) -> SharedCalls:
         return SharedCalls()

@@ -12,7 +12,7 @@ from torch import nn
 
 from mi2p_inject import ExpandedModel, Layout, SourceFeatures
 from mi2p_inject.core.shared_state import Record
-from mi2p_inject.expansion import expanded_model
+from mi2p_inject.expansion import expanded_model, running
 from mi2p_inject.expansion.hook import SiteHook
 from mi2p_inject.sources.features import PreparedSource
 
@@ -33,31 +33,29 @@ def dropout_stays_off(patch: Patch) -> dict[str, Any]:
 
 
 def another_output_without_a_source(patch: Patch) -> dict[str, Any]:
-    forward = ExpandedModel.forward
+    run = ExpandedModel._run
 
-    def nudged(me: ExpandedModel, *args: Any, source: Any = None, **kwargs: Any) -> Any:
-        output = forward(me, *args, source=source, **kwargs)
+    def nudged(me: ExpandedModel, function: Any, args: Any, kwargs: Any, source: Any, mask: Any, once: bool) -> Any:
+        output = run(me, function, args, kwargs, source, mask, once=once)
         return output + 1e-6 if source is None else output
 
-    patch.setattr(ExpandedModel, "forward", nudged)
+    patch.setattr(ExpandedModel, "_run", nudged)
     return {}
 
 
 def units_run_without_a_source(patch: Patch) -> dict[str, Any]:
-    forward = ExpandedModel.forward
+    run = ExpandedModel._run
 
-    def always(me: ExpandedModel, *args: Any, source: Any = None, **kwargs: Any) -> Any:
-        batch = len(args[0])
-        return forward(
-            me, *args, source=SourceFeatures(torch.ones(batch, 2, 12)) if source is None else source, **kwargs
-        )
+    def always(me: ExpandedModel, function: Any, args: Any, kwargs: Any, source: Any, mask: Any, once: bool) -> Any:
+        given = SourceFeatures(torch.ones(len(args[0]), 2, 12)) if source is None else source
+        return run(me, function, args, kwargs, given, mask, once=once)
 
-    patch.setattr(ExpandedModel, "forward", always)
+    patch.setattr(ExpandedModel, "_run", always)
     return {}
 
 
 def silent_sites_go_unnoticed(patch: Patch) -> dict[str, Any]:
-    patch.setattr(ExpandedModel, "_check_fired", lambda me, call: None)
+    patch.setattr(running, "check_fired", lambda *args: None)
     return {}
 
 
@@ -95,12 +93,12 @@ def unit_is_always_zero(patch: Patch) -> dict[str, Any]:
 
 
 def mask_is_ignored(patch: Patch) -> dict[str, Any]:
-    forward = ExpandedModel.forward
+    run = ExpandedModel._run
 
-    def unmasked(me: ExpandedModel, *args: Any, source_mask: Any = None, **kwargs: Any) -> Any:
-        return forward(me, *args, **kwargs)
+    def unmasked(me: ExpandedModel, function: Any, args: Any, kwargs: Any, source: Any, mask: Any, once: bool) -> Any:
+        return run(me, function, args, kwargs, source, None, once=once)
 
-    patch.setattr(ExpandedModel, "forward", unmasked)
+    patch.setattr(ExpandedModel, "_run", unmasked)
     return {}
 
 
@@ -109,17 +107,17 @@ def unit_ignores_missing_samples(patch: Patch) -> dict[str, Any]:
 
 
 def padding_is_read(patch: Patch) -> dict[str, Any]:
-    prepare = expanded_model.prepare
+    prepare = running.prepare
 
     def without_mask(features: SourceFeatures, *more: Any) -> PreparedSource:
         return prepare(SourceFeatures(features.data), *more)
 
-    patch.setattr(expanded_model, "prepare", without_mask)
+    patch.setattr(running, "prepare", without_mask)
     return {}
 
 
 def missing_features_are_read(patch: Patch) -> dict[str, Any]:
-    prepare = expanded_model.prepare
+    prepare = running.prepare
 
     def with_nan(features: SourceFeatures, *more: Any) -> PreparedSource:
         prepared = prepare(features, *more)
@@ -127,7 +125,7 @@ def missing_features_are_read(patch: Patch) -> dict[str, Any]:
             prepared.tokens = features.data
         return prepared
 
-    patch.setattr(expanded_model, "prepare", with_nan)
+    patch.setattr(running, "prepare", with_nan)
     return {}
 
 
@@ -179,15 +177,15 @@ def source_stays_after_an_exception(patch: Patch) -> dict[str, Any]:
 
 
 def exceptions_are_swallowed(patch: Patch) -> dict[str, Any]:
-    forward = ExpandedModel.forward
+    run = ExpandedModel._run
 
     def quiet(me: ExpandedModel, *args: Any, **kwargs: Any) -> Any:
         try:
-            return forward(me, *args, **kwargs)
+            return run(me, *args, **kwargs)
         except Exception:
             return None
 
-    patch.setattr(ExpandedModel, "forward", quiet)
+    patch.setattr(ExpandedModel, "_run", quiet)
     return {}
 
 
@@ -202,13 +200,13 @@ def models_share_a_call(patch: Patch) -> dict[str, Any]:
 
 
 def copies_keep_the_units(patch: Patch) -> dict[str, Any]:
-    real, first = expanded_model.Call, list[nn.Module]()
+    real, first = running.Call, list[nn.Module]()
 
-    def of_the_first(source: PreparedSource, units: nn.ModuleDict, *more: Any) -> Any:
+    def of_the_first(source: PreparedSource, units: nn.Module, *more: Any, **others: Any) -> Any:
         first.append(units)
-        return real(source, first[0], *more)  # type: ignore[arg-type]
+        return real(source, first[0], *more, **others)  # type: ignore[arg-type]
 
-    patch.setattr(expanded_model, "Call", of_the_first)
+    patch.setattr(running, "Call", of_the_first)
     return {}
 
 
