@@ -17,7 +17,7 @@ demo: install
 	$(BIN)/mi2p demo
 
 test: install check
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 # Random inputs and kills at random moments, again and again for an hour.
 FUZZ_SECONDS ?= 3600
