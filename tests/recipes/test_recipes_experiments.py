@@ -196,22 +196,6 @@ def test_an_average_is_the_mean_probability_of_those_that_can_read(finished: tup
     assert not (out / "experiments" / "both").exists()
 
 
-def assert_close(ours: Any, theirs: Any) -> None:
-    """Equal trees of JSON values, numbers up to the last digits of single precision."""
-    if isinstance(ours, dict):
-        assert ours.keys() == theirs.keys()
-        for key, value in ours.items():
-            assert_close(value, theirs[key])
-    elif isinstance(ours, list):
-        assert len(ours) == len(theirs)
-        for one, other in zip(ours, theirs, strict=True):
-            assert_close(one, other)
-    elif isinstance(ours, float):
-        assert ours == pytest.approx(theirs, rel=1e-5, abs=1e-6)
-    else:
-        assert ours == theirs
-
-
 def test_a_killed_table_goes_on_to_the_very_same_numbers(finished: tuple[Path, Path], tmp_path: Path) -> None:
     table, done = finished
     out = tmp_path / "out"
@@ -238,11 +222,10 @@ def test_a_killed_table_goes_on_to_the_very_same_numbers(finished: tuple[Path, P
     numbers, expected = (numbers_of(folder)["experiments"] for folder in (out, done))
     for name in ONLY:
         for part in ("test", "by_seed", "sd", "gain", "validation"):
-            assert_close(numbers[name][part], expected[name][part])
+            assert numbers[name][part] == expected[name][part]
         for seed in (0, 1):
             first, second = (load_run(one / "experiments" / name / f"seed-{seed}") for one in (done, out))
-            one_logits, other_logits = first.predictions()["test_logits"], second.predictions()["test_logits"]
-            np.testing.assert_allclose(one_logits, other_logits, rtol=0, atol=1e-6)
+            assert np.array_equal(first.predictions()["test_logits"], second.predictions()["test_logits"])
     assert not [path for path in out.rglob("*") if "unfinished" in path.name or path.name == "checkpoints"]
 
 
