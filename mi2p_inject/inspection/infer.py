@@ -25,7 +25,7 @@ from mi2p_inject.inspection.vary_inputs import (
     rows_are_steps,
 )
 
-__all__ = ["ASK", "MOST_PREFIX_TOKENS", "find_elements", "infer_layouts", "observe", "patch_grid"]
+__all__ = ["ASK", "MOST_PREFIX_TOKENS", "find_elements", "infer_layouts", "observe"]
 
 ASK = "say how it is stored: layout=Layout('NCHW' | 'NHWC' | 'NLC' | 'LNC', element=..., prefix=..., grid=...)"
 MOST_PREFIX_TOKENS = 16
@@ -86,26 +86,6 @@ def _infer_or_error(module: nn.Module, path: str, runs: _Runs) -> Layout | Layou
         return _infer(module, path, runs)
     except LayoutError as error:
         return error
-
-
-def patch_grid(tokens: int, prefix: int, image: tuple[int, int] | None, path: str) -> tuple[int, int]:
-    """The grid of `tokens - prefix` patches with the image's proportions.
-
-    Raises:
-        LayoutError: no such grid.
-    """
-    patches = tokens - prefix
-    height, width = image or (1, 1)
-    rows = round(math.sqrt(patches * height / width)) if patches > 0 else 0
-    if rows < 1 or patches % rows or abs(rows * width - (patches // rows) * height) >= max(height, width):
-        raise LayoutError(
-            "the tokens after the prefix form no grid of the image's proportions",
-            path=path,
-            expected=f"{prefix} prefix tokens and a grid like {height}x{width}",
-            given=f"{tokens} tokens",
-            fix=f"view it as tokens (view='tokens'), or {ASK}",
-        )
-    return rows, patches // rows
 
 
 def find_elements(output: Any, path: str) -> list[int | str | None]:

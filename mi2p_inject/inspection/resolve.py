@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,10 +14,10 @@ from torch.utils import _pytree as pytree
 
 from mi2p_inject.adapters.adapter import DEFAULT_NUM_HEADS
 from mi2p_inject.adapters.find import Match, find
-from mi2p_inject.core.errors import AdapterError, ProbeError
+from mi2p_inject.core.errors import AdapterError, LayoutError, ProbeError
 from mi2p_inject.core.inputs import Inputs, as_inputs
 from mi2p_inject.core.layout import Axes, Layout
-from mi2p_inject.inspection.infer import patch_grid
+from mi2p_inject.inspection.infer import ASK
 from mi2p_inject.inspection.select import glob_paths
 from mi2p_inject.inspection.vary_inputs import image_size
 
@@ -79,7 +80,7 @@ class ResolvedModel:
         prefix = self.match.adapter.prefix_tokens(self.inner) if self.match else None
         if prefix is not None and layout.axes in (Axes.NLC, Axes.LNC):
             length = int(layout.tensor(output, path).shape[0 if layout.axes is Axes.LNC else 1])
-            layout = replace(layout, prefix=prefix, grid=patch_grid(length, prefix, image_size(self.inputs), path))
+            layout = replace(layout, prefix=prefix, grid=_patch_grid(length, prefix, image_size(self.inputs), path))
         return self.at_image(layout)
 
     def at_image(self, layout: Layout) -> Layout:
@@ -160,3 +161,23 @@ def _example_inputs(model: nn.Module, match: Match | None, example_inputs: Any, 
 
     made: Inputs = pytree.tree_map_only(Tensor, fit, example)
     return made
+
+
+def _patch_grid(tokens: int, prefix: int, image: tuple[int, int] | None, path: str) -> tuple[int, int]:
+    """The grid of `tokens - prefix` patches with the image's proportions.
+
+    Raises:
+        LayoutError: no such grid.
+    """
+    patches = tokens - prefix
+    height, width = image or (1, 1)
+    rows = round(math.sqrt(patches * height / width)) if patches > 0 else 0
+    if rows < 1 or patches % rows or abs(rows * width - (patches // rows) * height) >= max(height, width):
+        raise LayoutError(
+            "the tokens after the prefix form no grid of the image's proportions",
+            path=path,
+            expected=f"{prefix} prefix tokens and a grid like {height}x{width}",
+            given=f"{tokens} tokens",
+            fix=f"view it as tokens (view='tokens'), or {ASK}",
+        )
+    return rows, patches // rows

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from published_files import crisis, imdb
 from rich.console import Console
-from test_data_benchmarks import crisis, imdb
 
 from mi2p_inject.recipes.data.formats.crisismmd import TASKS
 from mi2p_inject.recipes.errors import RecipeError

@@ -144,7 +144,7 @@ def test_augmentation_depends_on_seed_epoch_and_row_alone(table: Path) -> None:
 
 def test_sharded_by_fsdp_the_losses_are_the_same(tmp_path: Path) -> None:
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    script = str(Path(__file__).parents[2] / "support" / "fsdp_steps.py")
+    script = str(Path(__file__).with_name("fsdp_steps.py"))
     result = subprocess.run(
         [sys.executable, *launch, script, str(tmp_path / "losses.json")],
         capture_output=True,

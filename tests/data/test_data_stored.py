@@ -1,0 +1,80 @@
+"""Rows on disk: read once, read again where the files changed, and never held in memory."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+from data_files import Load, draw, ids, load, pets, save
+
+from mi2p_inject.recipes.data import load_data
+from mi2p_inject.recipes.errors import RecipeError
+
+__all__ = ["load"]
+
+
+class TestStored:
+    def test_a_changed_file_is_read_again(self, tmp_path: Path, load: Load) -> None:
+        rows = pets(tmp_path)
+        path = save(tmp_path / "a.csv", rows)
+        first, again = load(path), load(path)
+        assert first.fingerprint == again.fingerprint
+        rows[8]["text"] = rows[8]["text"].replace("8", "9")  # the size stays
+        save(path, rows)
+        changed = load(path)
+        assert changed.fingerprint != first.fingerprint
+        assert "A cat, number 9" in {row["text"] for split in changed.splits.values() for row in split}
+
+    def test_a_changed_image_changes_the_fingerprint(self, tmp_path: Path, load: Load) -> None:
+        path = save(tmp_path / "a.csv", pets(tmp_path))
+        first = load(path).fingerprint
+        draw(tmp_path / "images/0.png", 999)
+        assert load(path).fingerprint != first
+
+    def test_moved_data_are_the_same_data(self, tmp_path: Path, load: Load) -> None:
+        first = load(save(tmp_path / "here/a.csv", pets(tmp_path / "here"))).fingerprint
+        (tmp_path / "here").rename(tmp_path / "there")
+        assert load(tmp_path / "there/a.csv").fingerprint == first
+
+    def test_a_large_table_stays_on_disk(self, tmp_path: Path) -> None:
+        """100 MB of text, all of it read: what the process holds for itself grows by far less."""
+        code = f"""
+            from pathlib import Path
+            from mi2p_inject.recipes.data import load_data
+            import datasets, sklearn.model_selection, ftfy
+            def held():
+                return int(Path("/proc/self/status").read_text().split("RssAnon:")[1].split()[0]) / 1024
+            with open("a.csv", "w") as file:
+                print("text,label", file=file)
+                for i in range(20_000):
+                    print(f"{{i:010}}" * 500, "abcd"[i % 4], sep=",", file=file)
+            before = held()
+            samples = load_data("a.csv", cache_dir=Path({str(tmp_path)!r}))
+            assert sum(len(row["text"]) for split in samples.splits.values() for row in split) == 20_000 * 5_000
+            print(held() - before)
+        """
+        done = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(code)], cwd=tmp_path, capture_output=True, text=True, check=True
+        )
+        assert float(done.stdout) < 60
+
+    def test_a_full_disk(self, tmp_path: Path, load: Load) -> None:
+        rows = [{**row, "text": row["text"] + " x" * 9000} for row in pets(tmp_path)]
+        path = save(tmp_path / "a.jsonl", rows)
+        old = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, old[1]))
+        try:
+            with pytest.raises(RecipeError, match=r"cannot store the rows[\s\S]*free some space"):
+                load(path)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, old)
+        assert sum(map(len, ids(load(path)).values())) == 40
+
+    def test_a_cache_that_is_a_file(self, tmp_path: Path) -> None:
+        path = save(tmp_path / "a.csv", pets(tmp_path))
+        with pytest.raises(RecipeError, match=r"cannot store the rows[\s\S]*HF_DATASETS_CACHE"):
+            load_data(path, cache_dir=path)

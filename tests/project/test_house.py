@@ -1,0 +1,45 @@
+"""The house keeps its rules: files of at most 300 lines, functions of at most 60, folders of at most a dozen files."""
+
+from __future__ import annotations
+
+import ast
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+ROOMS = ("mi2p_inject", "adapters", "recipes", "benchmarks", "tests", "examples", "docs")
+LINKS = (ROOT / "mi2p_inject" / "adapters", ROOT / "mi2p_inject" / "recipes")
+FILES = [
+    path
+    for room in ROOMS
+    for path in sorted((ROOT / room).rglob("*.py"))
+    if not any(link in path.parents for link in LINKS)
+]
+MOST_LINES, MOST_OF_A_FUNCTION, MOST_FILES = 300, 60, 12
+
+
+def lengths(tree: ast.AST) -> list[tuple[str, int]]:
+    """Functions with their lengths in lines, docstrings left out."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            first = node.body[0]
+            documented = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)
+            docstring = (first.end_lineno or 0) - first.lineno + 1 if documented else 0
+            found.append((node.name, (node.end_lineno or 0) - node.lineno + 1 - docstring))
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_and_functions_are_short(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= MOST_LINES
+    long = [(name, lines) for name, lines in lengths(ast.parse(text)) if lines > MOST_OF_A_FUNCTION]
+    assert not long
+
+
+def test_folders_are_small() -> None:
+    count = Counter(path.parent for path in FILES)
+    assert {str(folder.relative_to(ROOT)): files for folder, files in count.items() if files > MOST_FILES} == {}
