@@ -9,8 +9,11 @@ from docs/results/, those of `mi2p table`.
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # benchmarks/ is a tool of the checkout; no wheel holds it
 
 from benchmarks.sweep.report import render as render_support
 from mi2p_inject.adapters import Adapter, adapters

@@ -5,9 +5,13 @@ from __future__ import annotations
 import doctest
 import importlib
 import json
+import os
 import pkgutil
 import re
 import runpy
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -70,6 +74,27 @@ def test_generated_pages_are_up_to_date() -> None:
     if any(made["RESULTS"].glob("*/*.json")):
         results = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
         assert results == made["render_results"](), "run docs/make_tables.py"
+
+
+def test_the_commands_that_write_the_pages_run_as_the_docs_name_them(tmp_path: Path) -> None:
+    """In a shell that knows nothing but the checkout; what they write is what is committed."""
+    copy, unwanted = (
+        tmp_path / "project",
+        shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "__pycache__", "runs"),
+    )
+    shutil.copytree(ROOT, copy, symlinks=True, ignore=unwanted)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8").split("\ndocs-pages:")[1].split("\n\n")[0]
+    commands = re.findall(r"/python (docs/\S+\.py)", makefile)
+    assert commands == ["docs/make_tables.py", "docs/make_reliability.py"]
+    for script in commands:
+        done = subprocess.run([sys.executable, script], cwd=copy, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.*"))]:
+        if path.is_file() and "__pycache__" not in path.parts:
+            assert (copy / path.relative_to(ROOT)).read_bytes() == path.read_bytes(), (
+                f"run make docs-pages: {path.name}"
+            )
 
 
 @pytest.mark.parametrize("name", MODULES)
