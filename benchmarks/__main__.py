@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: run the rows, write docs/performance.json, render docs/performance.md and its plot."""
+"""`python -m benchmarks`: run the benchmarks, write docs/performance.json, render docs/performance.md and its plot."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from benchmarks.comparisons import peer_cost, peer_names
 from benchmarks.floor import all_parts
 from benchmarks.measure import in_process
 from benchmarks.render import render
-from benchmarks.rows import ROWS, measured
 from benchmarks.scaling import all_curves
+from benchmarks.table import BENCHMARKS, measured
 from mi2p_inject.core.files.atomic_write import write_file
 
 __all__ = ["PACKAGES", "main"]
@@ -29,7 +29,7 @@ PACKAGES = ("torch", "timm", "transformers", "peft", "numpy")
 
 def main(
     only: Annotated[
-        str, typer.Option(help="Names of rows, 'peers', 'scaling' or 'floor', with commas; the rest is kept.")
+        str, typer.Option(help="Names of benchmarks, 'peers', 'scaling' or 'floor', with commas; the rest is kept.")
     ] = "",
     out: Annotated[Path, typer.Option(help="The JSON; page and plot are written beside it.")] = Path(
         "docs/performance.json"
@@ -44,18 +44,26 @@ def main(
     - `python -m benchmarks --only c,d --out runs/bench.json`
     """
     console = Console()
-    wanted = set(only.split(",")) if only else {*(row.name for row in ROWS), "peers", "scaling", "floor"}
-    if unknown := wanted - {*(row.name for row in ROWS), "peers", "scaling", "floor"}:
-        raise typer.BadParameter(f"no rows {', '.join(sorted(unknown))}; there are {', '.join(r.name for r in ROWS)}")
+    wanted = (
+        set(only.split(",")) if only else {*(benchmark.name for benchmark in BENCHMARKS), "peers", "scaling", "floor"}
+    )
+    if unknown := wanted - {*(benchmark.name for benchmark in BENCHMARKS), "peers", "scaling", "floor"}:
+        raise typer.BadParameter(
+            f"no benchmarks {', '.join(sorted(unknown))}; there are {', '.join(one.name for one in BENCHMARKS)}"
+        )
     data = (
-        json.loads(out.read_text()) if only and out.exists() else {"rows": [], "peers": [], "scaling": [], "floor": {}}
+        json.loads(out.read_text())
+        if only and out.exists()
+        else {"benchmarks": [], "peers": [], "scaling": [], "floor": {}}
     )
     data |= {"machine": _machine(), "date": datetime.date.today().isoformat()}
-    for row in ROWS:
-        if row.name in wanted:
-            result = in_process(measured, row.name)
-            console.print(f"{row.name:<12} {result['ratio']:.3f} ({result['spread'][0]:.3f}-{result['spread'][1]:.3f})")
-            data["rows"] = [one for one in data["rows"] if one["name"] != row.name] + [result]
+    for benchmark in BENCHMARKS:
+        if benchmark.name in wanted:
+            result = in_process(measured, benchmark.name)
+            console.print(
+                f"{benchmark.name:<12} {result['ratio']:.3f} ({result['spread'][0]:.3f}-{result['spread'][1]:.3f})"
+            )
+            data["benchmarks"] = [one for one in data["benchmarks"] if one["name"] != benchmark.name] + [result]
             _save(data, out)
     if "peers" in wanted:
         data["peers"] = []
@@ -70,9 +78,9 @@ def main(
     if "floor" in wanted:
         data["floor"] = in_process(all_parts)
         _save(data, out)
-    order = [row.name for row in ROWS]
-    kept = [one for one in data["rows"] if one["name"] in order]
-    data["rows"] = sorted(kept, key=lambda one: order.index(one["name"]))
+    order = [benchmark.name for benchmark in BENCHMARKS]
+    kept = [one for one in data["benchmarks"] if one["name"] in order]
+    data["benchmarks"] = sorted(kept, key=lambda one: order.index(one["name"]))
     _save(data, out)
     render(out)
     console.print(f"written: {out.with_suffix('.md')}")

@@ -1,4 +1,4 @@
-"""How the rows are measured: each function builds two steps and runs them side by side."""
+"""How the benchmarks are measured: each function builds two steps and runs them side by side."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def query_against_mean() -> Comparison:
 
 
 def ours_against_literal() -> Comparison:
-    return side_by_side(_literal_step(), _query_step(), rounds=2, warm_up=1)
+    return side_by_side(_literal_step(), _query_step(), rounds=2, warmup_rounds=1)
 
 
 def ours_against_literal_memory() -> Comparison:
@@ -125,7 +125,7 @@ def me_bert_against_bert_compiled() -> Comparison:
 
     base, ours = torch.compile(m.bert(), fullgraph=True), torch.compile(m.me_bert(), fullgraph=True)
     steps = m.forward_backward(base, m.ids()), m.forward_backward(ours, m.ids(), source=m.picture())  # type: ignore[arg-type]
-    return side_by_side(*steps, rounds=5, warm_up=3)
+    return side_by_side(*steps, rounds=5, warmup_rounds=3)
 
 
 def me_densenet_against_densenet(**options: Any) -> Comparison:

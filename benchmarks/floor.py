@@ -42,7 +42,7 @@ class Part:
 
 
 def parts() -> list[Part]:
-    """The operations of forward and backward of the twelve units of row c; for a fresh process."""
+    """The operations of forward and backward of the twelve units of benchmark c; for a fresh process."""
     unit: Any = m.me_bert(sites=1).unit(m.LAYERS[0])
     of_keys, of_values = unit.source_key_embedding, unit.source_value_embedding
     key, value = of_keys.width, of_values.width

@@ -57,9 +57,9 @@ class Comparison:
         return [ours / base for base, ours in zip(self.base, self.ours, strict=True)]
 
 
-def side_by_side(base: Step, ours: Step, *, rounds: int, warm_up: int = 2) -> Comparison:
+def side_by_side(base: Step, ours: Step, *, rounds: int, warmup_rounds: int = 2) -> Comparison:
     """Seconds of two steps, run in turn: base, ours, ours, base, ... so that neither always comes second."""
-    for _ in range(warm_up):
+    for _ in range(warmup_rounds):
         base(), ours()
     seconds: dict[int, list[float]] = {0: [], 1: []}
     gc.collect()

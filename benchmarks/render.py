@@ -20,7 +20,7 @@ def render(results: Path) -> None:
 
 def page(data: dict[str, Any], plot: str) -> str:
     """The Markdown page of one run."""
-    sections = [_head(data), _limits(data["rows"])]
+    sections = [_head(data), _limits(data["benchmarks"])]
     if data["floor"]:
         sections.append(_floor(data["floor"]))
     if data["peers"]:
@@ -46,13 +46,13 @@ def _head(data: dict[str, Any]) -> list[str]:
     ]
 
 
-def _limits(rows: list[dict[str, Any]]) -> list[str]:
+def _limits(found: list[dict[str, Any]]) -> list[str]:
     return [
         "## Limits",
         "",
         "| | measured | compared with | result | limit | |",
         "|---|---|---|---|---|---|",
-        *(_row(row) for row in rows),
+        *(_line(line) for line in found),
         "",
         "`c`, `d` and `e` leave the source encoder out: its features are given, as they are with the source cache.",
         "",
@@ -61,10 +61,10 @@ def _limits(rows: list[dict[str, Any]]) -> list[str]:
 
 def _floor(floor: dict[str, Any]) -> list[str]:
     return [
-        "## What row c is made of",
+        "## What benchmark c is made of",
         "",
         "The operations of the twelve units, forward and backward, each measured alone in buffers that are there",
-        "already; no other order of the products has fewer. What row c takes beyond their sum is allocation, copies",
+        "already; no other order of the products has fewer. What benchmark c takes beyond their sum is allocation, copies",
         "and Python.",
         "",
         "| part | GFLOP | GB moved | ms | of BERT-base's step |",
@@ -116,23 +116,23 @@ def _parts(floor: dict[str, Any]) -> list[str]:
     ]
 
 
-def _row(row: dict[str, Any]) -> str:
-    base = row["base"] or "–"
-    if not row["base"]:
-        middle = statistics.median(row["samples"]["ours"])
-        result, limit, value = f"{middle:.2g} s", f"≤ {row['limit']} s", middle
+def _line(line: dict[str, Any]) -> str:
+    base = line["base"] or "–"
+    if not line["base"]:
+        middle = statistics.median(line["samples"]["ours"])
+        result, limit, value = f"{middle:.2g} s", f"≤ {line['limit']} s", middle
     else:
-        low, high = row["spread"]
-        value = 1 / row["ratio"] if row["at_least"] else row["ratio"]
-        low, high = (1 / high, 1 / low) if row["at_least"] else (low, high)
-        digits = 0 if row["at_least"] else 3
-        result = f"{value:.{digits}f}× ({low:.{digits}f}–{high:.{digits}f})" + (" less" if row["at_least"] else "")
-        limit = "–" if row["limit"] is None else f"{'≥' if row['at_least'] else '≤'} {row['limit']}×"
-    if row["limit"] is None:
+        low, high = line["spread"]
+        value = 1 / line["ratio"] if line["at_least"] else line["ratio"]
+        low, high = (1 / high, 1 / low) if line["at_least"] else (low, high)
+        digits = 0 if line["at_least"] else 3
+        result = f"{value:.{digits}f}× ({low:.{digits}f}–{high:.{digits}f})" + (" less" if line["at_least"] else "")
+        limit = "–" if line["limit"] is None else f"{'≥' if line['at_least'] else '≤'} {line['limit']}×"
+    if line["limit"] is None:
         verdict = ""
     else:
-        verdict = "met" if (value >= row["limit"] if row["at_least"] else value <= row["limit"]) else "**missed**"
-    return f"| {row['name']} | {row['ours']} | {base} | {result} | {limit} | {verdict} |"
+        verdict = "met" if (value >= line["limit"] if line["at_least"] else value <= line["limit"]) else "**missed**"
+    return f"| {line['name']} | {line['ours']} | {base} | {result} | {limit} | {verdict} |"
 
 
 def _plot(curves: list[dict[str, Any]], path: Path) -> None:

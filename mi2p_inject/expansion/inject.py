@@ -72,14 +72,14 @@ def inject(
 
     Args:
         model: the backbone: a timm, transformers or open_clip model, or any module (then with `example_inputs`).
-        layers: where: None for the adapter row's default sites; names, globs (`encoder.layer.*`), compiled regexes,
+        layers: where: None for the adapter's default sites; names, globs (`encoder.layer.*`), compiled regexes,
             indices into the default sites, a list of these, or a callable (path, module) -> bool.
         source_encoder: the pre-trained model of the other modality. It is frozen: eval mode, no gradients.
         source_spec: what the features will be where there is no encoder here, such as `ViewSpec.tokens(768)`.
         unit: a kind ("mi2p"; "mi2p-paper" is the paper's literal form) or a configured unit (`MI2P(...)`).
         trainable: what trains: "all" (the paper: backbone and units) or "units" (the backbone is frozen).
         view: how patch tokens are seen: "auto" and "map" as a map of channels, "tokens" as tokens.
-        layout: the layout of the chosen sites (or of some, by path) where neither a row nor the dry run tells it.
+        layout: the layout of the chosen sites (or of some, by path) where neither an adapter nor the dry run shows it.
         strict: raise where a source map has another grid than at injection, instead of pooling it.
         example_inputs: an example batch for the backbone: a tensor, a tuple of arguments or a mapping. Needed where no
             row knows the model, useful where images have another size than the model's default.
@@ -152,15 +152,15 @@ def _chosen_paths(resolved: ResolvedModel, layers: Layers | None) -> list[str]:
     return list(resolved.default_paths)
 
 
-def _source_spec(source: Source | None, told: ViewSpec | None) -> ViewSpec:
-    if told is not None and not isinstance(told, ViewSpec):
+def _source_spec(source: Source | None, given: ViewSpec | None) -> ViewSpec:
+    if given is not None and not isinstance(given, ViewSpec):
         raise SourceError(
             "source_spec= takes a ViewSpec",
             expected="ViewSpec.tokens(768) or ViewSpec.map(1024, 7, 7)",
-            given=repr(told),
+            given=repr(given),
             fix="wrap the numbers",
         )
-    if source is None and told is None:
+    if source is None and given is None:
         raise SourceError(
             "nothing says what the source is",
             expected="source_encoder=, or source_spec= where features will be given",
@@ -168,15 +168,15 @@ def _source_spec(source: Source | None, told: ViewSpec | None) -> ViewSpec:
             fix="pass source_encoder=model or source_spec=ViewSpec.tokens(768)",
         )
     if source is None:
-        return told  # type: ignore[return-value]
-    if told is not None and not told.accepts(source.spec):
+        return given  # type: ignore[return-value]
+    if given is not None and not given.accepts(source.spec):
         raise SourceError(
             "source_spec contradicts the source encoder",
             expected=str(source.spec),
-            given=str(told),
+            given=str(given),
             fix="drop source_spec=",
         )
-    return told or source.spec
+    return given or source.spec
 
 
 def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:

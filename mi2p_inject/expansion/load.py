@@ -39,7 +39,7 @@ def load(
         backbone: a model of the class and shapes that were injected. With trainable="units" it must also have the very
             weights, since these are not in the checkpoint.
         source_encoder: as in `inject`; without it, features must be given.
-        example_inputs: as in `inject`, only used by the summary's cost table where no adapter row knows the backbone.
+        example_inputs: as in `inject`, only used by the summary's cost table where no adapter matches the backbone.
         source_example_inputs: as in `inject`.
 
     Raises:

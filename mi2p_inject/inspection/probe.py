@@ -85,7 +85,7 @@ def probe(
                 with suppress(_AllSeen):
                     output = runner(*args, **kwargs) if call == "forward" else getattr(runner, call)(*args, **kwargs)
                 if effect:
-                    _listen(seen, output, model)
+                    _note_reached(seen, output, model)
         except Exception as error:
             failures.append(error)
             continue
@@ -131,11 +131,11 @@ class _Watch:
         return pytree.tree_unflatten(leaves, structure)
 
 
-def _listen(seen: dict[str, Observation], output: Any, model: nn.Module) -> None:
+def _note_reached(seen: dict[str, Observation], output: Any, model: nn.Module) -> None:
     """Note which watched tensors the output depends on, where the graph says so.
 
     The parameters of the run require gradients: an output without any graph was computed under no_grad, behind
-    quantised layers or is no tensor we can see, and tells nothing.
+    quantised layers or is no tensor we can see, and shows nothing.
     """
     outputs = [tensor for tensor in tensors_in(output) if tensor.requires_grad]
     if not outputs:

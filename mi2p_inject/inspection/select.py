@@ -38,7 +38,7 @@ def select(model: nn.Module, layers: Layers, default_sites: Sequence[str], shape
         model: the backbone.
         layers: a name, a glob (`*`, `?`, `[…]`, `**`), a compiled regex (matched against the full path), an index into
             `default_sites` (negative ones count from the end), a list of these, or a callable (path, module) -> bool.
-        default_sites: the adapter's sites, in firing order; empty where there is no row.
+        default_sites: the adapter's sites, in firing order; empty where no adapter matches.
         shapes: describes modules for error messages.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The source encoder: frozen, asked once a forward, read as its adapter row says."""
+"""The source encoder: frozen, asked once a forward, read as its adapter says."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class Source:
     mode is undone at the next encode, and stays undone.
 
     Args:
-        encoder: any module. One with an adapter row is read as the row says, on the encoder inside a headed model.
-            One without a row must return tokens (B, L, D) or a map (B, C, H, W), or a `last_hidden_state`.
-        example_inputs: an example batch, for encoders without a row or inputs of another size than usual.
+        encoder: any module. One with an adapter is read as the adapter says, on the encoder inside a headed model.
+            One without an adapter must return tokens (B, L, D) or a map (B, C, H, W), or a `last_hidden_state`.
+        example_inputs: an example batch, for encoders without an adapter or inputs of another size than usual.
 
     Attributes:
         spec: kind, width and grid of its features.

@@ -62,7 +62,7 @@ def fill(
         preprocessing: all that `read` does, in words or as a hash: tokenizer, length, image size.
         batch_size: samples a forward.
         dtype: store in this floating dtype; None: as the encoder gives them.
-        say: is told the size before anything is written.
+        say: gets the size as a line before anything is written.
         on_batch: called with (samples done, samples to do) after each batch.
 
     Raises:

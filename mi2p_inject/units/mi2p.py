@@ -31,7 +31,7 @@ class MI2P(UnitConfig):
     """Options of the MI2P unit.
 
     Args:
-        num_heads: attention heads asked for; None: the adapter row's number (8 for CNNs, 12 for BERT). A unit takes the
+        num_heads: attention heads asked for; None: the adapter's number (8 for CNNs, 12 for BERT). A unit takes the
             largest divisor of the site's vector (H·W of a map, D of tokens) up to it, and the summary says which.
         head_dim: width of queries and keys, a head.
         kernel_size: k of the k×k kernels that embed a map's channels, odd.

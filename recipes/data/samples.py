@@ -28,7 +28,7 @@ class Samples:
             ``group`` (str: samples of one group are duplicates or variants of one another).
         classes: name of each label.
         multi_label: a sample has any number of labels.
-        notes: what a user must be told: counts, differences from published ones, what was missing, bad or dropped.
+        notes: what a user should know: counts, differences from published ones, what was missing, bad or dropped.
         fingerprint: changes with the content and with the options that made it. Images enter by name and size.
     """
 

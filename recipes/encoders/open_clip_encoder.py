@@ -87,10 +87,10 @@ def _encoder(
 
     spec: ImageSpec | TextSpec
     if modality == "image":
-        told = clip.visual.preprocess_cfg
-        size = told["size"] if isinstance(told["size"], (tuple, list)) else (told["size"],) * 2
-        mode = {"squash": "squash", "longest": "border"}.get(told["resize_mode"], "center")
-        spec = ImageSpec(tuple(size), tuple(told["mean"]), tuple(told["std"]), told["interpolation"], 1.0, mode)
+        given = clip.visual.preprocess_cfg
+        size = given["size"] if isinstance(given["size"], (tuple, list)) else (given["size"],) * 2
+        mode = {"squash": "squash", "longest": "border"}.get(given["resize_mode"], "center")
+        spec = ImageSpec(tuple(size), tuple(given["mean"]), tuple(given["std"]), given["interpolation"], 1.0, mode)
     else:
         spec = TextSpec(tokenizer(), int(clip.text.context_length), fixed=True)
         if isinstance(spec.tokenizer, SigLipTokenizer):  # what it does to a text, for `open_clip_tokenizer`

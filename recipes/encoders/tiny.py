@@ -22,7 +22,7 @@ _CLIP = {
 
 
 def tiny_encoder(kind: str, modality: Modality, image_size: int | None = None) -> Encoder:
-    """A small random model of a kind, at 64 pixels unless told otherwise.
+    """A small random model of a kind, at 64 pixels unless another size is given.
 
     Args:
         kind: one of `TINY`; "": a DenseNet, a BERT.

@@ -17,7 +17,7 @@ def gain_sentences(reports: Sequence[Numbers], metric: str = "") -> list[str]:
 
     Args:
         reports: metrics.json of one set or of several, such as of runs with a split each.
-        metric: the one that is told; "": the first.
+        metric: the one that is reported; "": the first.
 
     Returns:
         Markdown, without a bullet.

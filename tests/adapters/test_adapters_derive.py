@@ -1,4 +1,4 @@
-"""Models without a row: sites, inputs and readouts from what timm and transformers say of their own models."""
+"""Models without an adapter: sites, inputs and readouts from what timm and transformers say of their own models."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def installed(name: str) -> bool:
         return False
 
 
-def test_no_class_of_any_row_goes_untested() -> None:
+def test_no_class_of_any_adapter_goes_untested() -> None:
     built = [type(tiny.build()) for tiny in TINY.values()]
     tested = {f"{cls.__module__}.{cls.__qualname__}" for cls in built}
     here = [one for one in adapters() if all(map(installed, one.classes))]
@@ -37,10 +37,10 @@ def test_no_class_of_any_row_goes_untested() -> None:
     assert not missing, f"add an entry to TINY in tests/support/models.py for {missing}"
     assert {one.name for one in here} <= set(TINY)
     assert len(here) >= len(adapters()) - 1  # one class is newer than the oldest timm that is supported
-    assert {tiny.row for tiny in (*TINY.values(), *HEADED.values())} <= {row.name for row in adapters()}
+    assert {tiny.adapter for tiny in (*TINY.values(), *HEADED.values())} <= {adapter.name for adapter in adapters()}
 
 
-def test_models_without_a_row_are_derived_or_not_found() -> None:
+def test_models_without_an_adapter_are_derived_or_not_found() -> None:
     from transformers import AlbertConfig, AlbertModel
 
     tiny = {"embedding_size": 8, "hidden_size": 8, "num_attention_heads": 1, "intermediate_size": 8, "vocab_size": 9}
@@ -57,12 +57,12 @@ def test_two_encoders_are_refused() -> None:
         find(both)
 
 
-BERT = next(row for row in adapters() if row.name == "bert")
-DENSENET = next(row for row in adapters() if row.name == "densenet")
+BERT = next(adapter for adapter in adapters() if adapter.name == "bert")
+DENSENET = next(adapter for adapter in adapters() if adapter.name == "densenet")
 
 
 @pytest.mark.parametrize(
-    ("row", "wrong"),
+    ("adapter", "wrong"),
     [
         (BERT, {"name": ""}),
         (BERT, {"classes": ()}),
@@ -74,9 +74,9 @@ DENSENET = next(row for row in adapters() if row.name == "densenet")
         (DENSENET, {"readout": Readout(Layout(Axes.NCHW), pooled="cls")}),
     ],
 )
-def test_a_row_that_contradicts_itself_is_refused(row: Adapter, wrong: dict[str, Any]) -> None:
+def test_an_adapter_that_contradicts_itself_is_refused(adapter: Adapter, wrong: dict[str, Any]) -> None:
     with pytest.raises(AdapterError, match="contradicts itself"):
-        replace(row, **wrong)
+        replace(adapter, **wrong)
 
 
 @pytest.fixture
@@ -84,19 +84,19 @@ def third_party(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cal
     """Installs a distribution with an entry point of our group, for the time of one test."""
 
     def install(source: str, target: str) -> None:
-        (tmp_path / "third_party_rows.py").write_text(source)
-        info = tmp_path / "third_party_rows-1.0.dist-info"
+        (tmp_path / "third_party_adapters.py").write_text(source)
+        info = tmp_path / "third_party_adapters-1.0.dist-info"
         info.mkdir()
-        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: third-party-rows\nVersion: 1.0\n")
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: third-party-adapters\nVersion: 1.0\n")
         (info / "entry_points.txt").write_text(f"[mi2p_inject.adapters]\nmine = {target}\n")
         monkeypatch.syspath_prepend(tmp_path)
-        monkeypatch.delitem(sys.modules, "third_party_rows", raising=False)
+        monkeypatch.delitem(sys.modules, "third_party_adapters", raising=False)
         adapters.cache_clear()
         entry_points_of.cache_clear()
 
     yield install
     monkeypatch.undo()
-    sys.modules.pop("third_party_rows", None)
+    sys.modules.pop("third_party_adapters", None)
     adapters.cache_clear()
     entry_points_of.cache_clear()
 
@@ -104,18 +104,18 @@ def third_party(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cal
 MINE = """
 from dataclasses import replace
 from mi2p_inject.adapters.families import hf_text
-ROW = replace(hf_text.BERT, name="mine", classes=("torch.nn.modules.container.Sequential",), sites=("*",))
-CLASH = replace(ROW, name="bert")
+ADAPTER = replace(hf_text.BERT, name="mine", classes=("torch.nn.modules.container.Sequential",), sites=("*",))
+CLASH = replace(ADAPTER, name="bert")
 STOLEN = replace(hf_text.BERT, name="mine")
-ROWS = [ROW]
+ADAPTERS = [ADAPTER]
 NUMBER = 3
 WORDS = ["bert"]
 """
 
 
-@pytest.mark.parametrize("attribute", ["ROW", "ROWS"])
-def test_rows_of_another_distribution_are_picked_up(third_party: Callable[[str, str], None], attribute: str) -> None:
-    third_party(MINE, f"third_party_rows:{attribute}")
+@pytest.mark.parametrize("attribute", ["ADAPTER", "ADAPTERS"])
+def test_those_of_another_distribution_are_picked_up(third_party: Callable[[str, str], None], attribute: str) -> None:
+    third_party(MINE, f"third_party_adapters:{attribute}")
     assert adapters()[-1].name == "mine"
     match = find(nn.Sequential(nn.Linear(2, 2)))
     assert match is not None
@@ -125,12 +125,12 @@ def test_rows_of_another_distribution_are_picked_up(third_party: Callable[[str, 
 @pytest.mark.parametrize(
     ("target", "says"),
     [
-        ("third_party_rows:CLASH", "share a name"),
-        ("third_party_rows:STOLEN", "share a class"),
-        ("third_party_rows:WORDS", "no adapter"),
-        ("third_party_rows:NUMBER", "'mine'"),
-        ("third_party_rows:NOWHERE", "'mine'"),
-        ("no_such_module_of_mine:ROW", "'mine'"),
+        ("third_party_adapters:CLASH", "share a name"),
+        ("third_party_adapters:STOLEN", "share a class"),
+        ("third_party_adapters:WORDS", "no adapter"),
+        ("third_party_adapters:NUMBER", "'mine'"),
+        ("third_party_adapters:NOWHERE", "'mine'"),
+        ("no_such_module_of_mine:ADAPTER", "'mine'"),
     ],
 )
 def test_a_broken_entry_point_is_named(third_party: Callable[[str, str], None], target: str, says: str) -> None:
@@ -139,7 +139,7 @@ def test_a_broken_entry_point_is_named(third_party: Callable[[str, str], None], 
         adapters()
 
 
-def test_rows_import_no_model_library() -> None:
+def test_adapters_import_no_model_library() -> None:
     heavy = {"timm", "transformers", "open_clip"}
     code = f"import sys, mi2p_inject.adapters as a; a.adapters(); print(*{heavy} & {{*sys.modules}})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

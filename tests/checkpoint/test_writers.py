@@ -116,7 +116,7 @@ def test_several_savers(tmp_path: Path) -> None:
 
 
 @pytest.mark.fault("S5", "another process is saving into the folder", "it waits, and says for whom")
-def test_the_second_saver_is_told_who_is_saving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_second_saver_names_who_is_saving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(saving, "LOCK_SECONDS", 0.2)
     ready = FORK.Event()
 

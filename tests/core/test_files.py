@@ -100,7 +100,7 @@ def test_many_writers_of_one_file(tmp_path: Path) -> None:
 
 
 class TestLock:
-    def test_the_second_is_told_who_has_it(self, tmp_path: Path) -> None:
+    def test_the_second_names_who_has_it(self, tmp_path: Path) -> None:
         path = tmp_path / ".lock"
         with WriterLock(path):
             with pytest.raises(LockHeldError, match=rf"process {os.getpid()} on .*, since 20") as error:

@@ -1,4 +1,4 @@
-"""Images as folders really hold them: every mode, upright, on white, and bad ones told apart."""
+"""Images as folders really hold them: every mode, upright, on white, and bad ones by their kind."""
 
 from __future__ import annotations
 

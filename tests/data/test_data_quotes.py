@@ -126,7 +126,7 @@ class TestTextsOfSeveralLines:
         with pytest.raises(RecipeError, match=r"line 12: a quote opens here and closes nowhere[\s\S]*double quotes"):
             read(path)
 
-    def test_what_cannot_be_told_is_named(self, tmp_path: Path) -> None:
+    def test_what_is_ambiguous_is_named(self, tmp_path: Path) -> None:
         (tmp_path / "a.csv").write_text('name,text\nq,"hello\nworld, x"\nw,b\nz,c\n')
         with pytest.raises(RecipeError, match=r"line 2: a quote opens here and closes 1 lines below[\s\S]*jsonl"):
             list(table_rows(tmp_path / "a.csv"))

@@ -1,4 +1,4 @@
-"""Parts: made and given, duplicates across them, labels, class weights."""
+"""Splits: made and given, duplicates across them, labels, class weights."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def table(folder: Path, rows: list[tuple[str, str, str, str]]) -> Path:
     return write(folder / "a.csv", "\n".join(lines) + "\n")
 
 
-def part_of(samples: Samples) -> dict[str, str]:
+def split_of(samples: Samples) -> dict[str, str]:
     return {one: name for name, split in samples.splits.items() for one in split["id"]}
 
 
@@ -108,7 +108,7 @@ class TestMadeParts:
             text = f"words {i - i % 2}" if i >= 30 else f"other words {i}"  # the last fifteen texts come twice
             rows.append((f"{i}.png", text, "ab"[i // 6 % 2], ""))
         samples = load(table(tmp_path, rows))
-        where = part_of(samples)
+        where = split_of(samples)
         assert len(set(where.values())) == 3
         for i in range(60):
             first = i - i % 3 if i < 30 else i - i % 2
@@ -148,7 +148,7 @@ class TestDuplicates:
 
     def test_are_dropped_on_request_never_from_the_test(self, tmp_path: Path, load: Load) -> None:
         path = self.rows(tmp_path)
-        whole, exact, near = (set(part_of(load(path, dedupe=kind))) for kind in ("none", "exact", "near"))
+        whole, exact, near = (set(split_of(load(path, dedupe=kind))) for kind in ("none", "exact", "near"))
         assert whole - exact == {"1", "2", "22"}
         assert whole - near == {"1", "2", "3", "22"}
 

@@ -60,7 +60,7 @@ class TestFormats:
         where = {int(one[1:]): split for split, names in ids(samples).items() for one in names}
         assert all(where[i] == where[i + 1] for i in range(0, 40, 2))
 
-    def test_a_file_for_each_part(self, tmp_path: Path, load: Load) -> None:
+    def test_a_file_for_each_split(self, tmp_path: Path, load: Load) -> None:
         rows = pets(tmp_path)
         save(tmp_path / "train.csv", rows[:20])
         save(tmp_path / "dev.jsonl", rows[20:30])

@@ -40,7 +40,7 @@ def gradients(me: ExpandedModel, source: Any, inputs: tuple[Any, Any]) -> list[T
     return [torch.zeros(1) if p.grad is None else p.grad.clone() for p in me.parameters()]
 
 
-def test_threads_never_hear_each_other() -> None:
+def test_threads_never_read_each_others_source() -> None:
     _, me, _, (args, kwargs) = expand("densenet")
     sources = [token_features(2, seed=seed) for seed in range(8)]
     with torch.no_grad():
@@ -112,12 +112,12 @@ def test_compiled_to_machine_code() -> None:
 def test_nothing_overflows_at_2048_channels_under_autocast(site: ViewSpec, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     source = map_features(2, 2048, 7, 7)
-    loud = SourceFeatures(source.data.relu() * torch.linspace(0, 30, 2048).view(1, -1, 1, 1))
-    unit = MI2P(zero_init=None).build(site, loud.spec)
+    strong = SourceFeatures(source.data.relu() * torch.linspace(0, 30, 2048).view(1, -1, 1, 1))
+    unit = MI2P(zero_init=None).build(site, strong.spec)
     view = 20 * (torch.randn(2, 2048, 7, 7) if site.kind == "map" else torch.randn(2, 64, 96))
-    exact = unit(view, prepare(loud, loud.spec, torch.float32))
+    exact = unit(view, prepare(strong, strong.spec, torch.float32))
     with torch.autocast("cpu", dtype):
-        low = unit(view, prepare(loud, loud.spec, torch.float32))
+        low = unit(view, prepare(strong, strong.spec, torch.float32))
     assert bool(torch.isfinite(low).all())
     error = (low.float() - exact).norm() / exact.norm()
     assert error < (0.1 if dtype is torch.bfloat16 else 0.02)

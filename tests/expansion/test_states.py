@@ -201,7 +201,7 @@ def test_a_second_name_of_a_module_is_the_module() -> None:
     assert [site.path for site in expand(Twins(), layers="second").sites] == ["first"]
 
 
-def test_several_encoders_are_fine_where_everything_is_told() -> None:
+def test_several_encoders_are_fine_where_everything_is_given() -> None:
     class Both(nn.Module):
         def __init__(self) -> None:
             super().__init__()

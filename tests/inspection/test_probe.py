@@ -73,15 +73,15 @@ def test_the_summary_leaves_no_fake_tensor_either() -> None:
 class Blind(nn.Module):
     """Its forward runs without gradients, or its result is a plain object."""
 
-    def __init__(self, grad: bool, wrap: Any, deaf: bool = False) -> None:
+    def __init__(self, grad: bool, wrap: Any, ignores: bool = False) -> None:
         super().__init__()
         self.inner, self.head = nn.Linear(4, 4), nn.Linear(4, 4)
-        self.grad, self.wrap, self.deaf = grad, wrap, deaf
+        self.grad, self.wrap, self.ignores = grad, wrap, ignores
 
     def forward(self, x: Tensor) -> Any:
         with torch.set_grad_enabled(self.grad and torch.is_grad_enabled()):
             y = self.inner(x)
-        return self.wrap(self.head(x if self.deaf else y))
+        return self.wrap(self.head(x if self.ignores else y))
 
 
 @dataclass
@@ -103,11 +103,11 @@ class Opaque:
         (Blind(True, Opaque), None),
         (Blind(True, lambda y: y.detach()), None),
         (Blind(True, Result), 1),
-        (Blind(True, Result, deaf=True), 0),
-        (Blind(True, Result, deaf=True).requires_grad_(False), 0),
+        (Blind(True, Result, ignores=True), 0),
+        (Blind(True, Result, ignores=True).requires_grad_(False), 0),
     ],
 )
-def test_heard_is_none_where_the_graph_does_not_say(model: nn.Module, expected: int | None) -> None:
+def test_reaching_is_none_where_the_graph_does_not_say(model: nn.Module, expected: int | None) -> None:
     seen, _ = probe(model, ["inner"], as_inputs(torch.randn(2, 3, 4)), effect=True)
     reached = seen["inner"].reaches_output
     assert (reached if reached is None else len(reached)) == expected
@@ -126,7 +126,7 @@ class ClassToken(nn.Module):
         return self.head(self.inner(x)[:, 0]) * scale
 
 
-def test_a_head_of_zeros_does_not_hide_unheard_patches() -> None:
+def test_a_head_of_zeros_does_not_hide_ignored_patches() -> None:
     inputs = ((torch.randn(2, 5, 4), torch.tensor(2.0)), {})
     layouts = {"inner": Layout(Axes.NLC, prefix=1, grid=(2, 2))}
     model = ClassToken()

@@ -205,7 +205,7 @@ def test_command(folders: Path) -> None:
     assert pooler["reason"]
 
 
-def test_command_checks_the_head_unless_told_not_to(folders: Path) -> None:
+def test_command_checks_the_head_unless_meta_is_given(folders: Path) -> None:
     name = str(folders / "clip" / "visual")
     assert "patch tokens" in run(name).stdout
     quick = run(name, "--meta").stdout

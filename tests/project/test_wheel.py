@@ -87,7 +87,7 @@ def test_holds_every_module_once_and_the_licence(installed: Path) -> None:
     assert list(installed.glob("mi2p_inject-*.dist-info/licenses/LICENSE"))
 
 
-def test_the_rows_have_one_name(tmp_path: Path) -> None:
+def test_the_adapters_have_one_name(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", "import adapters"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode != 0
     assert "mi2p_inject.adapters" in done.stderr

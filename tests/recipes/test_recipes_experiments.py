@@ -221,8 +221,8 @@ def test_a_killed_table_goes_on_to_the_very_same_numbers(finished: tuple[Path, P
     run(table, out, given={"save_steps": 1})
     numbers, expected = (numbers_of(folder)["experiments"] for folder in (out, done))
     for name in ONLY:
-        for part in ("test", "by_seed", "sd", "gain", "validation"):
-            assert numbers[name][part] == expected[name][part]
+        for kind in ("test", "by_seed", "sd", "gain", "validation"):
+            assert numbers[name][kind] == expected[name][kind]
         for seed in (0, 1):
             first, second = (load_run(one / "experiments" / name / f"seed-{seed}") for one in (done, out))
             assert np.array_equal(first.predictions()["test_logits"], second.predictions()["test_logits"])

@@ -134,9 +134,9 @@ def test_what_a_run_left_that_was_killed_at_once_is_no_other_folder(tmp_path: Pa
 
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.fault(
-    "S5", "two processes, one --out", "the second ends at once, told who has it; the first is undisturbed"
+    "S5", "two processes, one --out", "the second ends at once and names who has it; the first is undisturbed"
 )
-def test_the_second_process_is_told_who_has_the_folder(tmp_path: Path, overwrite: bool) -> None:
+def test_the_second_process_names_who_has_the_folder(tmp_path: Path, overwrite: bool) -> None:
     ready, stop = FORK.Event(), FORK.Event()
 
     def first() -> None:

@@ -113,8 +113,8 @@ def test_killed_at_any_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         assert torch.equal(cache[IDS].data, undisturbed[IDS].data)
 
 
-@pytest.mark.fault("S5", "two processes fill one source cache", "they share the work; who waits is told for whom")
-def test_who_waits_is_told_for_whom(tmp_path: Path) -> None:
+@pytest.mark.fault("S5", "two processes fill one source cache", "they share the work; who waits names the other")
+def test_who_waits_names_the_other(tmp_path: Path) -> None:
     begun = FORK.Event()
 
     def first() -> None:

@@ -51,9 +51,9 @@ torch.set_num_threads(1)
 
 @dataclass(frozen=True)
 class TinyModel:
-    """A model that some adapter (`row`) matches: how to build it, its inputs, and where in it the encoder stands."""
+    """A model that some `adapter` matches: how to build it, its inputs, and where in it the encoder stands."""
 
-    row: str
+    adapter: str
     build: Callable[[], nn.Module]
     inputs: InputMaker
     root: str = ""

@@ -28,7 +28,7 @@ TIMM = {
     "test_vit": OK,
     "test_efficientnet": OK,
     "test_convnext": OK,
-    "test_byobnet": OK,  # no row: its sites from feature_info
+    "test_byobnet": OK,  # no adapter: its sites from feature_info
     "test_mambaout": OK,  # channels last
     "test_nfnet": OK,
     "convit_tiny": OK,  # the class token joins late

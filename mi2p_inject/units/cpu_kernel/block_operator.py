@@ -21,7 +21,7 @@ _INPUTS = (
     "mi2p_inject::attend_in_blocks", mutates_args=(), schema=f"({_INPUTS}, SymInt groups) -> (Tensor, Tensor)"
 )
 def opaque(*inputs: Any) -> tuple[Tensor, Tensor]:
-    """`mi2p_inject.units.cpu_kernel.blockwise.forward`, told the groups of its result."""
+    """`mi2p_inject.units.cpu_kernel.blockwise.forward`, given the groups of its result."""
     return forward(*inputs[:-1])
 
 

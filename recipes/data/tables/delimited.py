@@ -132,7 +132,7 @@ def _by_line(path: Path, delimiter: str, width: int | None) -> bool:
     """Whether each line is a row and quotes are characters.
 
     Raises:
-        RecipeError: it cannot be told, or neither reading goes through.
+        RecipeError: the file does not show it, or neither reading goes through.
     """
     if not any('"' in line for line in lines(path)):
         return False
