@@ -64,7 +64,7 @@ def _floor(floor: dict[str, Any]) -> list[str]:
         "## What benchmark c is made of",
         "",
         "The operations of the twelve units, forward and backward, each measured alone in buffers that are there",
-        "already; no other order of the products has fewer. What benchmark c takes beyond their sum is allocation, copies",
+        "already; no other order of the products has fewer. What c takes beyond their sum is allocation, copies",
         "and Python.",
         "",
         "| part | GFLOP | GB moved | ms | of BERT-base's step |",
