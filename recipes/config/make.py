@@ -47,6 +47,7 @@ def make_config(*layers: Mapping[str, Any], preset: str = "practical") -> Config
     config = Config(**groups)
     if not config.data.data:
         raise RecipeError("no data named", fix="--data my.csv")
+    config.model.system.options()  # raises where they do not fit
     unit_config(config.model.unit, config.model.options_of_unit())
     _check_fusion(config.model.fusion, config.model.fusion_options)
     return config

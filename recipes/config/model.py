@@ -21,9 +21,11 @@ class ModelConfig:
     model: str = option(
         "me-vision",
         "one encoder alone (vision, text), both fused (late-fusion), one expanded with the other's features "
-        "(me-vision, me-text), both expanded and fused (me-fusion), or one of them expanded and both fused",
+        "(me-vision, me-text), both expanded and fused (me-fusion), one of them expanded and both fused, or a system of "
+        "the literature to compare with",
         choices=lambda: tuple(SYSTEMS),
     )
+    system_options: Mapping[str, Any] = option({}, "options of the model, such as system_options.image_tokens=1")
     fusion: str = option("score", "how a fused model joins its branches", choices=lambda: tuple(FUSIONS))
     fusion_options: Mapping[str, Any] = option({}, "options of the fusion, such as fusion_options.width=100")
     vision: str = option(
@@ -57,8 +59,8 @@ class ModelConfig:
 
     @property
     def system(self) -> System:
-        """What ``model`` names."""
-        return SYSTEMS[self.model]
+        """What ``model`` names, with its options."""
+        return SYSTEMS[self.model].configured(self.system_options)
 
     def options_of_unit(self) -> dict[str, Any]:
         """What `mi2p_inject.inject` gets as options of the unit: ``zero_init`` only where it was given."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor, nn
 
 from mi2p_inject.adapters.adapter import Modality
 from mi2p_inject.recipes.encoders.encoder import Encoder
+from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.sources.encoder import Source
 
 if TYPE_CHECKING:
@@ -61,6 +62,22 @@ class System(ABC):
             task: says how many logits, and whether they compete.
             loss: of logits and targets.
         """
+
+    def options(self) -> dict[str, Any]:
+        """Option -> value, of the options that it has of its own."""
+        return {}
+
+    def configured(self, options: Mapping[str, Any]) -> System:
+        """The same system with other values for some of its `options`.
+
+        Raises:
+            RecipeError: it has no such option, or the value does not fit.
+        """
+        if options:
+            raise RecipeError(
+                "this model has no options of its own", given=", ".join(options), fix="leave system_options out"
+            )
+        return self
 
     def describe(self, config: ModelConfig) -> str:
         """Its name and what else tells it apart, for reports."""

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from mi2p_inject.adapters.adapter import Modality
 from mi2p_inject.recipes.encoders.encoder import Encoder
 from mi2p_inject.recipes.systems.base import SystemModel
-from mi2p_inject.recipes.systems.table import SYSTEMS
 
 if TYPE_CHECKING:
     from mi2p_inject.recipes.config import Config
@@ -28,5 +27,4 @@ def build_system(
         task: what is learned.
         targets: of the training split, for class weights; None: where nothing is trained.
     """
-    system = SYSTEMS[config.model.model]
-    return system.build(encoders, config.model, task, task.loss(config.optimisation, targets))
+    return config.model.system.build(encoders, config.model, task, task.loss(config.optimisation, targets))

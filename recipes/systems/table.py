@@ -6,6 +6,7 @@ from mi2p_inject.core.registry import Registry
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.systems.base import System
 from mi2p_inject.recipes.systems.branches import Branches
+from mi2p_inject.recipes.systems.compared import MMBT
 
 __all__ = ["ENTRY_POINT_GROUP", "SYSTEMS"]
 
@@ -26,6 +27,7 @@ SYSTEMS: Registry[System] = Registry(
         "me-fusion": Branches(image="expanded", text="expanded"),
         "me-vision+text": Branches(image="expanded", text="plain"),
         "vision+me-text": Branches(image="plain", text="expanded"),
+        "mmbt": MMBT(),
     },
 )
 """Name, as ``--model`` takes it -> system. A new one is one class and one line here, or an entry point of another

@@ -1,0 +1,114 @@
+"""What holds for every compared system: gradients, missing modalities, learning rates, options, what does not fit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from compared_systems import NAMES, batch, built
+
+from mi2p_inject.recipes.config import make_config
+from mi2p_inject.recipes.errors import RecipeError
+from mi2p_inject.recipes.systems import SYSTEMS
+
+
+@pytest.mark.parametrize("name", NAMES)
+class TestEverySystem:
+    def test_gradients_reach_every_parameter_that_trains(self, name: str) -> None:
+        model = built(name).train()
+        output = model(**batch([True] * 4, [True] * 4), labels=torch.tensor([0, 1, 2, 1]))
+        assert output["logits"].shape == (4, 3)
+        output["loss"].backward()
+        lacking = [
+            name for name, p in model.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())
+        ]
+        assert lacking == []
+
+    def test_several_labels(self, name: str) -> None:
+        model = built(name, multi_label=True)
+        output = model(**batch([True] * 2, [True] * 2), labels=torch.tensor([[1, 0, 1], [0, 0, 0]]))
+        assert output["logits"].shape == (2, 3)
+        assert output["loss"].isfinite()
+
+    def test_rows_are_as_if_alone_whatever_is_missing(self, name: str) -> None:
+        model = built(name)
+        whole = batch([True, False, True, True, False], [True, True, False, True, False])
+        with torch.no_grad():
+            logits = model(**whole)["logits"]
+            assert logits.isfinite().all()
+            for row in range(5):
+                alone = model(**{key: value[row : row + 1] for key, value in whole.items()})["logits"]
+                assert (alone[0] - logits[row]).abs().max() < 1e-10
+
+    def test_what_is_missing_has_no_effect_and_what_is_there_has(self, name: str) -> None:
+        model = built(name)
+        given = batch([True, True, False], [True, False, False])
+        with torch.no_grad():
+            logits = model(**given)["logits"]
+            other = {**given, "pixel_values": given["pixel_values"] + 1, "input_ids": given["input_ids"] + 1}
+            other["attention_mask"] = torch.ones_like(given["attention_mask"])
+            changed = model(**other)["logits"]
+            assert torch.equal(logits[2], changed[2])
+            assert not torch.allclose(logits[0], changed[0])
+            text = model(**{**given, "input_ids": other["input_ids"]})["logits"]
+            assert not torch.allclose(logits[0], text[0])
+            assert torch.equal(logits[1:], text[1:])
+            image = model(**{**given, "pixel_values": other["pixel_values"]})["logits"]
+            assert not torch.allclose(logits[:2], image[:2])
+            assert torch.equal(logits[2], image[2])
+
+    def test_a_training_whose_samples_lack_everything(self, name: str) -> None:
+        model = built(name).train()
+        for there in ([True, False, False], [False, False, False]):
+            model.zero_grad()
+            model(**batch(there, there[::-1]), labels=torch.tensor([0, 1, 2]))["loss"].backward()
+            assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+    def test_learning_rates(self, name: str) -> None:
+        groups = built(name).parameter_groups()
+        assert set(groups.values()) == {"new"}  # random encoders
+        model = built(name, vision="demo", text="demo")
+        groups = model.parameter_groups()
+        assert groups.keys() == {name for name, _ in model.named_parameters()}
+        for key, group in groups.items():
+            start = ".".join(key.split(".")[:2])
+            assert group == {"image.network": "image", "text.network": "text"}.get(start, "new"), key
+
+    def test_only_what_is_new_trains(self, name: str) -> None:
+        trained = {key for key, p in built(name, trainable="units").named_parameters() if p.requires_grad}
+        assert trained
+        assert not any(".network." in key for key in trained)
+
+    def test_a_mistyped_option(self, name: str) -> None:
+        assert make_config({"data": "-", "model": name}).model.system == SYSTEMS[name]
+        with pytest.raises(RecipeError, match="has no option 'nothing'"):
+            make_config({"data": "-", "model": name, "system_options": {"nothing": 1}})
+        for option in SYSTEMS[name].options():
+            with pytest.raises(RecipeError, match=f"has no option '{option}s'\\n.*\\n.*\\n.*did you mean '{option}'"):
+                make_config({"data": "-", "model": name, f"system_options.{option}s": 1})
+            with pytest.raises(RecipeError, match=f"system_options.{option}=.* has the wrong type"):
+                make_config({"data": "-", "model": name, "system_options": {option: [1]}})
+
+
+def test_a_mistyped_name() -> None:
+    for name in NAMES:
+        with pytest.raises(RecipeError, match=f"did you mean '{name}'"):
+            make_config({"data": "-", "model": name[:-1]})
+
+
+def test_a_system_without_options() -> None:
+    with pytest.raises(RecipeError, match="no options of its own"):
+        make_config({"data": "-", "model": "vision", "system_options": {"width": 3}})
+
+
+WRONG: list[tuple[str, dict[str, Any], str]] = [
+    ("mmbt", {"text": "tiny:xlnet"}, "XLNetModel"),
+    ("mmbt", {"text": "tiny:clip"}, "name another --text"),
+]
+
+
+@pytest.mark.parametrize(("name", "encoders", "message"), WRONG)
+def test_encoders_that_do_not_fit(name: str, encoders: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        built(name, **encoders)
