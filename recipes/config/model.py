@@ -21,8 +21,8 @@ class ModelConfig:
     model: str = option(
         "me-vision",
         "one encoder alone (vision, text), both fused (late-fusion), one expanded with the other's features "
-        "(me-vision, me-text), both expanded and fused (me-fusion), one of them expanded and both fused, or a system of "
-        "the literature to compare with",
+        "(me-vision, me-text), both expanded and fused (me-fusion), one of them expanded and both fused, or a system "
+        "of the literature to compare with",
         choices=lambda: tuple(SYSTEMS),
     )
     system_options: Mapping[str, Any] = option({}, "options of the model, such as system_options.image_tokens=1")

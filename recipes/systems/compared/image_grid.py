@@ -19,7 +19,7 @@ class ImageGrid(nn.Module):
     """An image encoder that gives its last map, with gradients.
 
     Args:
-        encoder: its features, as its adapter reads them, are a map: any CNN, or a transformer whose patches form a grid.
+        encoder: its features, as its adapter reads them, are a map: any CNN, or a transformer of patches in a grid.
 
     Attributes:
         channels: C of the map.
