@@ -53,10 +53,12 @@ class TextStream(nn.Module):
         RecipeError: the encoder is of another family; names what fits.
     """
 
+    network: Any
+
     def __init__(self, encoder: Encoder, *, segments: bool = False, pooled: bool = True) -> None:
         super().__init__()
         _check(encoder, segments)
-        self.network: Any = encoder.model
+        self.network = encoder.model
         self.width = int(self.network.config.hidden_size)
         spec = cast(TextSpec, encoder.spec)
         self.class_id, self.separator_id = int(spec.tokenizer.cls_token_id), int(spec.tokenizer.sep_token_id)
