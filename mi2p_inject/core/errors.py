@@ -8,6 +8,7 @@ from __future__ import annotations
 __all__ = [
     "AdapterError",
     "CheckpointError",
+    "ExplainError",
     "FusionError",
     "InjectionError",
     "InjectionWarning",
@@ -95,6 +96,10 @@ class PathwayError(Mi2pError, ValueError):
 
 class RecomputeError(Mi2pError, RuntimeError):
     """A site fired inside a backward pass: gradient checkpointing recomputed it without its source."""
+
+
+class ExplainError(Mi2pError, ValueError):
+    """Attention or an explanation is asked of a model, a forward or a sample that has none."""
 
 
 class CheckpointError(Mi2pError, ValueError):

@@ -5,15 +5,26 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from mi2p_inject.core.site import Site
 from mi2p_inject.sources.features import PreparedSource
+from mi2p_inject.units.base import Unit
 from mi2p_inject.units.unit_dict import UnitDict
 
-__all__ = ["Call", "Calls", "TakesPart", "choices"]
+__all__ = ["Call", "Calls", "Recorder", "TakesPart", "choices"]
+
+
+class Recorder(Protocol):
+    """Whoever is given the attention weights of a call's units: see `mi2p_inject.explain.record_attention`."""
+
+    def take(
+        self, call: Call, site: Site, unit: Unit, view: Tensor, source: PreparedSource, weights: list[Tensor]
+    ) -> None:
+        """What one unit's forward handed over."""
 
 
 @dataclass
@@ -34,6 +45,8 @@ class Call:
     """How often the backbone repeats each row: the choices of a multiple-choice model. None: as it likes (beams)."""
     block: bool = False
     """It is a `with me.source(...)` block."""
+    recorders: tuple[Recorder, ...] = ()
+    """Of the units' attention. A recomputed forward forms the weights again, as its first one did."""
     fired: list[str] = field(default_factory=list)
     gradients: bool = field(default_factory=torch.is_grad_enabled)
     """Whether gradients were wanted when it began."""
@@ -64,6 +77,7 @@ class Calls(threading.local):
 
     call: Call | None = None
     disabled: bool = False
+    recorders: tuple[Recorder, ...] = ()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (Calls, ())

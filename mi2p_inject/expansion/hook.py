@@ -14,6 +14,7 @@ from mi2p_inject.core.site import Site
 from mi2p_inject.expansion.call import Call, Calls, TakesPart
 from mi2p_inject.expansion.recompute import check_gradients, in_backward, recall, remember
 from mi2p_inject.units.base import Unit
+from mi2p_inject.units.weights_taken import taken_weights
 
 __all__ = ["SiteHook", "hook_path", "hooked_paths", "purge"]
 
@@ -53,7 +54,7 @@ class SiteHook:
         call = self.calls.call
         if call is None:
             call = self._recomputed()
-            return None if call is None else self._add(call, output)
+            return None if call is None else self._add(call, output, recomputed=True)
         if self.path in call.fired and call.once:
             raise SiteError(
                 "fired twice in one forward",
@@ -84,7 +85,7 @@ class SiteHook:
             )
         return call
 
-    def _add(self, call: Call, output: Any) -> Any:
+    def _add(self, call: Call, output: Any, recomputed: bool = False) -> Any:
         unit: Unit = call.units[self.site.key]  # type: ignore[assignment]
         if call.gradients and not torch.compiler.is_compiling():
             self.served = True
@@ -124,7 +125,13 @@ class SiteHook:
             )
         if view.dtype != parameter.dtype and not torch.is_autocast_enabled(view.device.type):
             view = view.to(parameter.dtype)
-        return layout.add(output, unit(view, source), self.path)
+        if not call.recorders:
+            return layout.add(output, unit(view, source), self.path)
+        with taken_weights() as weights:
+            residual = unit(view, source)
+        for recorder in () if recomputed else call.recorders:
+            recorder.take(call, self.site, unit, view, source, weights)
+        return layout.add(output, residual, self.path)
 
 
 def hook_path(backbone: nn.Module, path: str) -> str:

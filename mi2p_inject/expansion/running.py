@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from mi2p_inject.core.errors import InjectionError, SourceError
 from mi2p_inject.core.expansion_config import ExpansionConfig
 from mi2p_inject.core.layout import image_of
+from mi2p_inject.core.numerics.recording import is_recording
 from mi2p_inject.core.site import Site
 from mi2p_inject.expansion.backbone_interface import BackboneInterface
 from mi2p_inject.expansion.call import Call, Calls, choices
@@ -214,13 +215,17 @@ class RunningModel(BackboneInterface):
         prepared = self._prepare(features, source_mask)
         times = choices(args, kwargs, prepared.batch) if once else None
         call = Call(prepared, units, image_of(args, dict(kwargs)), once, times=times)
+        if not is_recording():
+            call.recorders = self.calls.recorders
         if not once or times:
             call.repeat = lambda rows: self._prepare(features[rows], None if source_mask is None else source_mask[rows])
         return call
 
     def _prepare(self, features: SourceFeatures, source_mask: Tensor | None) -> PreparedSource:
         dtype = next(self.units.parameters()).dtype
-        return prepare(features, self.expansion_config.source, dtype, source_mask, self.expansion_config.strict)
+        built, strict = self.expansion_config.source, self.expansion_config.strict
+        recorded = not is_recording() and bool(self.calls.recorders)  # weights have a place for every token given
+        return prepare(features, built, dtype, source_mask, strict, trim=not recorded)
 
     def encode(self, batch: Any) -> SourceFeatures:
         """Source features of a batch, reusable: `me(x, source=me.encode(batch))` encodes no second time.

@@ -187,6 +187,7 @@ def prepare(
     dtype: torch.dtype,
     source_mask: Tensor | None = None,
     strict: bool = False,
+    trim: bool = True,
 ) -> PreparedSource:
     """Check features against what the units were built for and bring them into the form units read.
 
@@ -196,6 +197,7 @@ def prepare(
         dtype: the units' dtype.
         source_mask: (B,) bool, False for rows whose source is missing.
         strict: raise where a map would have to be pooled to the built grid.
+        trim: leave out tokens that are padding in every row.
 
     Raises:
         SourceError: another kind or width; a source_mask of the wrong shape or dtype; another grid under strict; a NaN
@@ -244,7 +246,8 @@ def prepare(
     elif mask is None and data.shape[1] == 0:  # no tokens: as if all were padding
         mask = data.new_ones(data.shape[:2], dtype=torch.bool)
     if mask is not None:
-        data, mask = _trimmed(data, mask)
+        if trim:
+            data, mask = _trimmed(data, mask)
         data = data.masked_fill(~mask.unsqueeze(-1), 0)
         real = mask.any(1)
         rows = real if rows is None else rows & real

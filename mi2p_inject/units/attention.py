@@ -30,6 +30,7 @@ from mi2p_inject.units.cpu_kernel.block_operator import opaque
 from mi2p_inject.units.cpu_kernel.blockwise import attend_in_blocks
 from mi2p_inject.units.embed import SiteEmbedder, SourceEmbedder, filled
 from mi2p_inject.units.token_factors import TokenFactors
+from mi2p_inject.units.weights_taken import give_weights, wants_weights
 
 __all__ = ["MANY", "Kernel", "Order", "ScoreOrder", "Sizes", "ValueOrder", "attend", "cheapest", "kernel_for"]
 
@@ -143,15 +144,19 @@ def attend(
     elif of_queries == num_heads:
         queries = _groups(queries, num_heads)
     key_width, value_width = queries.shape[-1], values.width if projected else filled(values.width)
+    recorded = wants_weights()
     kernel = kernel_for(order, batch * num_heads * tokens * keys.given.shape[1], queries.device)
-    if kernel == "blocks":
+    if kernel == "blocks" and not recorded:
         read = _blocks(queries, keys, values, mask, value_width, batch * max(of_queries, of_keys, of_values))
     else:
         whole = (queries, of_queries), (keys.whole(key_width), of_keys), (values.whole(value_width), of_values)
         most = max(of_queries, of_keys, of_values)
         q, k, v = (one.unflatten(0, (batch, groups)).expand(-1, most, -1, -1) for one, groups in whole)
         seen = None if mask is None else mask[:, None, None, :]
-        read = _fused(q, k, v, seen) if kernel == "fused" else _plain(q, k, v, seen)
+        if recorded:
+            read = _recorded(q, k, v, seen, tokens)
+        else:
+            read = _fused(q, k, v, seen) if kernel == "fused" else _plain(q, k, v, seen)
     if alone:
         read = read.reshape(batch, tokens, num_heads, read.shape[-1]).transpose(1, 2)
     else:
@@ -200,10 +205,29 @@ def _pair(
 
 
 def _plain(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+    return _weights(queries, keys, mask).to(values.dtype) @ values
+
+
+def _weights(queries: Tensor, keys: Tensor, mask: Tensor | None) -> Tensor:
     scores = queries @ keys.mT
     if mask is not None:
         scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-    return scores.softmax(-1).to(values.dtype) @ values
+    return scores.softmax(-1)
+
+
+def _recorded(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, tokens: int) -> Tensor:
+    """As `_plain`, of whose result the weights that are handed over (B, heads, N, M) stand in the graph.
+
+    One attention of N·heads queries (B, 1, N·heads, M) is taken apart for that and put together again.
+    """
+    weights = _weights(queries, keys, mask)
+    if weights.shape[2] == tokens:
+        give_weights(weights)
+    else:
+        by_head = weights.squeeze(1).unflatten(1, (tokens, -1)).transpose(1, 2)
+        give_weights(by_head)
+        weights = by_head.transpose(1, 2).flatten(1, 2).unsqueeze(1)
+    return weights.to(values.dtype) @ values
 
 
 def _blocks(

@@ -14,6 +14,7 @@ from mi2p_inject.core.errors import LayoutError, UnitError
 from mi2p_inject.core.numerics.precision import compute_dtype
 from mi2p_inject.core.views import ViewSpec
 from mi2p_inject.sources.features import PreparedSource
+from mi2p_inject.units.weights_taken import Axis
 
 __all__ = [
     "Unit",
@@ -61,6 +62,14 @@ class Unit(nn.Module, ABC):
     def describe(self) -> dict[str, str]:
         """What the summary and `mi2p layers` say of this unit beside its size: column -> words; by default nothing."""
         return {}
+
+    def attention_axes(self) -> tuple[Axis, Axis] | None:
+        """What its attention's queries and keys are; None: it has none, by default.
+
+        A kind that has says so here, and hands its weights over with `give_weights` where `wants_weights()`
+        (`mi2p_inject.units.weights_taken`); then `record_attention` records them.
+        """
+        return None
 
     def check_width(self, view: Tensor) -> None:
         """Raise `LayoutError` for a view of another width than the site's."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import final
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -13,6 +14,7 @@ from mi2p_inject.core.views import ViewSpec
 from mi2p_inject.sources.features import PreparedSource
 from mi2p_inject.units.base import Unit, UnitConfig, check_option, check_source_norm, is_positive, normalised
 from mi2p_inject.units.linear import FullRangeLinear
+from mi2p_inject.units.weights_taken import Axis, give_weights, wants_weights
 
 __all__ = ["CrossAttention", "CrossAttentionUnit"]
 
@@ -100,19 +102,33 @@ class CrossAttentionUnit(Unit):
         attended = source.tokens if source.grid is None else source.tokens.mT
         if self.source_norm:
             attended = normalised(attended)
-        read = F.scaled_dot_product_attention(
-            self._by_head(self.site_to_queries(normalised(positions))),
-            self._by_head(self.source_to_keys(attended)),
-            self._by_head(self.source_to_values(attended)),
-            attn_mask=None if source.mask is None else source.mask[:, None, None, :],
-        )
+        queries = self._by_head(self.site_to_queries(normalised(positions)))
+        keys, values = (self._by_head(layer(attended)) for layer in (self.source_to_keys, self.source_to_values))
+        mask = None if source.mask is None else source.mask[:, None, None, :]
+        if wants_weights():
+            read = _recorded(queries, keys, values, mask)
+        else:
+            read = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
         residual: Tensor = self.heads_to_site(read.transpose(1, 2).flatten(2))
         return residual.mT.unflatten(2, view.shape[2:]) if self.site.kind == "map" else residual
 
     def describe(self) -> dict[str, str]:
         return {"heads": str(self.num_heads)}
 
+    def attention_axes(self) -> tuple[Axis, Axis]:
+        return tuple("pixels" if one.kind == "map" else "tokens" for one in (self.site, self.source))  # type: ignore[return-value]
+
     def _by_head(self, packed: Tensor) -> Tensor:
         """(B, N, heads·d) -> (B, heads, N, d)."""
         split: Tensor = packed.unflatten(2, (self.num_heads, -1))
         return split.transpose(1, 2)
+
+
+def _recorded(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+    """As `F.scaled_dot_product_attention`, with the weights formed and handed over."""
+    scores = (queries * queries.shape[-1] ** -0.5) @ keys.mT
+    if mask is not None:
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    weights = scores.softmax(-1)
+    give_weights(weights)
+    return weights.to(values.dtype) @ values

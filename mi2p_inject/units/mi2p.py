@@ -18,6 +18,7 @@ from mi2p_inject.units.base import Unit, UnitConfig, ZeroInit, check_option, lar
 from mi2p_inject.units.embed import key_for, query_for, value_for
 from mi2p_inject.units.gate import ZeroGate
 from mi2p_inject.units.linear import PlainLinear
+from mi2p_inject.units.weights_taken import Axis
 
 __all__ = ["MI2P", "MI2PUnit"]
 
@@ -190,6 +191,9 @@ class MI2PUnit(Unit):
         if self.num_heads != self.asked_heads:
             heads += f" (asked {self.asked_heads}, {self.site.vector} numbers)"
         return {"heads": heads}
+
+    def attention_axes(self) -> tuple[Axis, Axis]:
+        return tuple("channels" if one.kind == "map" else "tokens" for one in (self.site, self.source))  # type: ignore[return-value]
 
     def _split(self, read: Tensor) -> tuple[Tensor, Tensor | None]:
         """(B, heads, N, d_v + r) -> (B, N, heads·d_v), and the number that each channel gets at every pixel (B, N).

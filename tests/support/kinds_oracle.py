@@ -41,6 +41,29 @@ def cross_attention(unit: CrossAttentionUnit, view: Tensor, source: Tensor, mask
     return residual
 
 
+def cross_attention_weights(
+    unit: CrossAttentionUnit, view: Tensor, source: Tensor, mask: Tensor | None = None
+) -> Tensor:
+    """exp(q·k/√d) over their sum, for each sample, head, position of the site and position of the source."""
+    sites, sources = positions(view[0]), positions(source[0])
+    weights = torch.zeros(len(view), unit.num_heads, len(sites), len(sources), dtype=view.dtype)
+    for row in range(len(view)):
+        real = [number for number, _ in enumerate(sources) if mask is None or mask[row][number]]
+        for place, where in enumerate(sites):
+            query = linear(unit.site_to_queries, norm(at(view[row], where)))
+            size = len(query) // unit.num_heads
+            for head in range(unit.num_heads):
+                own, total = slice(head * size, (head + 1) * size), torch.zeros(())
+                for number in real:
+                    read = at(source[row], sources[number])
+                    key = linear(unit.source_to_keys, norm(read) if unit.source_norm else read)
+                    weights[row, head, place, number] = torch.exp(query[own] @ key[own] / math.sqrt(size))
+                    total = total + weights[row, head, place, number]
+                if real:
+                    weights[row, head, place] /= total
+    return weights
+
+
 def film(unit: FiLMUnit, view: Tensor, source: Tensor, mask: Tensor | None = None) -> Tensor:
     """Each number of channel c: scale_c · x + shift_c, both from the source's mean."""
     residual = torch.zeros_like(view)

@@ -58,6 +58,25 @@ def literal(unit: MI2PUnit, view: Tensor, source: Tensor, mask: Tensor | None = 
     return unit.zero_gate(out) if unit.zero_gate is not None else out
 
 
+def literal_weights(unit: MI2PUnit, view: Tensor, source: Tensor, mask: Tensor | None = None) -> Tensor:
+    """softmax(QKᵀ/√head_dim) of each head and sample, (B, heads, N, M); 0 for padding and in rows of padding only."""
+    head_dim = unit.head_dim
+    queries, keys = embed(view, unit.site_embedding), embed(source, unit.source_key_embedding)
+    weights = torch.zeros(len(view), unit.num_heads, queries.shape[1], keys.shape[1], dtype=view.dtype)
+    for row in range(len(view)):
+        real = torch.ones(keys.shape[1], dtype=torch.bool) if mask is None else mask[row]
+        for head in range(unit.num_heads):
+            own = slice(head * head_dim, (head + 1) * head_dim)
+            for token in range(queries.shape[1]):
+                scores = torch.stack(
+                    [queries[row, token, own] @ key / math.sqrt(head_dim) for key in keys[row, :, own]]
+                )
+                exponentials = torch.exp(scores) * real
+                if real.any():
+                    weights[row, head, token] = exponentials / exponentials.sum()
+    return weights
+
+
 def embed(view: Tensor, embedder: Embedder) -> Tensor:
     """Query or key of every token: a linear map of tokens; of a map, kernels convolved over each channel, averaged."""
     weight, bias = embedder.weight, embedder.bias
