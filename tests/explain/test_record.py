@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import pickle
 import threading
 from typing import Any
@@ -89,9 +90,7 @@ def test_one_of_several_sites_without_attention_has_an_entry_that_says_so() -> N
 @pytest.mark.parametrize("method", [False, True], ids=["forward", "call"])
 def test_weights_of_a_forward(method: bool) -> None:
     me = expanded()
-    run: Any = (
-        (lambda **options: me.call("forward", PICTURES, **options)) if method else (lambda **o: me(PICTURES, **o))
-    )
+    run = functools.partial(me.call, "forward", PICTURES) if method else functools.partial(me, PICTURES)
     plain = run(source=SOURCE)
     with record_attention(me, views=True) as seen:
         recorded = run(source=SOURCE)
@@ -194,13 +193,20 @@ def test_a_nested_model_records_for_itself_alone() -> None:
 def test_nothing_lingers_after_an_exception() -> None:
     me = expanded()
     plain = me(PICTURES, source=SOURCE)
-    with pytest.raises(RuntimeError, match="stop"), record_attention(me) as seen:
-        me(PICTURES, source=SOURCE)
-        raise RuntimeError("stop")
+    seen = []
+
+    def stopped() -> None:
+        with record_attention(me) as record:
+            seen.append(record)
+            me(PICTURES, source=SOURCE)
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        stopped()
     with record_attention(me) as failed, pytest.raises(ValueError, match="different batches"):
         me(PICTURES, source=SOURCE[:1])
     same(me(PICTURES, source=SOURCE), plain)
-    assert (len(seen.forwards), len(failed.forwards), me.calls.recorders) == (1, 0, ())
+    assert (len(seen[0].forwards), len(failed.forwards), me.calls.recorders) == (1, 0, ())
 
 
 def test_other_threads_and_copies_record_nothing() -> None:
@@ -242,9 +248,10 @@ def test_gradients_of_a_number_by_the_weights() -> None:
         seen.gradients(score)
 
 
+@pytest.mark.parametrize("inside", [False, True], ids=["backward after the block", "backward in the block"])
 @pytest.mark.parametrize("reentrant", [False, True])
 def test_recomputed_forwards_are_recorded_once_and_their_gradients_are_right(
-    reentrant: bool, monkeypatch: pytest.MonkeyPatch
+    reentrant: bool, inside: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(attention, "MANY", 0)  # blocks in the fast path: another graph than the plain one
 
@@ -264,7 +271,10 @@ def test_recomputed_forwards_are_recorded_once_and_their_gradients_are_right(
     me.zero_grad()
     with record_attention(me) as seen:
         output = me(x, source=SOURCE)
-    output.sum().backward()
+        if inside:
+            output.sum().backward()
+    if not inside:
+        output.sum().backward()
     assert len(seen.forwards) == 1
     for parameter, one in zip(me.units.parameters(), expected, strict=True):
         torch.testing.assert_close(parameter.grad, one, rtol=1e-3, atol=1e-5)
