@@ -131,4 +131,5 @@ def _recorded(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None
         scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
     weights = scores.softmax(-1)
     give_weights(weights)
-    return weights.to(values.dtype) @ values
+    read: Tensor = weights.to(values.dtype) @ values
+    return read
