@@ -1,4 +1,4 @@
-"""Offline, one thread a test process (a second one only costs on models this small), no trace in the user's cache."""
+"""Offline, one thread a process (a second one only costs on models this small), no trace in the user's cache."""
 
 from __future__ import annotations
 
@@ -14,3 +14,4 @@ if "MI2P_TEST_CACHE" not in os.environ:  # pytest-xdist's processes and commands
     os.environ["MI2P_TEST_CACHE"] = os.environ["HF_DATASETS_CACHE"] = tempfile.mkdtemp(prefix="mi2p-tests-")
     atexit.register(shutil.rmtree, os.environ["MI2P_TEST_CACHE"], ignore_errors=True)
 torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the commands under test

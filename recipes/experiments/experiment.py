@@ -6,7 +6,7 @@ An experiment is a line of a table. Nothing here is heavy: a command reads the d
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mi2p_inject.recipes.config import Config, make_config, with_options
@@ -170,3 +170,10 @@ class ExperimentSet:
             task: of the data set; None: none was named.
         """
         return self.paper.get((data.partition(":")[0], task or ""))
+
+    def shortened(self) -> ExperimentSet:
+        """The same experiments, each for one epoch, whatever its own schedule: for a smoke run."""
+        short = [
+            one if one.averages else replace(one, settings={**one.settings, "epochs": 1}) for one in self.experiments
+        ]
+        return replace(self, experiments=tuple(short))

@@ -78,7 +78,8 @@ def run_experiments(
     """
     quiet()
     encoders, seeds = encoders or next(iter(experiments.encoders)), tuple(seeds or experiments.seeds)
-    config = with_options(config, {"epochs": 1}) if smoke else config
+    if smoke:
+        experiments, config = experiments.shortened(), with_options(config, {"epochs": 1})
     processes = accelerate.PartialState(cpu=not torch.accelerator.is_available())
     if not processes.is_main_process:
         console.quiet = True

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 TRAINED = ["me-text", "me-vision", "text", "vision"]
 EVERY = {"vision", "text", "score", "me-vision", "me-text", "me-score"}
@@ -25,10 +26,17 @@ def mi2p(*arguments: str, code: str = "") -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    out = tmp_path_factory.mktemp("demo") / "run"
-    return out, mi2p("demo", "--smoke", "--out", str(out))
+@pytest.fixture(scope="session")
+def finished() -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """One smoke run for all processes of a test run: whoever asks first trains it, others wait for it."""
+    folder = Path(os.environ["MI2P_TEST_CACHE"]) / "demo"
+    folder.mkdir(exist_ok=True)
+    out, done = folder / "run", folder / "done.json"
+    with FileLock(folder / "lock"):
+        if not done.exists():
+            result = mi2p("demo", "--smoke", "--out", str(out))
+            done.write_text(json.dumps([result.returncode, result.stdout, result.stderr]))
+    return out, subprocess.CompletedProcess("mi2p", *json.loads(done.read_text()))
 
 
 def no_half_files(out: Path) -> None:
@@ -52,6 +60,7 @@ def test_smoke_writes_everything(finished: tuple[Path, subprocess.CompletedProce
     no_half_files(out)
     for name in TRAINED:
         assert list((out / "experiments" / name / "seed-0").rglob("*.safetensors"))
+        assert json.loads((out / "experiments" / name / "seed-0" / "run.json").read_text())["config"]["epochs"] == 1
     assert (out / "figure.png").read_bytes().startswith(b"\x89PNG")
     table = (out / "table.md").read_text()
     for words in ("vision", "me-score", "CC BY-SA 4.0", "SMOKE"):
