@@ -1,37 +1,23 @@
-"""Saving an expanded model: safetensors files of a new name, then the JSON that names them.
-
-The JSON is replaced last, so a crash at any moment leaves either the old checkpoint or the new one, whole. Nothing in a
-checkpoint is ever executed or unpickled.
-"""
+"""Saving an expanded model: which of its tensors, and the JSON that says what they belong to."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import json
-import uuid
-import warnings
-from collections.abc import Iterator, Mapping
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from mi2p_inject.checkpoint.hub import as_path
-from mi2p_inject.checkpoint.schema import CONFIG_NAME, FORMAT, VERSION, WEIGHTS_NAME, sealed
+from mi2p_inject.checkpoint.schema import CONFIG_NAME, FORMAT, VERSION, sealed
 from mi2p_inject.checkpoint.tensors import check_complete, check_plain, check_unsaved, described, without_aliases
-from mi2p_inject.core.errors import CheckpointError, InjectionWarning
+from mi2p_inject.checkpoint.write import shards, write_checkpoint
+from mi2p_inject.core.errors import CheckpointError
 from mi2p_inject.core.expansion_config import ExpansionConfig
-from mi2p_inject.core.files.atomic_write import write_file
 from mi2p_inject.core.files.digest import quick_sums
-from mi2p_inject.core.files.lock import LockHeldError, WriterLock
 
 __all__ = ["save"]
-
-LOCK_NAME = ".mi2p.lock"
-LOCK_SECONDS = 600.0
-"""How long a save waits for another one into the same folder."""
 
 
 def save(
@@ -73,8 +59,6 @@ def save(
         ...     net = me.eject()
         ...     me = load(folder, backbone=net)
     """
-    from safetensors import SafetensorError
-
     folder = as_path(folder)
     _check_units(model)
     state = nn.Module.state_dict(model)  # with every name: the expanded model's own leaves tied ones out
@@ -83,7 +67,7 @@ def save(
     saved = {key: value for key, value in state.items() if key.removeprefix("backbone.") in trained or _of_units(key)}
     check_plain(saved)
     tensors, aliases = without_aliases(saved)
-    files = _shards(tensors, max_shard_size)
+    files = shards(tensors, max_shard_size)
     config = {
         "format": FORMAT,
         "version": VERSION,
@@ -93,17 +77,7 @@ def save(
         "backbone": _backbone_json(backbone, expansion, trained),
         **_expansion_json(expansion),
     }
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with _only_saver(folder):
-            _write(folder, sealed(config), {file: {key: tensors[key] for key in keys} for file, keys in files.items()})
-    except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
-        raise CheckpointError(
-            f"cannot write a checkpoint: {error}",
-            expected="a writable folder",
-            given=str(folder),
-            fix="choose another folder, or make room; a checkpoint that was there before is still whole",
-        ) from error
+    write_checkpoint(folder, CONFIG_NAME, sealed(config), files)
 
 
 def _check_units(model: nn.Module) -> None:
@@ -130,25 +104,6 @@ def _of_units(key: str) -> bool:
     return key.startswith("units.")
 
 
-def _shards(tensors: Mapping[str, Tensor], max_shard_size: int | str) -> dict[str, list[str]]:
-    """Name of each weights file -> names of its tensors."""
-    from huggingface_hub import split_torch_state_dict_into_shards
-
-    pattern = f"model-{uuid.uuid4().hex[:12]}{{suffix}}.safetensors"
-    try:
-        split = split_torch_state_dict_into_shards(
-            dict(tensors), filename_pattern=pattern, max_shard_size=max_shard_size
-        )
-    except (ValueError, TypeError) as error:
-        raise CheckpointError(
-            f"max_shard_size= is wrong: {error}",
-            expected='bytes, or a size such as "5GB"',
-            given=repr(max_shard_size),
-            fix="change max_shard_size=",
-        ) from error
-    return {str(file): list(keys) for file, keys in split.filename_to_tensors.items()}
-
-
 def _backbone_json(backbone: nn.Module, expansion: ExpansionConfig, trained: set[str]) -> dict[str, Any]:
     """What identifies the backbone beside what is saved of it: its class, and what the rest of its state holds."""
     rest = {key: value for key, value in backbone.state_dict().items() if key not in trained}
@@ -171,46 +126,3 @@ def _expansion_json(expansion: ExpansionConfig) -> dict[str, Any]:
         "strict": expansion.strict,
         "left_out": list(expansion.left_out),
     }
-
-
-def _write(folder: Path, config: Mapping[str, Any], files: Mapping[str, Mapping[str, Tensor]]) -> None:
-    """The weights files, then the JSON; then what it does not name is removed: of an older save, or of a killed one."""
-    from safetensors.torch import save_file
-
-    text = json.dumps(config, indent=2) + "\n"
-    named = _weights_files(folder)
-    try:
-        for name, tensors in files.items():
-            write_file(folder / name, partial(save_file, dict(tensors), metadata={"format": "pt"}))
-        write_file(folder / CONFIG_NAME, lambda path: path.write_text(text, encoding="utf-8"))
-    except BaseException:
-        ours = (folder / CONFIG_NAME).is_file() and (folder / CONFIG_NAME).read_text(encoding="utf-8") == text
-        if not ours:  # the JSON may have been replaced before something failed
-            _remove(folder, files)
-        raise
-    _remove(folder, named - files.keys())
-
-
-def _weights_files(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir() if WEIGHTS_NAME.fullmatch(path.name)}
-
-
-def _remove(folder: Path, names: Any) -> None:
-    for name in names:
-        with contextlib.suppress(OSError):  # no harm in it: the next save tries again
-            (folder / name).unlink()
-
-
-@contextlib.contextmanager
-def _only_saver(folder: Path) -> Iterator[None]:
-    """Two saves into one folder would remove each other's weights: the second one waits."""
-    lock = WriterLock(folder / LOCK_NAME)
-    try:
-        lock.acquire()
-    except LockHeldError as error:
-        warnings.warn(f"{error}: waiting until it has saved its checkpoint", InjectionWarning, stacklevel=4)
-        lock.acquire(LOCK_SECONDS)
-    try:
-        yield
-    finally:
-        lock.release()

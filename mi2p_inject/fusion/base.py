@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mi2p_inject.core.errors import FusionError
 
-__all__ = ["Fusion", "check_size"]
+__all__ = ["Fusion", "check_option", "check_size"]
 
 
 class Fusion(nn.Module):
@@ -87,9 +87,15 @@ class Fusion(nn.Module):
         raise NotImplementedError
 
 
+def check_option(name: str, value: object, ok: bool, expected: str) -> None:
+    """Raise `FusionError` for an option out of range."""
+    if not ok:
+        raise FusionError(
+            f"the fusion's option {name} is out of range", expected=expected, given=repr(value), fix=f"change {name}="
+        )
+
+
 def check_size(name: str, value: object) -> None:
     """Raise `FusionError` for a size that is no positive integer."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise FusionError(
-            f"the option {name} is a size", expected="a positive integer", given=repr(value), fix=f"change {name}="
-        )
+    fits = isinstance(value, int) and not isinstance(value, bool) and value > 0
+    check_option(name, value, fits, "a positive integer")

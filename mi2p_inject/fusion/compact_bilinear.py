@@ -9,8 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mi2p_inject.core.errors import FusionError
-from mi2p_inject.fusion.base import Fusion, check_size
+from mi2p_inject.fusion.base import Fusion, check_option, check_size
 
 __all__ = ["CompactBilinearFusion", "CompactBilinearHead"]
 
@@ -77,10 +76,8 @@ class CompactBilinearHead(nn.Module):
     def __init__(self, widths: Sequence[int], classes: int, sketch_width: int, dropout: float) -> None:
         super().__init__()
         check_size("sketch_width", sketch_width)
-        if isinstance(dropout, bool) or not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
-            raise FusionError(
-                "dropout is a share", expected="0 or more, less than 1", given=repr(dropout), fix="change dropout="
-            )
+        is_number = isinstance(dropout, (int, float)) and not isinstance(dropout, bool)
+        check_option("dropout", dropout, is_number and 0 <= dropout < 1, "0 or more, less than 1")
         self.sketch_width = sketch_width
         for number, width in enumerate(widths):
             self.register_buffer(f"places_{number}", torch.randint(sketch_width, (width,)))

@@ -8,8 +8,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from mi2p_inject.core.errors import FusionError
-from mi2p_inject.fusion.base import Fusion, check_size
+from mi2p_inject.fusion.base import Fusion, check_option, check_size
 from mi2p_inject.fusion.compact_bilinear import CompactBilinearHead
 
 __all__ = ["GatedBilinearFusion"]
@@ -55,10 +54,8 @@ class GatedBilinearFusion(Fusion):
     ) -> None:
         super().__init__(widths, classes, multi_label=multi_label)
         check_size("width", width)
-        if isinstance(gate, bool) or gate not in (0, 1):
-            raise FusionError(
-                "gate= says which vector is the gate", expected="0 or 1", given=repr(gate), fix="change gate="
-            )
+        is_branch = not isinstance(gate, bool) and gate in (0, 1)
+        check_option("gate", gate, is_branch, "0 or 1, whose vector is the gate")
         self.gating = gate
         self.projections = nn.ModuleList(nn.Linear(own, width, bias=False) for own in widths)
         self.head = CompactBilinearHead([width, width], classes, sketch_width, dropout)

@@ -9,8 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mi2p_inject.core.errors import FusionError
-from mi2p_inject.fusion.base import Fusion, check_size
+from mi2p_inject.fusion.base import Fusion, check_option, check_size
 
 __all__ = ["GMUFusion"]
 
@@ -57,13 +56,7 @@ class GMUFusion(Fusion):
     ) -> None:
         super().__init__(widths, classes, multi_label=multi_label)
         check_size("width", width)
-        if form not in get_args(Form):
-            raise FusionError(
-                "form= takes one of a few words",
-                expected=" or ".join(map(repr, get_args(Form))),
-                given=repr(form),
-                fix="change form=",
-            )
+        check_option("form", form, form in get_args(Form), " or ".join(map(repr, get_args(Form))))
         self.form = form
         self.norms = nn.ModuleList(nn.BatchNorm1d(own, eps=EPSILON) for own in widths if form == "code")
         self.projections = nn.ModuleList(nn.Linear(own, width, bias=False) for own in widths)

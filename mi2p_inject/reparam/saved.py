@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import uuid
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +11,8 @@ from torch import nn
 from mi2p_inject.checkpoint.hub import as_path, local_folder
 from mi2p_inject.checkpoint.schema import damaged, sealed
 from mi2p_inject.checkpoint.tensors import described, read_weights, without_aliases
+from mi2p_inject.checkpoint.write import shards, write_checkpoint
 from mi2p_inject.core.errors import CheckpointError, Mi2pError
-from mi2p_inject.core.files.atomic_write import write_file
 from mi2p_inject.core.files.json_rules import TEXT, ListOf, MapOf, Rule, fault
 from mi2p_inject.core.files.read import read_regular
 
@@ -38,37 +36,20 @@ _SCHEMA: dict[str, Any] = {
 
 def save(pw: Pathway, folder: str | Path) -> None:
     """See `Pathway.save_pretrained`."""
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
-    path = as_path(folder)
     tensors, aliases = without_aliases(pw.model.state_dict())
-    name = f"model-{uuid.uuid4().hex[:12]}.safetensors"
+    files = shards(tensors)
     config = sealed(
         {
             "format": FORMAT,
             "version": VERSION,
-            "weights": [name],
+            "weights": list(files),
             "tensors": described(tensors),
             "aliases": aliases,
             "blocks": [list(pair) for pair in pw.blocks],
             "train_auxiliary": pw.train_auxiliary,
         }
     )
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        old = list(path.glob("model-*.safetensors"))
-        write_file(path / name, partial(save_file, tensors, metadata={"format": "pt"}))
-        write_file(path / CONFIG_NAME, lambda file: file.write_text(json.dumps(config, indent=2), encoding="utf-8"))
-        for one in old:
-            one.unlink(missing_ok=True)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(
-            f"cannot write the pathway: {error}",
-            expected="a writable folder with room",
-            given=str(path),
-            fix="choose another folder, or make room; what was there before is still whole",
-        ) from error
+    write_checkpoint(as_path(folder), CONFIG_NAME, config, files)
 
 
 def load_pathway(folder: str | Path, *, model: nn.Module, auxiliary: nn.Module) -> Pathway:

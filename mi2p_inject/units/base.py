@@ -20,6 +20,7 @@ __all__ = [
     "Unit",
     "UnitConfig",
     "ZeroInit",
+    "check_flag",
     "check_option",
     "check_source_norm",
     "is_positive",
@@ -131,6 +132,11 @@ def check_option(name: str, value: Any, ok: bool, expected: str) -> None:
         raise UnitError(
             f"unit option {name} is out of range", expected=expected, given=repr(value), fix=f"change {name}="
         )
+
+
+def check_flag(name: str, value: Any) -> None:
+    """Raise `UnitError` for an option that is neither True nor False."""
+    check_option(name, value, isinstance(value, bool), "True or False")
 
 
 def is_positive(value: object) -> bool:

@@ -12,7 +12,15 @@ from torch import Tensor, nn
 from mi2p_inject.core.numerics.precision import full_range, saturated
 from mi2p_inject.core.views import ViewSpec
 from mi2p_inject.sources.features import PreparedSource
-from mi2p_inject.units.base import Unit, UnitConfig, check_option, check_source_norm, is_positive, normalised
+from mi2p_inject.units.base import (
+    Unit,
+    UnitConfig,
+    check_flag,
+    check_option,
+    check_source_norm,
+    is_positive,
+    normalised,
+)
 from mi2p_inject.units.linear import FullRangeLinear
 from mi2p_inject.units.weights_taken import Axis, give_weights, wants_weights
 
@@ -52,7 +60,7 @@ class CrossAttention(UnitConfig):
         heads = self.num_heads
         check_option("num_heads", heads, heads is None or is_positive(heads), "None or a positive integer")
         check_option("head_dim", self.head_dim, is_positive(self.head_dim), "a positive integer")
-        check_option("source_norm", self.source_norm, isinstance(self.source_norm, bool), "True or False")
+        check_flag("source_norm", self.source_norm)
 
     @property
     def kind(self) -> str:

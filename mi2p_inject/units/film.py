@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from mi2p_inject.core.numerics.precision import full_range, saturated
 from mi2p_inject.core.views import ViewSpec
 from mi2p_inject.sources.features import PreparedSource
-from mi2p_inject.units.base import Unit, UnitConfig, check_option, check_source_norm, normalised
+from mi2p_inject.units.base import Unit, UnitConfig, check_flag, check_source_norm, normalised
 from mi2p_inject.units.linear import FullRangeLinear
 
 __all__ = ["FiLM", "FiLMUnit"]
@@ -42,8 +42,8 @@ class FiLM(UnitConfig):
     source_norm: bool = True
 
     def __post_init__(self) -> None:
-        check_option("scale", self.scale, isinstance(self.scale, bool), "True or False")
-        check_option("source_norm", self.source_norm, isinstance(self.source_norm, bool), "True or False")
+        check_flag("scale", self.scale)
+        check_flag("source_norm", self.source_norm)
 
     @property
     def kind(self) -> str:

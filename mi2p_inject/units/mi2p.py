@@ -14,7 +14,7 @@ from mi2p_inject.core.numerics.precision import compute_dtype, full_range, satur
 from mi2p_inject.core.views import ViewSpec
 from mi2p_inject.sources.features import PreparedSource
 from mi2p_inject.units.attention import Sizes, attend, cheapest
-from mi2p_inject.units.base import Unit, UnitConfig, ZeroInit, check_option, largest_divisor
+from mi2p_inject.units.base import Unit, UnitConfig, ZeroInit, check_flag, check_option, largest_divisor
 from mi2p_inject.units.embed import key_for, query_for, value_for
 from mi2p_inject.units.gate import ZeroGate
 from mi2p_inject.units.linear import PlainLinear
@@ -73,7 +73,6 @@ class MI2P(UnitConfig):
     def __post_init__(self) -> None:
         width, starts = self.channel_embedding_dim, (None, *get_args(ZeroInit))
         odd = _positive(self.kernel_size) and self.kernel_size % 2 == 1
-        flag = isinstance(self.output_projection, bool)
         check_option(
             "num_heads",
             self.num_heads,
@@ -85,7 +84,7 @@ class MI2P(UnitConfig):
         check_option("zero_init", self.zero_init, self.zero_init in starts, f"None or one of {get_args(ZeroInit)}")
         check_option("channel_embedding_dim", width, width == 0 or _positive(width), "an integer, 0 or more")
         check_option("readout", self.readout, self.readout == 0 or _positive(self.readout), "an integer, 0 or more")
-        check_option("output_projection", self.output_projection, flag, "True or False")
+        check_flag("output_projection", self.output_projection)
 
     @property
     def kind(self) -> str:

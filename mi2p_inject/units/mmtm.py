@@ -12,7 +12,15 @@ from mi2p_inject.core.errors import UnitError
 from mi2p_inject.core.numerics.precision import full_range, saturated
 from mi2p_inject.core.views import ViewSpec
 from mi2p_inject.sources.features import PreparedSource
-from mi2p_inject.units.base import Unit, UnitConfig, check_option, check_source_norm, is_positive, normalised
+from mi2p_inject.units.base import (
+    Unit,
+    UnitConfig,
+    check_flag,
+    check_option,
+    check_source_norm,
+    is_positive,
+    normalised,
+)
 from mi2p_inject.units.linear import FullRangeLinear
 
 __all__ = ["MMTM", "MMTMUnit"]
@@ -47,7 +55,7 @@ class MMTM(UnitConfig):
 
     def __post_init__(self) -> None:
         check_option("reduction", self.reduction, is_positive(self.reduction), "a positive integer")
-        check_option("source_norm", self.source_norm, isinstance(self.source_norm, bool), "True or False")
+        check_flag("source_norm", self.source_norm)
 
     @property
     def kind(self) -> str:

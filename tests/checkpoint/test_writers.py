@@ -14,7 +14,7 @@ import torch
 from helpers import complains, expanded, net
 from kills import FORK, KILLS, killed_after, killed_in
 
-import mi2p_inject.checkpoint.save as saving
+import mi2p_inject.checkpoint.write as writing
 from mi2p_inject import ExpandedModel, load
 from mi2p_inject.checkpoint.schema import CONFIG_NAME, WEIGHTS_NAME
 from mi2p_inject.core.errors import CheckpointError, InjectionWarning
@@ -74,7 +74,7 @@ def test_killed_at_any_moment(tmp_path: Path) -> None:
 def test_killed_between_the_steps(tmp_path: Path, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
     me = expanded()
     filled_with(me, 1).save_pretrained(tmp_path)
-    real_write, real_remove = saving.write_file, saving._remove
+    real_write, real_remove = writing.write_file, writing._remove
 
     def save(here: Callable[[], None]) -> None:
         def write(path: Path, write: Any) -> None:
@@ -82,13 +82,13 @@ def test_killed_between_the_steps(tmp_path: Path, step: str, monkeypatch: pytest
                 real_write(path, lambda temporary: (write(temporary), here()))
             real_write(path, write)
 
-        monkeypatch.setattr(saving, "write_file", write)
+        monkeypatch.setattr(writing, "write_file", write)
         if step == "before the old weights are removed":
-            monkeypatch.setattr(saving, "_remove", lambda *_: here())
+            monkeypatch.setattr(writing, "_remove", lambda *_: here())
         filled_with(me, 2).save_pretrained(tmp_path)
 
     killed_in(save)
-    assert saving._remove is real_remove
+    assert writing._remove is real_remove
     assert holds(tmp_path) == {2 if step.startswith("before") else 1}
     assert not only_a_checkpoint(tmp_path)
     filled_with(me, 3).save_pretrained(tmp_path)
@@ -117,11 +117,11 @@ def test_several_savers(tmp_path: Path) -> None:
 
 @pytest.mark.fault("S5", "another process is saving into the folder", "it waits, and says for whom")
 def test_the_second_saver_names_who_is_saving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(saving, "LOCK_SECONDS", 0.2)
+    monkeypatch.setattr(writing, "LOCK_SECONDS", 0.2)
     ready = FORK.Event()
 
     def hold() -> None:
-        with WriterLock(tmp_path / saving.LOCK_NAME):
+        with WriterLock(tmp_path / writing.LOCK_NAME):
             ready.set()
             time.sleep(60)
 
