@@ -56,6 +56,7 @@ class TestNothing:
         "empty", [float("nan"), None, "", "  ", ..., "nan", "NaN", "N/A", "n/a", "null", "NA", "None"]
     )
     @pytest.mark.parametrize("kind", ["text", "image"])
+    @pytest.mark.fault("tables", "NaN, null, an empty cell as text or image", "missing, never the word nan")
     def test_as_text_or_image(self, kind: str, empty: Any, pictures: Path, load: Load) -> None:
         values = [empty if i % 3 == 0 else f"{i}.png" if kind == "image" else f"word {i}" for i in range(COUNT)]
         samples = load(table(pictures, f"{kind}.jsonl", **{kind: values}))
@@ -92,6 +93,7 @@ class TestNothing:
 class TestColumns:
     """Any row of a JSONL file may be the first with a key."""
 
+    @pytest.mark.fault("tables", "a column that the first JSON Lines row lacks", "read from the rows that have it")
     def test_a_later_row_has_the_column(self, pictures: Path, load: Load) -> None:
         first = load(table(pictures, text=[..., "x"], image=[..., *[f"{i}.png" for i in range(1, COUNT)]]))
         assert first.modalities == {"image", "text"}
@@ -105,6 +107,7 @@ class TestColumns:
             found = load(pictures / "new.jsonl", labelled=False, classes=("a", "b")).splits["test"]
             assert [row["image"] is not None for row in found] == ["image" in row for row in rows]
 
+    @pytest.mark.fault("tables", "a key twice in one JSON object", "RecipeError")
     def test_a_key_twice(self, pictures: Path, load: Load) -> None:
         (pictures / "twice.jsonl").write_text('{"text": "x", "label": "a", "label": "b"}\n')
         with pytest.raises(RecipeError, match=r"line 1: the key 'label' is there twice"):
@@ -127,6 +130,7 @@ class TestSeveralLabels:
         ],
         ids=str,
     )
+    @pytest.mark.fault("tables", "a cell of several labels: a list, its text form, separators", "several labels")
     def test_are_split(self, cells: list[Any], pictures: Path, load: Load) -> None:
         samples = load(table(pictures, label=cells))
         assert samples.classes == ("a", "b")
@@ -155,6 +159,7 @@ class TestSeveralLabels:
         ids=str,
     )
     @pytest.mark.parametrize("name", ["a.jsonl", "a.parquet"])
+    @pytest.mark.fault("tables", "a cell that may hold several labels", "RecipeError: separate by |")
     def test_are_refused_with_advice(self, name: str, cells: list[Any], pictures: Path, load: Load) -> None:
         with pytest.raises(RecipeError, match=r"several labels\? separate"):
             load(table(pictures, name, label=cells))
@@ -193,6 +198,7 @@ class TestSeveralLabels:
 
 
 class TestCharacters:
+    @pytest.mark.fault("tables", "half a surrogate pair in text, label or id", "replaced, and a note counts them")
     def test_half_characters_are_replaced_and_counted(self, pictures: Path, load: Load) -> None:
         samples = load(
             table(pictures, text=["half \ud83d here", "whole \ud83d\ude00 one", "x"], label=["a\udc00", "b"])
@@ -201,6 +207,7 @@ class TestCharacters:
         assert samples.classes == ("a\N{REPLACEMENT CHARACTER}", "b")
         assert note(samples, UNDECODABLE).startswith("20 rows with")
 
+    @pytest.mark.fault("tables", "a file name that is no UTF-8", "a missing file, counted, or an error on request")
     def test_names_of_files_that_are_no_utf8(self, tmp_path: Path, load: Load) -> None:
         for i in range(36):
             draw(tmp_path / "abc"[i % 3] / f"{i}.png", i)
@@ -220,6 +227,7 @@ class TestCharacters:
         found = {one.rpartition(" ")[0] for one in map(str, texts(load(tmp_path)))}
         assert found == {"crème", "cr\N{REPLACEMENT CHARACTER}me"}
 
+    @pytest.mark.fault("tables", "NFC and NFD forms of one label", "one class")
     def test_labels_that_look_the_same_are_one(self, pictures: Path, load: Load) -> None:
         labels = [unicodedata.normalize(form, name) for form in ("NFC", "NFD") for name in ("café", "thé")]
         samples = load(table(pictures, label=labels))

@@ -31,6 +31,7 @@ JSON = "".join(f'{{"text": "crème {i}", "label": "{"ab"[i % 2]}"}}\n' for i in 
         (codecs.BOM_UTF32_BE, "utf-32-be"),
     ],
 )
+@pytest.mark.fault("tables", "UTF-8, UTF-16, UTF-32 with a byte-order mark", "read")
 def test_a_byte_order_mark_decides(mark: bytes, encoding: str, ending: str, tmp_path: Path) -> None:
     text = {"csv": TEXT, "tsv": TEXT.replace(",", "\t"), "jsonl": JSON}[ending]
     (tmp_path / f"a.{ending}").write_bytes(mark + text.encode(encoding))
@@ -54,6 +55,9 @@ def test_a_byte_order_mark_decides(mark: bytes, encoding: str, ending: str, tmp_
         (b"SQLite format 3\0", "export the table"),
     ],
 )
+@pytest.mark.fault(
+    "tables", "another encoding, an archive, a spreadsheet, a database", "RecipeError with the command that converts it"
+)
 def test_advice(content: bytes, words: str, tmp_path: Path, load: Load) -> None:
     (tmp_path / "a.csv").write_bytes(content)
     with pytest.raises(RecipeError, match=words) as caught:
@@ -70,6 +74,7 @@ def test_a_json_array(tmp_path: Path, load: Load) -> None:
 
 @pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl", "a.parquet"])
 class TestNoFiles:
+    @pytest.mark.fault("files", "a named pipe or a device as a table", "RecipeError before it is read")
     def test_pipes_and_devices(self, name: str, tmp_path: Path, load: Load) -> None:
         os.mkfifo(tmp_path / name)
         with pytest.raises(RecipeError, match="no regular file"):
@@ -96,6 +101,7 @@ def test_names_that_are_none(load: Load) -> None:
             load(name)
 
 
+@pytest.mark.fault("tables", "~ in paths of data", "the home folder")
 def test_the_home_folder(tmp_path: Path, load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     for i in range(20):

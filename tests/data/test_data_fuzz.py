@@ -65,12 +65,14 @@ def read_all(path: Path) -> None:
 class TestTables:
     @FEW
     @given(data=st.binary(max_size=300))
+    @pytest.mark.fault("fuzz", "any bytes as CSV, TSV or JSON Lines", "RecipeError, or rows")
     def test_any_bytes(self, ending: str, data: bytes, tmp_path: Path) -> None:
         (tmp_path / f"a.{ending}").write_bytes(data)
         read_all(tmp_path / f"a.{ending}")
 
     @FEW
     @given(seed=st.integers(0, 2**32))
+    @pytest.mark.fault("fuzz", "bytes of a table changed", "RecipeError, or rows")
     def test_changed_tables(self, ending: str, seed: int, tmp_path: Path) -> None:
         (tmp_path / f"a.{ending}").write_bytes(mutated(TABLES[ending], seed))
         read_all(tmp_path / f"a.{ending}")
@@ -120,12 +122,14 @@ def opened(data: bytes, path: Path) -> Any:
 class TestImages:
     @FEW
     @given(data=st.binary(max_size=300), start=st.sampled_from([b"", *[one[:24] for one in IMAGES.values()]]))
+    @pytest.mark.fault("fuzz", "any bytes as an image", "a bad image of a named kind, or a picture")
     def test_any_bytes(self, data: bytes, start: bytes, tmp_path: Path) -> None:
         opened(start + data, tmp_path / "a.png")
 
     @pytest.mark.parametrize("kind", IMAGES)
     @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(seed=st.integers(0, 2**32))
+    @pytest.mark.fault("fuzz", "bytes of an image changed, nine formats", "a bad image of a named kind, or a picture")
     def test_changed_images(self, kind: str, seed: int, tmp_path: Path) -> None:
         opened(mutated(IMAGES[kind], seed), tmp_path / "a.png")
 

@@ -117,6 +117,11 @@ class TestBad:
             "pipe.jpg": "no regular file", "": "no regular file", "zero\0byte": "unreadable",
         }  # fmt: skip
 
+    @pytest.mark.fault(
+        "files",
+        "an image that is empty, torn, too large or none",
+        "a missing image of a named kind, or an error on request",
+    )
     def test_each_has_its_kind_and_never_raises_unasked(self, tmp_path: Path) -> None:
         expected = self.bad(tmp_path)
         assert {name: image_problem(f"{tmp_path}/{name}") for name in expected} == expected

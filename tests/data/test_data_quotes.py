@@ -60,6 +60,9 @@ def read(path: Path) -> tuple[Rows, list[int]]:
         {(4, 1): '"said \\"no\\""'},
     ],
 )
+@pytest.mark.fault(
+    "tables", "a text of a CSV or TSV that starts or ends with a lone quote", "the row as it stands; none is swallowed"
+)
 def test_rows_as_they_stand(where: dict[tuple[int, int], str], ending: str, end: str, tmp_path: Path) -> None:
     rows, marked = read(written(tmp_path, changed(where), ending, end))
     assert rows == changed(where)
@@ -67,6 +70,7 @@ def test_rows_as_they_stand(where: dict[tuple[int, int], str], ending: str, end:
     assert marked
 
 
+@pytest.mark.fault("tables", "lone quotes", "a note counts them")
 def test_are_counted(tmp_path: Path, load: Load) -> None:
     for image, _, _ in PLAIN:
         draw(tmp_path / image, int(image[4:-4]))
@@ -97,6 +101,7 @@ def test_what_a_csv_writer_writes_is_read(
     texts=st.lists(st.text(alphabet='ab "', max_size=8), min_size=12, max_size=12),
     ending=st.sampled_from([".csv", ".tsv"]),
 )
+@pytest.mark.fault("tables", "any texts with quotes", "every row is read, or an error names the line")
 def test_nothing_is_swallowed(texts: list[str], ending: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Texts that stand as they are: each row is there, with its text or its unquoted text, or an error names a line."""
     rows = [(f"img/{i}.png", text, f"c{i % 2}") for i, text in enumerate([*texts, *["plain"] * 8])]
@@ -126,6 +131,9 @@ class TestTextsOfSeveralLines:
         with pytest.raises(RecipeError, match=r"line 12: a quote opens here and closes nowhere[\s\S]*double quotes"):
             read(path)
 
+    @pytest.mark.fault(
+        "tables", "a quoted text of several lines that could also be several rows", "RecipeError names the line"
+    )
     def test_what_is_ambiguous_is_named(self, tmp_path: Path) -> None:
         (tmp_path / "a.csv").write_text('name,text\nq,"hello\nworld, x"\nw,b\nz,c\n')
         with pytest.raises(RecipeError, match=r"line 2: a quote opens here and closes 1 lines below[\s\S]*jsonl"):

@@ -39,6 +39,7 @@ def counts(samples: Samples) -> dict[str, dict[str, int]]:
 class TestFew:
     @pytest.mark.parametrize("each", [3, 4, 9, 10, 11])
     @pytest.mark.parametrize("classes", [2, 3, 20])
+    @pytest.mark.fault("tables", "classes of three to nine rows", "each class is in each split")
     def test_every_class_is_in_each_split(self, each: int, classes: int, tmp_path: Path, load: Load) -> None:
         samples = load(table(tmp_path, [f"c{i % classes}" for i in range(each * classes)]))
         found = counts(samples)
@@ -48,6 +49,7 @@ class TestFew:
             assert len(found["validation"]) == len(found["test"]) == classes
 
     @pytest.mark.parametrize("each", [2, 3, 9, 30])
+    @pytest.mark.fault("tables", "given splits without validation", "one is made of the training rows")
     def test_a_given_split_without_validation(self, each: int, tmp_path: Path, load: Load) -> None:
         labels = [f"c{i % 3}" for i in range(6 * each)]
         samples = load(table(tmp_path, labels, split=["train"] * 3 * each + ["test"] * 3 * each))
@@ -60,6 +62,7 @@ class TestFew:
         with pytest.raises(RecipeError, match=r"no class has two independent training samples[\s\S]*column 'split'"):
             load(path)
 
+    @pytest.mark.fault("tables", "too few rows to split", "RecipeError")
     def test_nothing_can_be_split(self, tmp_path: Path, load: Load) -> None:
         with pytest.raises(RecipeError, match=r"no class has 3 independent samples[\s\S]*'a' 2, 'b' 2"):
             load(table(tmp_path, ["a", "b"] * 2))
@@ -87,6 +90,7 @@ LABELS = [*["a", "b"] * 15, "c", "c", "d"]
 
 
 class TestRare:
+    @pytest.mark.fault("tables", "a class of one or two rows", "stays in training, with a note")
     def test_stay_in_training_with_a_note(self, tmp_path: Path, load: Load) -> None:
         samples = load(table(tmp_path, LABELS))
         assert samples.classes == ("a", "b", "c", "d")

@@ -67,19 +67,20 @@ FOLDERS = {
     ("transformers-clip", "text"): hf_clip_folder,
     ("transformers-clip", "image"): hf_clip_folder,
     ("timm", "image"): timm_folder,
-    ("timm-bin", "image"): lambda folder, dtype: timm_folder(folder, dtype, safe=False),
     ("open_clip", "image"): open_clip_folder,
     ("open_clip", "text"): open_clip_folder,
 }
 
 
 def stored(folder: Path) -> dict[str, torch.Tensor]:
-    files = list(folder.glob("*.safetensors"))
-    return load_file(files[0]) if files else torch.load(folder / "pytorch_model.bin", weights_only=True)
+    return load_file(next(folder.glob("*.safetensors")))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64], ids=str)
 @pytest.mark.parametrize(("kind", "modality"), FOLDERS)
+@pytest.mark.fault(
+    "folders", "an encoder's folder in bf16 or fp16, vision, text or source", "trained in float32; `precision` decides"
+)
 def test_any_precision_is_read_as_float32(kind: str, modality: Any, dtype: torch.dtype, tmp_path: Path) -> None:
     folder = FOLDERS[kind, modality](tmp_path / "model", dtype)
     encoder = load_encoder(str(folder), modality)
@@ -102,12 +103,14 @@ def trains(encoder: Encoder) -> None:
 
 
 class TestTokenizer:
+    @pytest.mark.fault("folders", "a text model's folder without a tokenizer", "RecipeError")
     def test_none(self, tmp_path: Path) -> None:
         transformers.BertModel(transformers.BertConfig(**BERT)).save_pretrained(tmp_path)
         with pytest.raises(RecipeError, match=r"has no tokenizer[\s\S]*save_pretrained"):
             load_encoder(str(tmp_path), "text")
 
     @pytest.mark.parametrize("words", [[], ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]])
+    @pytest.mark.fault("folders", "a tokenizer that knows no word", "an error of ours")
     def test_one_that_knows_no_word(self, words: list[str], tmp_path: Path) -> None:
         transformers.BertModel(transformers.BertConfig(**BERT)).save_pretrained(tmp_path)
         (tmp_path / "vocab.txt").write_text("\n".join(words))
@@ -138,6 +141,7 @@ class TestTokenizer:
 
 
 class TestWeights:
+    @pytest.mark.fault("folders", "weights of another model than the configuration's", "RecipeError")
     def test_of_another_model(self, tmp_path: Path) -> None:
         folder = bert_folder(tmp_path / "bert")
         state = {f"other.{name}": value for name, value in stored(folder).items()}
@@ -167,6 +171,22 @@ class TestWeights:
             load_encoder(str(folder), "text")
         assert load_encoder(str(folder), "text", pretrained=False).random
 
+    def test_a_pickle_beside_safetensors_is_not_read(self, tmp_path: Path) -> None:
+        folder = timm_folder(tmp_path, torch.float32)
+        (folder / "pytorch_model.bin").write_bytes(b"never read")
+        assert (
+            load_encoder(str(folder), "image").width
+            == load_encoder("timm:test_resnet", "image", pretrained=False).width
+        )
+
+    @pytest.mark.fault("X1", "a model folder whose only weights are a pickle", "an error that says how to convert")
+    def test_a_pickle_alone(self, tmp_path: Path) -> None:
+        folder = timm_folder(tmp_path, torch.float32, safe=False)
+        assert (folder / "pytorch_model.bin").exists()
+        with pytest.raises(Mi2pError, match=r"pytorch_model.bin may run code[\s\S]*writes safetensors"):
+            load_encoder(str(folder), "image")
+
+    @pytest.mark.fault("folders", "a weights file that ends early", "an error of ours")
     def test_torn(self, tmp_path: Path) -> None:
         folder = bert_folder(tmp_path / "bert")
         data = (folder / "model.safetensors").read_bytes()
@@ -175,6 +195,7 @@ class TestWeights:
             with pytest.raises(Mi2pError, match="cannot load"):
                 load_encoder(str(folder), "text")
 
+    @pytest.mark.fault("folders", "quantised weights", "an error of ours")
     def test_quantised(self, tmp_path: Path) -> None:
         folder = bert_folder(tmp_path / "bert")
         change(

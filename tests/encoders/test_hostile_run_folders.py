@@ -45,6 +45,11 @@ class TestRunFolder:
         ],
         ids=lambda added: next(iter(added)),
     )
+    @pytest.mark.fault(
+        "X1",
+        "a tokenizer or configuration of a run folder with remote code, other files, unknown keys, giant sizes",
+        "RecipeError; nothing runs",
+    )
     def test_transformers(self, file: str, added: dict[str, Any], tmp_path: Path, canary: Path) -> None:
         folder = saved("bert", "text", tmp_path / "encoder", canary)
         change(folder / file, lambda value: value.update(added))
@@ -71,6 +76,11 @@ class TestRunFolder:
         ],
         ids=lambda kwargs: next(iter(kwargs)),
     )
+    @pytest.mark.fault(
+        "X1",
+        "an encoder.json whose arguments reach timm's create_model: checkpoint_path, url, pretrained …",
+        "RecipeError; nothing is read or fetched",
+    )
     def test_timm_arguments(self, kwargs: dict[str, Any], tmp_path: Path, canary: Path) -> None:
         folder = saved("vit", "image", tmp_path / "encoder", canary)
         change(folder / "encoder.json", lambda value: value["origin"]["kwargs"].update(kwargs))
@@ -81,6 +91,7 @@ class TestRunFolder:
         "name",
         ["hf-hub:stranger/model", "local-dir:/tmp", "hf_hub:a/b", "../vit", "/tmp/vit", "nothing", 7, None, ["vit"]],
     )
+    @pytest.mark.fault("X1", "an encoder.json whose timm name is a path or a repository", "RecipeError")
     def test_timm_names(self, name: Any, tmp_path: Path, canary: Path) -> None:
         folder = saved("vit", "image", tmp_path / "encoder", canary)
         change(folder / "encoder.json", lambda value: value["origin"].update(name=name))
@@ -105,6 +116,11 @@ class TestRunFolder:
             (None, {"cache_dir": "/tmp"}),
         ],
     )
+    @pytest.mark.fault(
+        "X1",
+        "an encoder.json whose open_clip configuration has trust_remote_code, paths or unknown keys",
+        "RecipeError; nothing runs",
+    )
     def test_open_clip(self, part: str | None, added: dict[str, Any], tmp_path: Path, canary: Path) -> None:
         tower: Any = "image" if part == "vision_cfg" else "text"  # the other one's settings are not read
         folder = saved("clip", tower, tmp_path / "encoder", canary)
@@ -117,6 +133,11 @@ class TestRunFolder:
         with pytest.raises(RecipeError, match="cannot rebuild"):
             rebuild_encoder(folder, tower)
 
+    @pytest.mark.fault(
+        "X1",
+        "trust_remote_code in tokenizer_kwargs, auto_map and a .py file beside it",
+        "RecipeError; the .py file does not run",
+    )
     def test_the_tokenizer_of_an_open_clip_tower(self, tmp_path: Path, canary: Path) -> None:
         """The way that ran: the wrapper's arguments switch remote code on, a tokenizer's auto_map names the file."""
         folder = saved("clip", "text", tmp_path / "encoder", canary)
@@ -176,6 +197,7 @@ class TestRunFolder:
             rebuild_encoder(folder, "image")
 
     @pytest.mark.parametrize("file", ["encoder.json", "config.json", "tokenizer.json", "tokenizer_config.json"])
+    @pytest.mark.fault("X1", "links out of the folder, named pipes among an encoder's files", "RecipeError")
     def test_links_out_of_the_folder_and_pipes(self, file: str, tmp_path: Path, canary: Path) -> None:
         folder = saved("bert", "text", tmp_path / "encoder", canary)
         outside = tmp_path / "outside.json"
@@ -188,6 +210,9 @@ class TestRunFolder:
         with pytest.raises(RecipeError, match="cannot rebuild"):
             rebuild_encoder(folder, "text")
 
+    @pytest.mark.fault(
+        "X1", "a configuration of a model larger than its weights file", "RecipeError; no memory is taken"
+    )
     def test_more_memory_than_its_weights(self, tmp_path: Path, canary: Path) -> None:
         folder = saved("bert", "text", tmp_path / "encoder", canary)
         size = 4 * sum(one.numel() for one in rebuild_encoder(folder, "text").model.parameters())

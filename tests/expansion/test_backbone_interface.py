@@ -41,6 +41,7 @@ def over(name: str) -> ExpandedModel:
 
 
 @pytest.mark.parametrize("name", HUGGING)
+@pytest.mark.fault("S3", "signature, accepts_loss_kwargs, label names, config, device, dtype", "those of the backbone")
 def test_transformers_reads_off_it_what_it_reads_off_the_backbone(name: str) -> None:
     me = over(name)
     model: Any = me.backbone
@@ -89,6 +90,7 @@ def test_a_backbone_whose_forward_somebody_has_wrapped() -> None:
     assert list(inspect.signature(expanded().forward).parameters) == ["input", "source", "source_mask"]
 
 
+@pytest.mark.fault("S4", "an attribute that the backbone lacks", "AttributeError, as on the backbone")
 def test_what_the_backbone_lacks_is_lacking() -> None:
     me = expanded()
     for word in ("config", "gradient_checkpointing_enable", "set_grad_checkpointing", "no_weight_decay", "generate"):
@@ -98,6 +100,7 @@ def test_what_the_backbone_lacks_is_lacking() -> None:
     assert not hasattr(over("GPT2LMHeadModel"), "generate")  # it would run without a source
 
 
+@pytest.mark.fault("S4", "tied weights", "saved once, loaded by either name")
 def test_tied_weights_are_saved_once_and_loaded_by_either_name(tmp_path: Path) -> None:
     me, given, source = over("GPT2LMHeadModel"), inputs_of("GPT2LMHeadModel"), token_features(2)
     assert me._tied_weights_keys == {"backbone.lm_head.weight": "backbone.transformer.wte.weight"}

@@ -123,6 +123,7 @@ class TestNesting:
     def me(self) -> ExpandedModel:
         return inject(Asks(), layers="stem", source_spec=ViewSpec.tokens(12), example_inputs=PICTURES, zero_init=None)
 
+    @pytest.mark.fault("S9", "me(x) inside me.call(..., source=s)", "the inner call has its own source or none")
     def test_a_forward_inside_a_call_has_its_own_source_or_none(self, me: ExpandedModel) -> None:
         alone, full, other = me(PICTURES), me(PICTURES, source=SOURCE), me(PICTURES, source=OTHER)
         for nested, wanted in ((lambda: me(PICTURES), alone), (lambda: me(PICTURES, source=OTHER), other)):
@@ -133,6 +134,7 @@ class TestNesting:
             me.backbone.ask = nested  # type: ignore[assignment]
             same(me(PICTURES, source=SOURCE)[1], wanted)
 
+    @pytest.mark.fault("S9", "me(x) without a source inside `with me.source(s)`", "SourceError; blocks nest")
     def test_in_a_block(self, me: ExpandedModel) -> None:
         alone, other = me(PICTURES), me(PICTURES, source=OTHER)
         with me.source(SOURCE):
@@ -150,6 +152,9 @@ class TestNesting:
 
 
 class TestReplacedUnits:
+    @pytest.mark.fault(
+        "S9", "units replaced by a copy or by new ones", "the forward uses those that are there, and they train"
+    )
     def test_the_units_that_are_there_are_used(self) -> None:
         me = expanded()
         before = me(PICTURES, source=SOURCE)
@@ -164,6 +169,7 @@ class TestReplacedUnits:
         me(PICTURES, source=SOURCE).sum().backward()
         assert any(one.grad is not None and one.grad.any() for one in me.units["/0"].parameters())
 
+    @pytest.mark.fault("S9", "a unit deleted, or put under another key", "InjectionError")
     def test_a_unit_that_is_gone_is_missed(self) -> None:
         me = expanded()
         unit = me.unit("0")
@@ -179,6 +185,7 @@ class TestReplacedUnits:
         with complains(InjectionError, "not those of the sites", "ModuleDict"):
             me(PICTURES, source=SOURCE)
 
+    @pytest.mark.fault("S9", "torch.func.functional_call with other parameters of the units", "those are used")
     def test_a_functional_call_uses_its_own(self) -> None:
         me = expanded()
         zeros = {name: torch.zeros_like(one) for name, one in me.named_parameters() if name.startswith("units.")}
@@ -193,6 +200,11 @@ def group() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("trainable", ["all", "units"])
+@pytest.mark.fault(
+    "sources",
+    "DistributedDataParallel with no source, or an all-False source_mask, in some steps",
+    "the backbone's output; units get gradients of zero, nothing waits",
+)
 def test_distributed_steps_without_a_source(trainable: str, group: None) -> None:
     """As in a step with an all-False mask: the units get a gradient of zero, and nobody waits for it."""
     me = expanded(trainable=trainable).train()
@@ -219,6 +231,11 @@ def test_alone_a_step_without_a_source_leaves_the_units_alone() -> None:
 
 
 @pytest.mark.parametrize("name", ["BertForMultipleChoice", "RobertaForMultipleChoice", "DistilBertForMultipleChoice"])
+@pytest.mark.fault(
+    "calls",
+    "models for multiple choice, which flatten their choices into the batch",
+    "each choice reads its sample's source",
+)
 def test_multiple_choice_repeats_the_source_for_each_choice(name: str) -> None:
     fields = HF["distilbert"][1] if name.startswith("Distil") else BERT
     me = inject(hugging(name, fields)(), source_spec=map_features(2).spec, zero_init=None)
@@ -241,6 +258,11 @@ def test_multiple_choice_repeats_the_source_for_each_choice(name: str) -> None:
         me(input_ids=ids, attention_mask=mask, source=map_features(3))
 
 
+@pytest.mark.fault(
+    "calls",
+    "generate with cached encoder outputs, sites in the encoder",
+    "SiteError names the cause; sites in the decoder work",
+)
 def test_cached_encoder_outputs_are_named_as_the_cause() -> None:
     fields = {"d_model": 24, "d_kv": 6, "d_ff": 32, "num_layers": 2, "num_heads": 4, "vocab_size": 60}
     model = hugging("T5ForConditionalGeneration", {**fields, "decoder_start_token_id": 0})()

@@ -96,6 +96,11 @@ CASES = [(name, "all") for name in MODELS] + [(name, "units") for name in ("resn
 
 
 @pytest.mark.parametrize(("name", "trainable"), CASES)
+@pytest.mark.fault(
+    "S1",
+    "each library's own switch of gradient checkpointing, reentrant or not, stages of timm included",
+    "the gradients of an ordinary step, from the first step on",
+)
 def test_every_switch_gives_the_gradients_of_an_ordinary_forward(name: str, trainable: str) -> None:
     me, source, inputs = expand(MODELS[name], trainable=trainable)
     others = [copy.deepcopy(me) for _ in KINDS]  # the first training step of each is the checkpointed one
@@ -110,6 +115,9 @@ def test_every_switch_gives_the_gradients_of_an_ordinary_forward(name: str, trai
 
 
 @pytest.mark.parametrize("name", ["vit", "clip_text"])
+@pytest.mark.fault(
+    "S1", "two checkpointed forwards with two sources before a backward", "each is recomputed with its own source"
+)
 def test_two_forwards_before_their_backward_keep_their_sources(name: str, reentrant: bool) -> None:
     me, source, inputs = expand(MODELS[name])
     other = source[[1, 0]]
@@ -132,6 +140,9 @@ def test_two_forwards_before_their_backward_keep_their_sources(name: str, reentr
 
 
 @pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.fault(
+    "S1", "torch.utils.checkpoint around the model, inside it, nested", "the gradients of an ordinary step"
+)
 def test_torchs_own_checkpoint_around_and_inside(nested: bool, reentrant: bool) -> None:
     class Inside(nn.Module):
         def __init__(self, checkpointed: bool) -> None:
@@ -190,6 +201,9 @@ class Skips(nn.Module):
         return x
 
 
+@pytest.mark.fault(
+    "S1", "a switch that runs other modules instead of the site", "SiteError names gradient checkpointing"
+)
 def test_a_switch_that_silences_a_site_is_found_out() -> None:
     me = inject(Skips(), layers="stage", source_spec=ViewSpec.tokens(12), example_inputs=PICTURES)
     me(PICTURES, source=token_features(2))
@@ -233,6 +247,11 @@ def own() -> ExpandedModel:
     return inject(Own(), layers="body.0", source_spec=ViewSpec.tokens(12), example_inputs=PICTURES, zero_init=None)
 
 
+@pytest.mark.fault(
+    "S1",
+    "a checkpoint of one's own that recomputes a site in the backward",
+    "SiteError in training, RecomputeError else",
+)
 def test_a_recompute_without_its_source_is_refused() -> None:
     me = own().train()
     me.backbone.own = True
@@ -244,6 +263,9 @@ def test_a_recompute_without_its_source_is_refused() -> None:
         gradients(me.eval(), token_features(2), ((PICTURES,), {}))
 
 
+@pytest.mark.fault(
+    "S1", "a site that runs under no_grad while its unit should train", "SiteError: it would never learn"
+)
 def test_a_site_without_gradients_in_training_is_refused() -> None:
     me, source = own(), token_features(2)
     me.backbone.frozen = True

@@ -39,6 +39,7 @@ def expand(name: str, features: Features) -> ExpandedModel:
 
 
 @pytest.mark.parametrize(("name", "features"), [("net", token_features), ("net", map_features), ("bert", map_features)])
+@pytest.mark.fault("calls", "torch.export with a source and a dynamic batch", "one program for every batch")
 def test_one_exported_program_serves_all_batches(name: str, features: Features, tmp_path: Path) -> None:
     me, source = expand(name, features), features(3)
     args, kwargs = inputs_of(name, 3, 0)
@@ -72,6 +73,7 @@ class Traced(nn.Module):
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 @pytest.mark.parametrize(("name", "features"), CASES)
+@pytest.mark.fault("calls", "torch.jit.trace with a source", "the traced model gives the model's numbers")
 def test_a_trace_with_a_source(name: str, features: Features) -> None:
     me, (args, kwargs), source = expand(name, features), inputs_of(name, 3, 0), features(3)
     model = Traced(me, list(kwargs), source.mask is not None)

@@ -34,6 +34,7 @@ def offload(model: nn.Module, how: str, folder: Path) -> nn.Module:
 
 @pytest.mark.parametrize("how", ["cpu", "disk", "map"])
 @pytest.mark.parametrize("name", ["resnet", "vit", "bert"])
+@pytest.mark.fault("calls", "a backbone that accelerate offloads", "works")
 def test_an_offloaded_backbone(name: str, how: str, tmp_path: Path) -> None:
     tiny = HEADED[name]
     args, kwargs = tiny.inputs(2, 0)
@@ -55,6 +56,7 @@ def test_an_offloaded_backbone(name: str, how: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("how", ["cpu", "disk", "map"])
 @pytest.mark.parametrize("name", ["resnet", "bert"])
+@pytest.mark.fault("calls", "a source encoder that accelerate offloads", "works")
 def test_an_offloaded_encoder(name: str, how: str, tmp_path: Path) -> None:
     tiny = TINY[name]
     args, kwargs = tiny.inputs(2, 0)

@@ -63,6 +63,11 @@ def all_required(model: nn.Module) -> set[str]:
 
 @TARGETS
 @pytest.mark.parametrize("kept", [None, ["units"], ["units", "classifier"]], ids=str)
+@pytest.mark.fault(
+    "S2",
+    "LoRA over an expanded model: all-linear or named targets, modules_to_save=['units']",
+    "trained, merged, disabled, saved, loaded as on any model",
+)
 def test_over_the_expanded_model(targets: Any, kept: Any, tmp_path: Path) -> None:
     me = expanded()
     before = logits(me).detach()
@@ -97,6 +102,7 @@ def test_over_the_expanded_model(targets: Any, kept: Any, tmp_path: Path) -> Non
 
 
 @TARGETS
+@pytest.mark.fault("S2", "adapters with no source given", "the units' adapters change nothing")
 def test_without_the_source_only_the_backbones_adapters_count(targets: Any) -> None:
     alone = get_peft_model(bert(), lora(targets))
     peft = get_peft_model(expanded(), lora(targets))
@@ -119,6 +125,7 @@ def test_a_trained_copy_of_the_units_is_what_runs_and_what_is_given() -> None:
     assert path in me.summary()
 
 
+@pytest.mark.fault("S2", "save_pretrained while PEFT wraps the units", "CheckpointError")
 def test_a_checkpoint_of_wrapped_units_is_refused(tmp_path: Path) -> None:
     me = expanded()
     get_peft_model(me, lora(["query"], modules_to_save=["units"]))
@@ -128,6 +135,7 @@ def test_a_checkpoint_of_wrapped_units_is_refused(tmp_path: Path) -> None:
 
 
 @TARGETS
+@pytest.mark.fault("S2", "LoRA put into the backbone before injection", "both train")
 def test_before_injection(targets: Any) -> None:
     backbone = bert()
     peft = get_peft_model(backbone, lora(targets))
@@ -153,6 +161,7 @@ def test_a_peft_model_is_a_backbone() -> None:
 
 
 @TARGETS
+@pytest.mark.fault("S2", "LoRA put over the backbone after injection", "both train")
 def test_after_injection_over_the_backbone(targets: Any) -> None:
     me = expanded()
     before = logits(me).detach()
@@ -172,6 +181,11 @@ def test_after_injection_over_the_backbone(targets: Any) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in UNITS if name != "mmtm"])
+@pytest.mark.fault(
+    "S2",
+    "all-linear over units of every kind",
+    "what is adapted counts and has gradients; units that multiply by weights are out of reach",
+)
 def test_every_kind_under_all_linear(name: str) -> None:
     """An adapter in a unit changes what it gives, and is trained; weights of MI2P are out of its reach."""
     peft = get_peft_model(expanded(unit=name), lora("all-linear"))

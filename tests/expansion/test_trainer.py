@@ -109,6 +109,11 @@ def both(name: str, tmp_path: Path, frozen: bool = True, **options: Any) -> list
 
 
 @pytest.mark.parametrize("name", MODELS)
+@pytest.mark.fault(
+    "S3",
+    "a Trainer run with accumulation, evaluation, best model and resume",
+    "the losses, eval_loss and metrics of the same run on the backbone",
+)
 def test_a_whole_run_gives_the_backbones_numbers(name: str, tmp_path: Path) -> None:
     """Accumulated gradients, evaluation, the best checkpoint, tied weights, and resuming."""
     options = {"eval_strategy": "steps", "eval_steps": 2, "save_strategy": "steps", "save_steps": 2}
@@ -124,6 +129,7 @@ def test_a_whole_run_gives_the_backbones_numbers(name: str, tmp_path: Path) -> N
     assert numbers(again.state.log_history) == history
 
 
+@pytest.mark.fault("S3", "the first step with a source, at the default start", "the backbone's loss")
 def test_a_source_that_trains_begins_with_the_backbones_loss(tmp_path: Path) -> None:
     got, wanted = (numbers(one.state.log_history) for one in both("pictures", tmp_path, frozen=False))
     assert got[0]["loss"] == wanted[0]["loss"]
@@ -132,12 +138,14 @@ def test_a_source_that_trains_begins_with_the_backbones_loss(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("name", ["pictures", "language"])
+@pytest.mark.fault("S4", "gradient_checkpointing=True of the Trainer", "as on the backbone")
 def test_gradient_checkpointing_of_the_trainer(name: str, tmp_path: Path) -> None:
     got, wanted = both(name, tmp_path, gradient_checkpointing=True, max_steps=2)
     assert got.model.is_gradient_checkpointing
     assert numbers(got.state.log_history) == numbers(wanted.state.log_history)
 
 
+@pytest.mark.fault("S4", "gradient_checkpointing=True on a backbone that has none", "an error, as on the backbone")
 def test_gradient_checkpointing_of_a_backbone_without_it_is_refused(tmp_path: Path) -> None:
     model = hugging("ConvNextForImageClassification", {"depths": [1, 1], "hidden_sizes": [8, 12], "num_stages": 2})()
     me = inject(model, source_spec=ViewSpec.tokens(12), layers=-1, example_inputs=torch.zeros(2, 3, 32, 32))
@@ -145,6 +153,7 @@ def test_gradient_checkpointing_of_a_backbone_without_it_is_refused(tmp_path: Pa
         trainer(me, "image", tmp_path, gradient_checkpointing=True).train()
 
 
+@pytest.mark.fault("S3", "label smoothing of a language model", "the labels are shifted, as on the backbone")
 def test_label_smoothing_shifts_the_labels_of_a_language_model(tmp_path: Path) -> None:
     got, wanted = both("language", tmp_path, label_smoothing_factor=0.1, max_steps=1)
     assert numbers(got.state.log_history) == numbers(wanted.state.log_history)
@@ -152,6 +161,7 @@ def test_label_smoothing_shifts_the_labels_of_a_language_model(tmp_path: Path) -
 
 @pytest.mark.parametrize("precision", ["no", "bf16"])
 @pytest.mark.parametrize("name", ["pictures", "module"])
+@pytest.mark.fault("S4", "Accelerate: three steps, saved and loaded state, unwrapped", "as on the backbone")
 def test_accelerate(name: str, precision: str, tmp_path: Path) -> None:
     """Three steps, a saved and a loaded state, and the model unwrapped."""
 

@@ -17,6 +17,7 @@ from mi2p_inject.recipes.encoders.load import load_encoder
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii", "cp437", "utf-8"])
+@pytest.mark.fault("terminal", "characters that the terminal cannot show", "printed as escapes")
 def test_whatever_is_printed_is_printed(encoding: str) -> None:
     stream = io.TextIOWrapper(io.BytesIO(), encoding)
     print_anything(stream)
@@ -27,6 +28,7 @@ def test_whatever_is_printed_is_printed(encoding: str) -> None:
     assert json.loads(written) == text  # JSON stays JSON
 
 
+@pytest.mark.fault("terminal", "a cp1252 terminal", "the command ends well")
 def test_a_command_on_a_cp1252_terminal() -> None:
     command = [sys.executable, "-m", "mi2p_inject.recipes", "train", "--data", os.fsdecode(b"\xe2\x98\x83 caf\xe9.csv")]
     done = subprocess.run(
@@ -45,12 +47,14 @@ def test_half_characters_and_whole_ones() -> None:
     assert composed("e\N{COMBINING ACUTE ACCENT}") == "é"
 
 
+@pytest.mark.fault("terminal", "an undecodable --text", "replaced")
 def test_a_tokenizer_reads_half_characters() -> None:
     spec = load_encoder("tiny:bert", "text").spec
     assert spec(["caf\udce9 \ud83d"])["input_ids"].shape[0] == 1
     assert load_encoder("tiny:clip", "text").spec(["caf\udce9 \ud83d"])["input_ids"].shape == (1, 32)
 
 
+@pytest.mark.fault("terminal", "~ in any path option", "the home folder")
 def test_the_home_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     assert home_path("~/run") == tmp_path / "run"

@@ -196,6 +196,7 @@ def test_an_average_is_the_mean_probability_of_those_that_can_read(finished: tup
     assert not (out / "experiments" / "both").exists()
 
 
+@pytest.mark.fault("kills", "SIGKILL while a table trains", "the same command ends with the same numbers; no leftovers")
 def test_a_killed_table_goes_on_to_the_very_same_numbers(finished: tuple[Path, Path], tmp_path: Path) -> None:
     table, done = finished
     out = tmp_path / "out"

@@ -61,6 +61,11 @@ ENCODERS: dict[str, Callable[[], tuple[nn.Module, Any]]] = {
 
 
 @pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.fault(
+    "S6",
+    "train() on the source encoder, a wrapped one, a child, one dropout",
+    "no dropout, no statistics, no gradient: the same features",
+)
 def test_a_part_in_train_mode_changes_nothing(name: str) -> None:
     encoder, batch = ENCODERS[name]()
     me = read_by(encoder, batch)
@@ -78,6 +83,7 @@ def test_a_part_in_train_mode_changes_nothing(name: str) -> None:
     assert not any(one.grad is not None for one in encoder.parameters())
 
 
+@pytest.mark.fault("S6", "train() on a part of a compiled model's source encoder", "the same features")
 def test_compiled_it_stands_still_too() -> None:
     encoder, batch = ENCODERS["restless"]()
     me = read_by(encoder, batch)
@@ -122,6 +128,7 @@ def test_what_is_no_fault_of_the_batch_is_raised_as_it_is(error: BaseException) 
 @pytest.mark.parametrize(
     "error", [ValueError("x"), KeyError("ids"), AssertionError("224"), NotImplementedError("Half")]
 )
+@pytest.mark.fault("sources", "a batch that the encoder does not take", "SourceError with its cause")
 def test_what_is_the_batchs_fault_is_said_so(error: Exception) -> None:
     encoder = Fails()
     me = read_by(encoder, PICTURES)

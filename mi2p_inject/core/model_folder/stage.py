@@ -41,8 +41,6 @@ WEIGHTS = (
     "model.safetensors", "model-*-of-*.safetensors", "open_clip_model.safetensors",
     "open_clip_pytorch_model.safetensors",
 )  # fmt: skip
-#: pickles of tensors in a user's own folder; torch's restricted reader takes tensors alone
-_PICKLES = ("pytorch_model.bin", "open_clip_pytorch_model.bin")
 _OTHER_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt", "*.npz", "*.h5", "*.msgpack", "*.gguf", "*.onnx")
 _MAX_DATA = 2**29
 _MAX_WEIGHTS = 2**42
@@ -55,7 +53,7 @@ def checked_folder(folder: Path, library: str, *, weights: bool, strict: bool = 
     Args:
         folder: as it was given.
         library: "timm", "transformers" or "open_clip".
-        weights: with the safetensors, or else the tensors of a ``pytorch_model.bin``; refuse a folder without.
+        weights: with the safetensors; refuse a folder without.
         strict: refuse keys that name code or files; else they are left out, as strangers' folders are full of them.
 
     Raises:
@@ -89,40 +87,12 @@ def _weights(folder: Path, library: str, staged: Path) -> list[str]:
     for file in found:
         _link(folder, file, staged, _MAX_WEIGHTS)
     if not found:
-        pickles = [file for file in _PICKLES if os.path.lexists(folder / file)]
-        if not pickles:
-            raise _no_weights(folder)
-        _convert(own_file(folder, pickles[0]), staged / "model.safetensors")
-        found = ["model.safetensors"]
+        raise _no_weights(folder)
     if library != "transformers" and len(found) == 1:
         target = "open_clip_model.safetensors" if library == "open_clip" else "model.safetensors"
         os.replace(staged / found[0], staged / target)
         found = [target]
     return found
-
-
-def _convert(pickled: Path, target: Path) -> None:
-    """The tensors of a pickle as safetensors, read by torch's restricted reader, which builds nothing else."""
-    import torch
-    from safetensors.torch import save_file
-
-    check_regular(pickled, _MAX_WEIGHTS)
-    try:
-        value = torch.load(pickled, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged or hostile pickle makes the reader raise almost anything
-        raise ZooError(
-            f"{pickled} cannot be read: {type(error).__name__}",
-            expected="tensors alone",
-            given=(str(error).strip() or "no message").splitlines()[0][:200],
-            fix="load it where you trust it, and save it as safetensors",
-        ) from error
-    if isinstance(value, dict) and isinstance(value.get("state_dict"), dict):
-        value = value["state_dict"]
-    named = value.items() if isinstance(value, dict) else ()
-    tensors = {str(key): one.detach().clone().contiguous() for key, one in named if isinstance(one, torch.Tensor)}
-    if not tensors:
-        raise ZooError(f"{pickled} holds no tensors", expected="name -> tensor", fix="save the model's state_dict()")
-    save_file(tensors, target, metadata={"format": "pt"})
 
 
 def _read_by(folder: Path, library: str) -> tuple[str, ...]:

@@ -29,6 +29,11 @@ def test_a_finished_run_is_not_overwritten(trained: Path, table: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in trained.rglob("*")} == before
 
 
+@pytest.mark.fault(
+    "kills",
+    "SIGKILL at any moment of training",
+    "the same command ends with the numbers of an undisturbed run; no leftovers",
+)
 def test_a_killed_run_goes_on_as_if_nothing_had_been(trained: Path, table: Path, tmp_path: Path) -> None:
     out = tmp_path / "killed"
     with subprocess.Popen(
@@ -105,6 +110,7 @@ def test_an_interrupted_run_stops_as_early(
     assert np.array_equal(first.predictions()["test_logits"], second.predictions()["test_logits"])
 
 
+@pytest.mark.fault("kills", "a full disk", "an error; nothing half-written")
 def test_a_full_disk_leaves_nothing_half_written(table: Path, tmp_path: Path) -> None:
     code = (
         "import resource, signal, sys\n"
