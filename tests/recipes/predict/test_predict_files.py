@@ -116,6 +116,7 @@ def test_unusable_files_of_answers(both: Path, holes: Path, tmp_path: Path) -> N
     assert "--data" in mi2p("predict", both, "--text", "x", "--out", tmp_path / "x.csv", code=1).stderr
 
 
+@pytest.mark.fault("predict", "a table that breaks off", "an error; no file of answers")
 def test_a_broken_table_leaves_no_file(both: Path, tmp_path: Path) -> None:
     (tmp_path / "new.csv").write_text("text,n\n" + "a,1\n" * 100 + "b\n")
     result = mi2p("predict", both, "--data", tmp_path / "new.csv", "--out", tmp_path / "out.csv", code=1)

@@ -58,6 +58,9 @@ NEW = (_csv, _tsv, _jsonl, _parquet, _tables, _pictures)
 
 
 @pytest.mark.parametrize("write", NEW, ids=lambda one: one.__name__.strip("_"))
+@pytest.mark.fault(
+    "predict", "a new table whose pictures have the names of the training's", "its own pictures, from its own folder"
+)
 def test_a_new_table_means_its_own_pictures(rooted: Path, tmp_path: Path, write: Callable[[Path, str], Path]) -> None:
     """The training's folder has a picture of this very name, of another colour."""
     assert (rooted.parent / "pictures" / "img" / "test0.png").is_file()
@@ -72,6 +75,7 @@ def test_a_new_table_means_its_own_pictures(rooted: Path, tmp_path: Path, write:
 
 
 @pytest.mark.parametrize("option", [("--image-root", "{}"), ("--set", "image_root={}")], ids=("option", "set"))
+@pytest.mark.fault("predict", "pictures in another folder", "--image-root of predict")
 def test_the_folder_of_the_pictures_can_be_named(rooted: Path, tmp_path: Path, option: tuple[str, str]) -> None:
     here, there = tmp_path / "here", tmp_path / "there"
     picture(here / "a.png", colour=0)
@@ -96,6 +100,7 @@ def _labelled(folder: Path, label: str) -> Path:
     return folder / "labelled.csv"
 
 
+@pytest.mark.fault("predict", "eval of a new table", "its own pictures")
 def test_eval_of_new_data_means_its_own_pictures(rooted: Path, tmp_path: Path) -> None:
     for folder, colour in ((tmp_path, 2), (rooted.parent / "pictures", 0)):
         picture(folder / "a.png", colour)

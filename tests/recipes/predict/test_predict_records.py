@@ -10,6 +10,11 @@ from predict_commands import PROBLEMS, alone, lines, mi2p, picture, same, train
 from recipes_data import write_table
 
 
+@pytest.mark.fault(
+    "predict",
+    "rows that are empty, or whose picture is missing or damaged",
+    "an answer for each row in the file's order, with its problem",
+)
 def test_every_record_is_answered_in_order(both: Path, holes: Path) -> None:
     result = mi2p("predict", both, "--data", holes)
     answers = lines(result)
@@ -39,6 +44,7 @@ def test_what_the_model_does_not_read_is_no_input(tmp_path: Path, holes: Path, m
 
 
 @pytest.mark.parametrize("cells", ["2024-05", "train", "test", "", "purple|green"])
+@pytest.mark.fault("predict", "label and split columns of a table to predict", "not read")
 def test_labels_and_splits_are_not_read(both: Path, tmp_path: Path, cells: str) -> None:
     rows = "".join(f"word {number},{one},{cells},{cells}\n" for number, one in enumerate((cells, "dev", "test", cells)))
     (tmp_path / "new.csv").write_text("text,split,label,group\n" + rows)
