@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
+from mi2p_inject.reparam.load import load_pathway
 from mi2p_inject.reparam.reparameterize import Pathway, pathway
-from mi2p_inject.reparam.saved import load_pathway
 
 __all__ = ["Pathway", "load_pathway", "pathway"]

@@ -13,6 +13,7 @@ from torch.nn.utils import parametrize
 from mi2p_inject.core.errors import PathwayError
 from mi2p_inject.inspection.resolve import ResolvedModel, resolve
 from mi2p_inject.reparam.pairing import PairedWeight, pair
+from mi2p_inject.reparam.saved import save
 from mi2p_inject.reparam.weight import CrossModalWeight
 
 __all__ = ["Blocks", "Pathway", "pathway"]
@@ -171,15 +172,13 @@ class Pathway(nn.Module):
         return "\n".join(lines)
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write `pathway_config.json` and one safetensors file; `load_pathway` reads them back.
+        """Write `pathway_config.json` and safetensors files; `load_pathway` reads them back.
 
         Raises:
             CheckpointError: the folder cannot be written.
         """
-        from mi2p_inject.reparam.saved import save
-
         self._check_live()
-        save(self, folder)
+        save(self.model, self.blocks, self.train_auxiliary, folder)
 
     def _remove(self, keep: bool) -> nn.Module:
         self._check_live()
