@@ -130,7 +130,7 @@ def test_another_name_is_answered_with_the_right_one(name: str) -> None:
     assert f"it is called {answer!r}" in str(error.value) or answer in str(error.value)
 
 
-@pytest.mark.parametrize("name", ["rate_new", "lr", "fp16", "device"])
+@pytest.mark.parametrize("name", ["rate_new", "lr", "train", "d_k", "fp16", "device"])
 def test_the_command_line_answers_too(name: str) -> None:
     answer, typed = INSTEAD[name], f"--{name.replace('_', '-')}"
     result = CliRunner().invoke(app, ["train", "--data", "my.csv", "--out", "run", typed, "1"])
