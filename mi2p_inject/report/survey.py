@@ -8,10 +8,12 @@ from typing import Any
 
 from torch import nn
 
+from mi2p_inject.adapters.adapter import Modality
 from mi2p_inject.core.errors import UnitError
 from mi2p_inject.core.site import Site
 from mi2p_inject.core.views import ViewSpec
 from mi2p_inject.inspection.probe import probe
+from mi2p_inject.inspection.recommended import recommended
 from mi2p_inject.inspection.resolve import resolve
 from mi2p_inject.inspection.sites import examine
 from mi2p_inject.report.cost import DEFAULT_TOKENS, backbone_flops, count, text_length, unit_cost
@@ -46,6 +48,8 @@ class Survey:
     model: str
     adapter: str
     """Its adapter, "" where there is none."""
+    modality: Modality | None
+    """What it reads, as its adapter says."""
     parameters: int
     flops: int
     """Of one forward of one sample; 0 where it could not be counted."""
@@ -59,6 +63,12 @@ class Survey:
         """A JSON-ready form."""
         rows = [{**vars(one), "view": one.view.to_json() if one.view else None} for one in self.candidates]
         return {**vars(self), "source": self.source.to_json(), "candidates": rows}
+
+    @property
+    def recommended(self) -> tuple[str, ...]:
+        """The sites that `inject` takes where no layers are named."""
+        sites = [one.path for one in self.candidates if one.default and not one.reason]
+        return recommended(sites, self.modality) if sites and self.modality else ()
 
 
 def survey(
@@ -118,6 +128,7 @@ def survey(
     return Survey(
         model=type(model).__name__,
         adapter=match.adapter.name if match else "",
+        modality=match.adapter.modality if match else None,
         parameters=count(model),
         flops=backbone_flops(model, inputs),
         source=source,

@@ -17,6 +17,7 @@ from mi2p_inject.core.inputs import Inputs, as_inputs
 from mi2p_inject.core.views import ViewSpec
 from mi2p_inject.expansion.expanded_model import ExpandedModel
 from mi2p_inject.expansion.inject import inject
+from mi2p_inject.inspection.recommended import PAPER
 from mi2p_inject.inspection.resolve import resolve
 from mi2p_inject.inspection.vary_inputs import image_size
 from mi2p_inject.sources.features import SourceFeatures
@@ -67,8 +68,8 @@ class Subject:
         return me.expansion_config, me.example
 
     def inject(self, model: nn.Module, **options: Any) -> ExpandedModel:
-        """Expand a copy of the model as its user would."""
-        given = {"source_spec": self.spec, "example_inputs": self.example, **self.options, **options}
+        """Expand a copy of the model as its user would, at every default site where no layers are named."""
+        given = {"layers": PAPER, "source_spec": self.spec, "example_inputs": self.example, **self.options, **options}
         return inject(model, **given)
 
 

@@ -24,6 +24,7 @@ __all__ = [
     "Unit",
     "UnitConfig",
     "ZeroInit",
+    "option_names",
     "unit_config",
 ]
 
@@ -53,6 +54,20 @@ OLD_SPELLINGS = {
     "train": "trainable",
 }
 """Option names of old drafts -> today's; the last is an option of `inject` itself."""
+
+
+def option_names(unit: str) -> tuple[str, ...]:
+    """The options of a kind of the table.
+
+    Raises:
+        UnitError: an unknown name (the closest one is named).
+
+    Example:
+        >>> from mi2p_inject.units import option_names
+        >>> option_names("film")
+        ('scale', 'source_norm')
+    """
+    return tuple(field.name for field in dataclasses.fields(UNITS[unit]))
 
 
 def unit_config(unit: str | UnitConfig, options: Mapping[str, Any]) -> UnitConfig:

@@ -114,6 +114,8 @@ def tree(found: Survey) -> Tree:
         f"{DEFAULT_TOKENS} tokens of {found.source.width}" if found.source.kind == "tokens" else str(found.source)
     )
     root.add(Text(f"* default site; costs are one unit's, its source {attended}, one sample", style="italic"))
+    if found.recommended:
+        root.add(Text(f"recommended, where no layers are named: {', '.join(found.recommended)}", style="italic"))
     if not found.patches_checked:
         said = "not checked without weights: whether the head reads the patches of the last sites or a class token only"
         root.add(Text(said, style="italic"))

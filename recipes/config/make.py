@@ -7,11 +7,12 @@ from typing import Any
 
 from mi2p_inject.fusion import fusion_options
 from mi2p_inject.recipes.config.config import GROUPS, OPTIONS, Config
+from mi2p_inject.recipes.config.model import RECOMMENDED_UNITS, ModelConfig
 from mi2p_inject.recipes.config.names import closest, instead
 from mi2p_inject.recipes.config.option import options_of
 from mi2p_inject.recipes.config.presets import PRESETS, preset_values
 from mi2p_inject.recipes.errors import RecipeError
-from mi2p_inject.units import unit_config
+from mi2p_inject.units import option_names, unit_config
 
 __all__ = ["make_config", "with_options"]
 
@@ -48,7 +49,7 @@ def make_config(*layers: Mapping[str, Any], preset: str = "practical") -> Config
     if not config.data.data:
         raise RecipeError("no data named", fix="--data my.csv")
     config.model.system.options()  # raises where they do not fit
-    unit_config(config.model.unit, config.model.options_of_unit())
+    _check_unit(config.model)
     _check_fusion(config.model.fusion, config.model.fusion_options)
     return config
 
@@ -73,6 +74,18 @@ def _joined(layers: tuple[Mapping[str, Any], ...]) -> dict[str, Any]:
             else:
                 raise RecipeError(f"{option} has no entries", given=name, fix=f"write {option}=...")
     return given
+
+
+def _check_unit(model: ModelConfig) -> None:
+    """That the unit, or one of those that are recommended, has the options."""
+    if model.unit is not None:
+        unit_config(model.unit, model.options_of_unit("image"))
+        return
+    known = {name for unit in RECOMMENDED_UNITS.values() for name in option_names(unit)}
+    if unknown := {name: value for name, value in model.unit_options.items() if name not in known}:
+        unit_config(RECOMMENDED_UNITS["image"], unknown)  # raises
+    for modality, unit in RECOMMENDED_UNITS.items():
+        unit_config(unit, model.options_of_unit(modality))
 
 
 def _check_fusion(fusion: str, options: Mapping[str, Any]) -> None:

@@ -6,12 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from mi2p_inject.adapters.adapter import Modality
 from mi2p_inject.fusion import FUSIONS
 from mi2p_inject.recipes.config.option import FRACTION, POSITIVE, Layer, between, option
 from mi2p_inject.recipes.systems import SYSTEMS, System
-from mi2p_inject.units import UNITS
+from mi2p_inject.units import UNITS, option_names
 
-__all__ = ["ModelConfig"]
+__all__ = ["RECOMMENDED_UNITS", "ModelConfig"]
+
+#: modality of a backbone -> the kind of unit that did best in it on validation splits, see docs/results.md
+RECOMMENDED_UNITS: dict[Modality, str] = {"image": "mi2p", "text": "film"}
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,11 @@ class ModelConfig:
         "bert-base-uncased", "text encoder: a transformers or open_clip name, a local folder, demo or tiny"
     )
     pretrained: bool = option(True, "load the encoders' weights; else they start at random")
-    unit: str = option("mi2p", "kind of unit of an expanded model", choices=lambda: tuple(UNITS))
+    unit: str | None = option(
+        None,
+        "kind of unit of an expanded model; default: mi2p in an image encoder, film in a text encoder",
+        choices=lambda: tuple(UNITS),
+    )
     unit_options: Mapping[str, Any] = option({}, "options of the unit, such as unit_options.num_heads=4")
     zero_init: Literal["value_proj", "scalar", "channel", "none"] | None = option(
         None,
@@ -43,9 +51,23 @@ class ModelConfig:
         "addition; default: the unit's own",
     )
     vision_layers: tuple[Layer, ...] | None = option(
-        None, "sites in the image encoder: names, globs, indices of the default ones, or 2/4 for their second quarter"
+        None,
+        "sites in the image encoder: names, globs, indices of the default ones, 2/4 for their second quarter, or paper "
+        "for all of them; default: their last third",
     )
-    text_layers: tuple[Layer, ...] | None = option(None, "sites in the text encoder")
+    text_layers: tuple[Layer, ...] | None = option(
+        None, "sites in the text encoder, named likewise; default: the last sixth of the default ones"
+    )
+    source: Literal["pretrained", "tuned"] = option(
+        "pretrained",
+        "weights of the frozen source encoder: as they are loaded, or first trained on this task by themselves",
+    )
+    source_run: tuple[Layer, ...] | None = option(
+        None, "runs of `mi2p train --model text` or vision whose trained encoders are the sources; implies source=tuned"
+    )
+    branch_loss: bool | None = option(
+        None, "add the loss of each branch alone to that of a fused model; default: with score fusion"
+    )
     trainable: Literal["all", "units"] = option(
         "all", "train the pre-trained weights too, or only what is new: units, fusion and classifier"
     )
@@ -62,9 +84,24 @@ class ModelConfig:
         """What ``model`` names, with its options."""
         return SYSTEMS[self.model].configured(self.system_options)
 
-    def options_of_unit(self) -> dict[str, Any]:
-        """What `mi2p_inject.inject` gets as options of the unit: ``zero_init`` only where it was given."""
+    @property
+    def tuned(self) -> bool:
+        """Whether the sources are encoders that were trained on the task."""
+        return self.source == "tuned" or self.source_run is not None
+
+    def unit_in(self, modality: Modality) -> str:
+        """The kind of unit in an encoder of this modality."""
+        return self.unit or RECOMMENDED_UNITS[modality]
+
+    def options_of_unit(self, modality: Modality) -> dict[str, Any]:
+        """What `mi2p_inject.inject` gets as options of the unit: ``zero_init`` only where it was given.
+
+        Without a named unit, options go to the kinds that have them.
+        """
         given = dict(self.unit_options)
         if self.zero_init is not None:
             given["zero_init"] = None if self.zero_init == "none" else self.zero_init
+        if self.unit is None:
+            known = option_names(self.unit_in(modality))
+            given = {name: value for name, value in given.items() if name in known}
         return given

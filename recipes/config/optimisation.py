@@ -23,6 +23,11 @@ class OptimisationConfig:
     optimizer: Literal["adamw", "adam"] = option("adamw", "adam is the paper's")
     learning_rate: float = option(5e-5, "of pre-trained parameters", check=POSITIVE)
     new_learning_rate: float = option(5e-4, "of new parameters: units, fusion, classifier", check=POSITIVE)
+    unit_learning_rate: float | None = option(
+        None,
+        "of units; default: new_learning_rate in an image encoder, a third of it in a text encoder",
+        check=POSITIVE,
+    )
     vision_learning_rate: float | None = option(
         None, "of the image encoder's pre-trained parameters; default: learning_rate", check=POSITIVE
     )
@@ -34,7 +39,14 @@ class OptimisationConfig:
         "cosine", "of the learning rates: to zero along a cosine, or constant"
     )
     warmup_ratio: float = option(0.1, "of all steps: the learning rates rise from zero", check=FRACTION)
-    epochs: int = option(10, "passes over the training split", check=POSITIVE)
+    epochs: int | None = option(
+        None, "passes over the training split; default: 10, or as many as min_steps needs", check=POSITIVE
+    )
+    min_steps: int = option(
+        300,
+        "a small training split is passed over until there were so many steps, where epochs is not given",
+        check=NOT_NEGATIVE,
+    )
     max_steps: int = option(0, "end after so many optimizer steps; 0: as long as the epochs", check=NOT_NEGATIVE)
     batch_size: int = option(32, "samples a batch of one process", check=POSITIVE)
     gradient_accumulation_steps: int = option(1, "batches an optimizer step", check=POSITIVE)
@@ -46,5 +58,7 @@ class OptimisationConfig:
         choices=metric_names,
     )
     patience: int = option(
-        3, "epochs without a better metric before the training ends; 0: never ends early", check=NOT_NEGATIVE
+        3,
+        "epochs without a better metric before the training ends, but not before min_steps; 0: never ends early",
+        check=NOT_NEGATIVE,
     )

@@ -15,6 +15,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     "paper": {
         "unit": "mi2p-paper",
         "zero_init": "none",
+        "vision_layers": ["paper"],
+        "text_layers": ["paper"],
+        "branch_loss": False,
         "optimizer": "adam",
         "schedule": "constant",
         "warmup_ratio": 0.0,
@@ -51,4 +54,9 @@ def preset_values(preset: str, given: Mapping[str, Any]) -> dict[str, Any]:
     name, _, _ = str(given.get("data", "")).partition(":")
     batch, epochs, rate = _PAPER_TABLE_2.get((name, given.get("task")), _PAPER_TABLE_2.get((name, None), _OTHER_DATA))
     of_data = {"batch_size": batch, "epochs": epochs, "learning_rate": rate}
-    return values | of_data | {"new_learning_rate": given.get("learning_rate", rate)}
+    one_rate = given.get("learning_rate", rate)
+    return (
+        values
+        | of_data
+        | {"new_learning_rate": one_rate, "unit_learning_rate": given.get("new_learning_rate", one_rate)}
+    )

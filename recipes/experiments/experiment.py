@@ -29,6 +29,7 @@ class Experiment:
         roles: setting -> role of an encoder, such as ``{"vision": "resnet"}``; a set says which encoder plays it.
         compared_with: names of the experiments that it is measured against, each an earlier one of the set.
         averages: names of earlier experiments whose class probabilities are averaged; nothing is trained.
+        sources: names of earlier unimodal experiments whose trained encoders are its frozen sources, seed by seed.
         paper_title: how the paper calls this line; "" if it has none.
     """
 
@@ -38,6 +39,7 @@ class Experiment:
     roles: Mapping[str, str] = field(default_factory=dict)
     compared_with: tuple[str, ...] = ()
     averages: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
     paper_title: str = ""
 
     def titled(self, encoders: Mapping[str, str]) -> str:
@@ -89,7 +91,7 @@ class ExperimentSet:
         cache_sources: keep the frozen encoders' features while the set runs: each sample is encoded once.
 
     Raises:
-        RecipeError: two experiments of one name, one that is compared with a later one, or a role without an encoder.
+        RecipeError: two experiments of one name, one that needs a later one, or a role without an encoder.
     """
 
     name: str
@@ -108,11 +110,11 @@ class ExperimentSet:
     def __post_init__(self) -> None:
         known: set[str] = set()
         for one in self.experiments:
-            if one.name in known or not {*one.compared_with, *one.averages} <= known:
+            if one.name in known or not {*one.compared_with, *one.averages, *one.sources} <= known:
                 raise RecipeError(
                     f"{self.name}: experiment {one.name!r} is out of place",
-                    expected="names of its own, and compared_with and averages that name earlier experiments",
-                    given=f"compared with {one.compared_with}, averages {one.averages}, after {sorted(known)}",
+                    expected="names of its own, and compared_with, averages and sources that name earlier experiments",
+                    given=f"{one.compared_with}, {one.averages} and {one.sources}, after {sorted(known)}",
                 )
             if bool(one.settings) == bool(one.averages):
                 raise RecipeError(f"{self.name}: experiment {one.name!r} needs either settings or averages")
@@ -122,7 +124,7 @@ class ExperimentSet:
             known.add(one.name)
 
     def select(self, names: Sequence[str] = ()) -> tuple[Experiment, ...]:
-        """The experiments of these names with those that they average, in order; all for ().
+        """The experiments of these names with those that they average or have as sources, in order; all for ().
 
         Raises:
             RecipeError: an unknown name.
@@ -133,7 +135,7 @@ class ExperimentSet:
         wanted = set(names or known)
         for one in reversed(self.experiments):
             if one.name in wanted:
-                wanted |= set(one.averages)
+                wanted |= {*one.averages, *one.sources}
         return tuple(one for one in self.experiments if one.name in wanted)
 
     def config(self, *layers: Mapping[str, Any], preset: str | None = None) -> Config:
@@ -160,7 +162,9 @@ class ExperimentSet:
         if encoders not in self.encoders:
             raise RecipeError(f"no set of encoders {encoders!r}", expected=", ".join(self.encoders))
         named = {setting: self.encoders[encoders][role] for setting, role in experiment.roles.items()}
-        return with_options(config, {**experiment.settings, **named, "seed": seed})
+        kept = {"keep_weights": True} if any(experiment.name in one.sources for one in self.experiments) else {}
+        tuned = {"source": "tuned"} if experiment.sources else {}
+        return with_options(config, {**experiment.settings, **named, **kept, **tuned, "seed": seed})
 
     def paper_figures(self, data: str, task: str | None) -> PaperFigures | None:
         """What the paper reports on these data; None where they are not the paper's.

@@ -45,14 +45,40 @@ def _line(
 ) -> Experiment:
     """An experiment with a densenet and a bert, or whatever ``vision`` and ``text`` name as roles."""
     roles = {"vision": more.pop("vision", "densenet"), "text": more.pop("text", "bert")}
+    sources = more.pop("sources", ())
     settings = {"model": model, **({"fusion": fusion} if fusion else {}), **more}
-    return Experiment(name, title, settings, roles, compared_with, paper_title=paper_title)
+    return Experiment(name, title, settings, roles, compared_with, sources=sources, paper_title=paper_title)
 
+
+def _apart(name: str, title: str, *averages: str, compared_with: tuple[str, ...] = ()) -> Experiment:
+    """The mean of the probabilities of models that were trained apart."""
+    return Experiment(name, title, compared_with=compared_with, averages=averages)
+
+
+#: the late fusions of plain encoders that an expanded system is held to
+_LATE = ("score-own-losses", "score-apart", "concat")
 
 _COMPARISON = (
     _line("vision", "{vision}", "Unimodal DenseNet", "vision"),
     _line("text", "{text}", "Unimodal BERT", "text"),
-    _line("score", "score fusion of {vision} and {text}", "Score Fusion", "late-fusion", fusion="score"),
+    # Late fusion at its strongest: trained jointly, jointly with a loss of each branch, and each branch by itself.
+    _line(
+        "score",
+        "score fusion of {vision} and {text}",
+        "Score Fusion",
+        "late-fusion",
+        fusion="score",
+        branch_loss=False,
+    ),
+    _line(
+        "score-own-losses",
+        "score fusion of {vision} and {text}, each with its own loss too",
+        "",
+        "late-fusion",
+        fusion="score",
+        branch_loss=True,
+    ),
+    _apart("score-apart", "mean of {vision} and {text}, trained apart", "vision", "text"),
     _line("concat", "feature concatenation of {vision} and {text}", "Feature Concat", "late-fusion", fusion="concat"),
     _line(
         "cross-attention",
@@ -63,8 +89,39 @@ _COMPARISON = (
     ),
     # The compared systems of the paper (CentralNet, GMU, CBP, CBGP, MMBT, VisualBERT, PixelBERT, ViLT) belong here:
     # each a model of its own that the configuration names, and a line.
-    _line("me-vision", "ME {vision}, reads {text}", "ME DenseNet", "me-vision", "vision", "score"),
-    _line("me-text", "ME {text}, reads {vision}", "ME BERT", "me-text", "text", "score"),
+    _line("me-vision", "ME {vision}, reads {text}", "ME DenseNet", "me-vision", "vision", "text"),
+    _line(
+        "me-vision-tuned",
+        "ME {vision}, reads {text} tuned on the task",
+        "",
+        "me-vision",
+        "vision",
+        "text",
+        sources=("text",),
+    ),
+    _line("me-text", "ME {text}, reads {vision}", "ME BERT", "me-text", "text", *_LATE),
+    _line(
+        "vision+me-text",
+        "concatenation of {vision} and ME {text}",
+        "",
+        "vision+me-text",
+        *_LATE,
+        fusion="concat",
+    ),
+    _apart(
+        "me-score-apart",
+        "mean of ME {vision} and ME {text}, trained apart",
+        "me-vision",
+        "me-text",
+        compared_with=_LATE,
+    ),
+    _apart(
+        "me-tuned-score-apart",
+        "mean of ME {vision} with tuned source and ME {text}, trained apart",
+        "me-vision-tuned",
+        "me-text",
+        compared_with=_LATE,
+    ),
     _line(
         "me-score", "score fusion of ME {vision} and ME {text}", "ME Score Fusion", "me-fusion", "score", fusion="score"
     ),

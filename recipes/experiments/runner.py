@@ -83,9 +83,11 @@ def run_experiments(
     processes = accelerate.PartialState(cpu=not torch.accelerator.is_available())
     if not processes.is_main_process:
         console.quiet = True
+    chosen = experiments.select(only)
+    sources = {one.name: one.sources for one in chosen}
     planned = {
         (one.name, seed): experiments.config_of(one, config, encoders=encoders, seed=seed)
-        for one in experiments.select(only)
+        for one in chosen
         for seed in seeds
         if not one.averages
     }
@@ -109,7 +111,8 @@ def run_experiments(
         if (name, seed) not in missing:
             console.print("read back", highlight=False)
             continue
-        train_run(_cached(own, cache), folder_of(out, name, seed), console, samples=samples)
+        runs = [str(folder_of(out, source, seed)) for source in sources[name]]
+        train_run(_placed(own, cache, runs), folder_of(out, name, seed), console, samples=samples)
     processes.wait_for_everyone()
     results = _read(experiments, config, out, encoders, samples)
     numbers = collect(experiments, results, config, encoders=encoders, smoke=smoke)
@@ -167,7 +170,8 @@ def _missing(planned: Mapping[tuple[str, int], Config], out: Path, overwrite: bo
 
 def _check_same(config: Config, wanted: Config, path: Path) -> None:
     """That a run was trained as its experiment says now; the set's own run.json does not hold the experiments."""
-    was, now = ({**one.to_json(), "source_cache": None} for one in (config, wanted))
+    places = {"source_cache": None, "source_run": None}
+    was, now = ({**one.to_json(), **places} for one in (config, wanted))
     if different := sorted(name for name in now if was.get(name) != now[name]):
         raise RecipeError(
             f"{path} was trained with other settings ({', '.join(different)} differ)",
@@ -209,10 +213,10 @@ def _identity(
     }
 
 
-def _cached(config: Config, cache: Path | None) -> Config:
-    if cache is None or config.run.source_cache:
-        return config
-    return with_options(config, {"source_cache": str(cache)})
+def _placed(config: Config, cache: Path | None, source_runs: Sequence[str]) -> Config:
+    """The configuration with the folders that it uses: that of the cache, and those of its source runs."""
+    cached = {"source_cache": str(cache)} if cache is not None and not config.run.source_cache else {}
+    return with_options(config, {**cached, **({"source_run": list(source_runs)} if source_runs else {})})
 
 
 def _fewer(samples: Samples) -> Samples:

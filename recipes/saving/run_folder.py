@@ -5,6 +5,7 @@
     run.json            what the run is (recipe, format, seed, settings): written first
     experiments/        of a set of experiments: a run folder for each with each seed
     model/              a trained model: see `mi2p_inject.recipes.saving.saved`; appears at once and complete
+    sources/<modality>/ of a training with source=tuned: the run of each source encoder
     checkpoints/        to resume from; gone when the run is finished
     table.md figure.png the report
     checksums.json      of a training: SHA-256 of every file, verified when it is read back
@@ -33,7 +34,7 @@ FINISHED = "metrics.json"
 IDENTITY = "run.json"
 EXPERIMENTS = "experiments"
 _FILES = (FINISHED, CHECKSUMS, "table.md", "figure.png", "history.json", "predictions.safetensors")
-_FOLDERS = (EXPERIMENTS, "model", "checkpoints", "tensorboard", "source-cache")
+_FOLDERS = (EXPERIMENTS, "sources", "model", "checkpoints", "tensorboard", "source-cache")
 LOCK = ".lock"
 _MOST_BYTES = 2**22
 """Of run.json."""

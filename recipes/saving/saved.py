@@ -74,14 +74,7 @@ class SavedRun:
             RecipeError: the run kept no weights, or they are damaged.
         """
         folder = self.path / "model"
-        if not (folder / _MODEL).is_file():
-            raise RecipeError(f"{self.path} kept no weights", fix="train with keep_weights=true")
-        check_files(self.path, "model")
-        stored = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-        encoders = {
-            modality: rebuild_encoder(folder / "encoders" / modality, modality, max_bytes=stored)
-            for modality in self.config.model.system.modalities
-        }
+        encoders = self.encoders()
         self._check_size(encoders)
         model = build_system(self.config, encoders, self.task)
         try:
@@ -95,6 +88,27 @@ class SavedRun:
                 fix="copy the run folder again, or train again with --overwrite",
             ) from error
         return model.eval(), encoders
+
+    def encoders(self) -> dict[Modality, Encoder]:
+        """Its encoders by modality, with random weights.
+
+        Raises:
+            RecipeError: the run kept no weights, or its files are damaged.
+        """
+        folder = self.path / "model"
+        if not (folder / _MODEL).is_file():
+            raise RecipeError(f"{self.path} kept no weights", fix="train with keep_weights=true")
+        check_files(self.path, "model")
+        stored = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+        return {
+            modality: rebuild_encoder(folder / "encoders" / modality, modality, max_bytes=stored)
+            for modality in self.config.model.system.modalities
+        }
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the data that it was trained on, their split included."""
+        return str((read_identity(self.path) or {}).get("data"))
 
     def _check_size(self, encoders: Mapping[Modality, Encoder]) -> None:
         """Refuse settings whose model is larger than its file, before memory is taken for it."""

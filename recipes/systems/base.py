@@ -18,13 +18,17 @@ if TYPE_CHECKING:
     from mi2p_inject.recipes.config import ModelConfig
     from mi2p_inject.recipes.tasks import Task
 
-__all__ = ["Batch", "FrozenSource", "Group", "System", "SystemModel"]
+__all__ = ["PRETRAINED", "Batch", "FrozenSource", "Group", "System", "SystemModel"]
 
 Batch = Mapping[str, Tensor]
 """What `mi2p_inject.recipes.training.inputs.Collator` makes of samples."""
 
-Group = Literal["image", "text", "new"]
-"""Which learning rate a parameter has: that of a pre-trained encoder, or that of what starts from nothing."""
+Group = Literal["image", "text", "image_units", "text_units", "new"]
+"""Which learning rate a parameter has: that of a pre-trained encoder, that of the units in it, or that of whatever else
+starts from nothing."""
+
+PRETRAINED: tuple[Group, ...] = ("image", "text")
+"""The groups whose parameters come with an encoder."""
 
 
 class System(ABC):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mi2p_inject.expansion.expanded_model import ExpandedModel
 from mi2p_inject.expansion.inject import inject
+from mi2p_inject.inspection.recommended import PAPER
 from mi2p_inject.inspection.resolve import resolve
 from mi2p_inject.recipes.encoders.encoder import Encoder
 from mi2p_inject.recipes.errors import RecipeError
@@ -54,10 +55,11 @@ class Branch(nn.Module):
 
     def groups(self) -> dict[str, Group]:
         """Name of each parameter, from ``network`` on -> whose learning rate it has."""
-        own: Group = "image" if self.encoder.modality == "image" else "text"
+        image = self.encoder.modality == "image"
+        own: Group = "new" if self.encoder.random else "image" if image else "text"
+        units: Group = "image_units" if image else "text_units"
         return {
-            f"network.{name}": "new" if self.encoder.random or self._is_units(name) else own
-            for name, _ in self.network.named_parameters()
+            f"network.{name}": units if self._is_units(name) else own for name, _ in self.network.named_parameters()
         }
 
     def frozen_source(self) -> FrozenSource | None:
@@ -101,23 +103,26 @@ def freeze(encoder: Encoder, patterns: tuple[str | int, ...]) -> None:
 
 
 def _expand(encoder: Encoder, source: Encoder, config: ModelConfig) -> nn.Module:
-    layers = config.vision_layers if encoder.modality == "image" else config.text_layers
+    modality = encoder.modality
+    layers = config.vision_layers if modality == "image" else config.text_layers
     return inject(
         encoder.model,
         _sites(encoder.model, layers),
         source_encoder=source.model,
-        unit=config.unit,
+        unit=config.unit_in(modality),
         trainable=config.trainable,
         example_inputs=encoder.inputs(encoder.example()),
         source_example_inputs=source.inputs(source.example()),
-        **config.options_of_unit(),
+        **config.options_of_unit(modality),
     )
 
 
-def _sites(model: nn.Module, layers: tuple[str | int, ...] | None) -> list[str | int] | None:
+def _sites(model: nn.Module, layers: tuple[str | int, ...] | None) -> list[str | int] | str | None:
     """The layers as `inject` takes them; ``"2/4"`` is the second quarter of the default sites."""
     if layers is None:
         return None
+    if layers == (PAPER,):
+        return PAPER
     sites: list[str | int] = []
     for layer in layers:
         which, slash, of = str(layer).partition("/")

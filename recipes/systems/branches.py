@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, final
 from torch import Tensor, nn
 
 from mi2p_inject.adapters.adapter import Modality
-from mi2p_inject.fusion import Fusion, build_fusion
+from mi2p_inject.fusion import Fusion, ScoreFusion, build_fusion
 from mi2p_inject.recipes.encoders.encoder import Encoder
 from mi2p_inject.recipes.systems.base import Batch, FrozenSource, Group, System, SystemModel
 from mi2p_inject.recipes.systems.branch import Branch, freeze
@@ -71,10 +71,18 @@ class Branches(System):
             for branch in branches.values():
                 if branch.source is None:
                     branch.network.requires_grad_(False)
-        return BranchesModel(branches, fusion, loss, config.dropout)
+        return BranchesModel(branches, fusion, loss, config.dropout, self._own_heads(config, widths, task, fusion))
 
     def describe(self, config: ModelConfig) -> str:
-        return f"{config.model}, {config.fusion} fusion" if len(self.reads) > 1 else config.model
+        fusion = f", {config.fusion} fusion" if len(self.reads) > 1 else ""
+        return f"{config.model}{fusion}{', tuned source' if self.source_modalities and config.tuned else ''}"
+
+    def _own_heads(self, config: ModelConfig, widths: list[int], task: Task, fusion: Fusion) -> nn.ModuleList | None:
+        """The classifier of each branch alone, where each has a loss of its own; score fusion has them already."""
+        score = isinstance(fusion, ScoreFusion)
+        if len(widths) == 1 or not (score if config.branch_loss is None else config.branch_loss):
+            return None
+        return fusion.heads if score else nn.ModuleList(nn.Linear(width, task.outputs) for width in widths)
 
     def _fusion(self, config: ModelConfig) -> str:
         return config.fusion if len(self.reads) > 1 else "score"
@@ -91,22 +99,47 @@ class BranchesModel(SystemModel):
         fusion: of their vectors.
         loss: of logits and targets.
         dropout: of the vectors.
+        own_heads: classifier of each branch alone, whose loss is added to that of the fusion; None: the fusion's only.
     """
 
-    def __init__(self, branches: Mapping[Modality, Branch], fusion: Fusion, loss: nn.Module, dropout: float) -> None:
+    def __init__(
+        self,
+        branches: Mapping[Modality, Branch],
+        fusion: Fusion,
+        loss: nn.Module,
+        dropout: float,
+        own_heads: nn.ModuleList | None = None,
+    ) -> None:
         super().__init__(loss)
         self.branches = nn.ModuleDict({str(modality): branch for modality, branch in branches.items()})
         self.dropout = nn.Dropout(dropout)
         self.fusion = fusion
+        self.own_heads = own_heads
+
+    def outputs(self, batch: Batch, labels: Tensor | None) -> dict[str, Tensor]:
+        vectors, present = self._read(batch)
+        logits = self.fusion(vectors, present)
+        if labels is None:
+            return {"logits": logits}
+        loss = self.loss(logits, labels)
+        for head, vector, there in zip(self.own_heads or (), vectors, present, strict=False):
+            if there.any():
+                loss = loss + self.loss(head(vector[there]), labels[there])
+        return {"loss": loss, "logits": logits}
 
     def logits(self, batch: Batch) -> Tensor:
-        read = [branch(batch) for branch in self.branches.values()]
-        vectors = [self.dropout(vector) for vector, _ in read]
-        logits: Tensor = self.fusion(vectors, [present for _, present in read])
+        logits: Tensor = self.fusion(*self._read(batch))
         return logits
+
+    def _read(self, batch: Batch) -> tuple[list[Tensor], list[Tensor]]:
+        """The vector of each branch, and which samples it had anything to go by for."""
+        read = [branch(batch) for branch in self.branches.values()]
+        return [self.dropout(vector) for vector, _ in read], [present for _, present in read]
 
     def parameter_groups(self) -> dict[str, Group]:
         groups: dict[str, Group] = {f"fusion.{name}": "new" for name, _ in self.fusion.named_parameters()}
+        if self.own_heads is not None:
+            groups |= {f"own_heads.{name}": "new" for name, _ in self.own_heads.named_parameters()}
         for modality, branch in self._branches():
             groups |= {f"branches.{modality}.{name}": group for name, group in branch.groups().items()}
         return groups

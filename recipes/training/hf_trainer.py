@@ -17,7 +17,7 @@ from mi2p_inject.recipes.training.inputs import ImageTextDataset
 from mi2p_inject.recipes.training.optimizer import make_optimizer
 from mi2p_inject.recipes.training.progress import OnStep
 
-__all__ = ["Epochs", "OurTrainer", "SaveEvery", "Watch", "arguments"]
+__all__ = ["Epochs", "OurTrainer", "Patience", "SaveEvery", "Watch", "arguments"]
 
 
 def arguments(config: Config, folder: Path, **more: Any) -> Any:
@@ -41,7 +41,6 @@ def arguments(config: Config, folder: Path, **more: Any) -> Any:
     given = {"save_strategy": "no", "report_to": "none", **more}
     made = transformers.TrainingArguments(
         output_dir=str(folder.absolute()),
-        num_train_epochs=optimisation.epochs,
         max_steps=optimisation.max_steps or -1,
         per_device_train_batch_size=optimisation.batch_size,
         per_device_eval_batch_size=run.eval_batch_size,
@@ -111,6 +110,30 @@ class Epochs(transformers.TrainerCallback):  # type: ignore[misc]
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Sets the data's epoch."""
         self._data.epoch = int(state.epoch or 0)
+
+
+class Patience(transformers.EarlyStoppingCallback):  # type: ignore[misc]
+    """Early stopping that waits for a number of steps.
+
+    Args:
+        early_stopping_patience: evaluations without a better metric.
+        min_steps: it does not stop before.
+    """
+
+    def __init__(self, early_stopping_patience: int = 1, min_steps: int = 0) -> None:
+        super().__init__(early_stopping_patience)
+        self._min_steps = min_steps
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any, **given: Any) -> None:
+        """Stops, or goes on."""
+        super().on_evaluate(args, state, control, metrics, **given)
+        if state.global_step < self._min_steps:
+            control.should_training_stop = False
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps; what it is built from is `__init__`'s arguments."""
+        kept: dict[str, Any] = super().state()
+        return kept | {"args": {"early_stopping_patience": self.early_stopping_patience, "min_steps": self._min_steps}}
 
 
 class SaveEvery(transformers.TrainerCallback):  # type: ignore[misc]

@@ -16,7 +16,7 @@ from mi2p_inject.recipes.config import Config
 from mi2p_inject.recipes.data import Samples
 from mi2p_inject.recipes.encoders.encoder import Encoder
 from mi2p_inject.recipes.evaluation.metrics import bootstrap_metrics
-from mi2p_inject.recipes.systems import SystemModel
+from mi2p_inject.recipes.systems import PRETRAINED, SystemModel
 from mi2p_inject.recipes.tasks import Decision, Labels, Task
 from mi2p_inject.recipes.training.inputs import Collator, ImageTextDataset
 from mi2p_inject.recipes.training.trainer import predict
@@ -93,8 +93,8 @@ def numbers_of(
         "baseline": _baseline(task, samples, predictions),
         "encoders": {modality: encoder.name for modality, encoder in encoders.items()},
         "parameters": {
-            "pretrained": sum(count for group, count in trained if group != "new"),
-            "new": sum(count for group, count in trained if group == "new"),
+            "pretrained": sum(count for group, count in trained if group in PRETRAINED),
+            "new": sum(count for group, count in trained if group not in PRETRAINED),
         },
         "notes": list(samples.notes),
         "config": config.to_json(),

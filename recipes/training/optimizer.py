@@ -31,6 +31,8 @@ def optimizer_groups(model: SystemModel, config: OptimisationConfig) -> list[dic
     rates: dict[Group, float] = {
         "image": config.vision_learning_rate or config.learning_rate,
         "text": config.text_learning_rate or config.learning_rate,
+        "image_units": config.unit_learning_rate or config.new_learning_rate,
+        "text_units": config.unit_learning_rate or config.new_learning_rate / 3,
         "new": config.new_learning_rate,
     }
     of = model.parameter_groups()

@@ -25,8 +25,8 @@ from mi2p_inject.recipes.data.output_folder import check_outside_data
 from mi2p_inject.recipes.encoders.encoder import Encoder
 from mi2p_inject.recipes.encoders.load import load_encoder
 from mi2p_inject.recipes.errors import RecipeError
-from mi2p_inject.recipes.saving.run_folder import RunFolder, check_out
-from mi2p_inject.recipes.saving.saved import FORMAT, collator_of, save_trained
+from mi2p_inject.recipes.saving.run_folder import FINISHED, RunFolder, check_out
+from mi2p_inject.recipes.saving.saved import FORMAT, SavedRun, collator_of, load_run, save_trained
 from mi2p_inject.recipes.systems import SystemModel, build_system
 from mi2p_inject.recipes.tasks import Task, task_of
 from mi2p_inject.recipes.training.caching import cache_sources
@@ -35,6 +35,7 @@ from mi2p_inject.recipes.training.inputs import ImageTextDataset
 from mi2p_inject.recipes.training.numbers import numbers_of, predict_splits, targets_of
 from mi2p_inject.recipes.training.progress import row_progress
 from mi2p_inject.recipes.training.trainer import fit
+from mi2p_inject.recipes.training.tuned_source import SOURCES, alone, check_source_runs, digests, use_tuned
 
 __all__ = ["load_encoders", "load_samples", "load_task", "quiet", "train_run"]
 
@@ -76,9 +77,12 @@ def train_run(
         console.print(f"note: {note}", highlight=False, markup=False)
 
     encoders, model = _build(config, task, samples)
+    sources = check_source_runs(config, task, encoders, samples.fingerprint)
     if processes.is_main_process:  # not before: a mistaken name must neither leave a folder nor delete an earlier run
-        folder = RunFolder(out, _identity(config, samples), overwrite=overwrite)
+        folder = RunFolder(out, _identity(config, samples, sources), overwrite=overwrite)
     processes.wait_for_everyone()
+    if config.model.tuned:
+        use_tuned(model, sources or _tune(config, out, console, samples))
     console.print(_described(config, encoders, model, samples), highlight=False)
 
     cached = {}
@@ -99,6 +103,18 @@ def train_run(
         _write(folder, config, model, encoders, predictions, fitted.history, numbers)
     processes.wait_for_everyone()
     return numbers
+
+
+def _tune(config: Config, out: Path, console: Console, samples: Samples) -> dict[Modality, SavedRun]:
+    """Train each source encoder by itself, each in a run folder inside; a finished one is read back."""
+    found: dict[Modality, SavedRun] = {}
+    for modality in config.model.system.source_modalities:
+        folder = out / SOURCES / modality
+        if not (folder / FINISHED).is_file():
+            console.print(f"first the source, {modality} alone: ", end="", highlight=False)
+            train_run(alone(config, modality), folder, console, samples=samples)
+        found[modality] = load_run(folder)
+    return found
 
 
 def load_samples(config: Config) -> Samples:
@@ -150,6 +166,13 @@ def _check(config: Config, task: Task, samples: Samples) -> str:
         raise RecipeError(
             "there is no training split", expected="train, validation, test", given=str([*samples.splits])
         )
+    if config.model.tuned and not config.model.system.source_modalities:
+        raise RecipeError(
+            f"model {config.model.model!r} has no source to tune",
+            expected="an expanded model, such as me-vision",
+            given="source_run" if config.model.source_run else "source=tuned",
+            fix="leave it out, or train another --model",
+        )
     metric = config.optimisation.metric or task.selection_metric
     if metric not in task.metrics:
         raise RecipeError(
@@ -158,12 +181,13 @@ def _check(config: Config, task: Task, samples: Samples) -> str:
     return metric
 
 
-def _identity(config: Config, samples: Samples) -> dict[str, Any]:
+def _identity(config: Config, samples: Samples, sources: Mapping[Modality, SavedRun]) -> dict[str, Any]:
     return {
         "recipe": "train",
         "format": FORMAT,
         "mi2p-inject": version("mi2p-inject"),
         "data": samples.fingerprint,
+        **({"source_runs": digests(sources)} if sources else {}),
         "config": {**config.to_json(), "source_cache": "" if config.run.source_cache else None},  # wherever it is
     }
 

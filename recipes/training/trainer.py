@@ -21,9 +21,10 @@ from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.systems import SystemModel
 from mi2p_inject.recipes.tasks import Task
 from mi2p_inject.recipes.training.checkpoints import CHECKPOINTS, last_checkpoint, read_state, was_the_last
-from mi2p_inject.recipes.training.hf_trainer import Epochs, OurTrainer, SaveEvery, Watch, arguments
+from mi2p_inject.recipes.training.hf_trainer import Epochs, OurTrainer, Patience, SaveEvery, Watch, arguments
 from mi2p_inject.recipes.training.inputs import Collator, ImageTextDataset
 from mi2p_inject.recipes.training.progress import OnStep
+from mi2p_inject.recipes.training.schedule import epochs_of, least_steps
 
 __all__ = ["Fitted", "fit", "predict"]
 
@@ -112,7 +113,7 @@ def _trainer(
     if config.run.save_steps:
         callbacks.append(SaveEvery(config.run.save_steps))
     if config.optimisation.patience and validation is not None:
-        callbacks.append(transformers.EarlyStoppingCallback(config.optimisation.patience))
+        callbacks.append(Patience(config.optimisation.patience, least_steps(config.optimisation)))
     if config.run.tensorboard:
         if not any(map(find_spec, ("tensorboard", "tensorboardX"))):
             raise RecipeError("tensorboard is not installed", fix="pip install 'mi2p-inject[logs]'")
@@ -123,6 +124,7 @@ def _trainer(
         args=arguments(
             config,
             folder / CHECKPOINTS,
+            num_train_epochs=epochs_of(config.optimisation, len(data["train"])),
             eval_strategy="no" if validation is None else "epoch",
             save_strategy="epoch",
             save_total_limit=2,  # the best and the last; with 1 the last would be gone when the training ends
