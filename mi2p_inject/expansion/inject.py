@@ -129,10 +129,10 @@ def inject(
     resolved = resolve(model, example_inputs, ambiguous=layers is not None and example_inputs is not None)
     source = Source(source_encoder, source_example_inputs) if source_encoder is not None else None
     spec = _source_spec(source, source_spec)
-    unnamed = layers is None or (layers == PAPER and not hasattr(model, PAPER))
-    paths = _default_paths(resolved, layers) if unnamed else _named_paths(resolved, layers)
+    defaults = layers is None or (layers == PAPER and not hasattr(model, PAPER))
+    paths = _default_paths(resolved) if layers is None or defaults else _named_paths(resolved, layers)
     check_injectable(model, source_encoder, paths)
-    sites, left_out = find_sites(resolved, paths, view, layout, defaults=unnamed)
+    sites, left_out = find_sites(resolved, paths, view, layout, defaults)
     if layers is None and resolved.match is not None:
         sites = list(recommended(sites, resolved.match.adapter.modality))
     expansion_config = ExpansionConfig(
@@ -152,7 +152,7 @@ def _named_paths(resolved: ResolvedModel, layers: Layers) -> list[str]:
     return select(model, layers, resolved.default_paths, lambda some: _shapes(model, some, resolved.inputs))
 
 
-def _default_paths(resolved: ResolvedModel, layers: Layers | None) -> list[str]:
+def _default_paths(resolved: ResolvedModel) -> list[str]:
     model, match = resolved.model, resolved.match
     if not resolved.default_paths:
         raise SelectionError(
@@ -160,7 +160,7 @@ def _default_paths(resolved: ResolvedModel, layers: Layers | None) -> list[str]:
             if match
             else f"no adapter matches {type(model).__name__}, so it has no default sites",
             expected=" or ".join(match.site_patterns(model)) or "a list of layers" if match else "layers=[...]",
-            given=f"layers={layers!r}",
+            given="no layers named",
             fix="name the modules to inject at: layers=[...]; `mi2p layers MODEL --all` lists them",
         )
     return list(resolved.default_paths)

@@ -55,8 +55,5 @@ def preset_values(preset: str, given: Mapping[str, Any]) -> dict[str, Any]:
     batch, epochs, rate = _PAPER_TABLE_2.get((name, given.get("task")), _PAPER_TABLE_2.get((name, None), _OTHER_DATA))
     of_data = {"batch_size": batch, "epochs": epochs, "learning_rate": rate}
     one_rate = given.get("learning_rate", rate)
-    return (
-        values
-        | of_data
-        | {"new_learning_rate": one_rate, "unit_learning_rate": given.get("new_learning_rate", one_rate)}
-    )
+    units = given.get("new_learning_rate", one_rate)
+    return values | of_data | {"new_learning_rate": one_rate, "unit_learning_rate": units}

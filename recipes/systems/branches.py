@@ -79,16 +79,12 @@ class Branches(System):
 
     def _own_heads(self, config: ModelConfig, widths: list[int], task: Task, fusion: Fusion) -> nn.ModuleList | None:
         """The classifier of each branch alone, where each has a loss of its own; score fusion has them already."""
-        score = isinstance(fusion, ScoreFusion)
-        if len(widths) == 1 or not (score if config.branch_loss is None else config.branch_loss):
+        wanted = isinstance(fusion, ScoreFusion) if config.branch_loss is None else config.branch_loss
+        if len(widths) == 1 or not wanted:
             return None
-        return fusion.heads if score else nn.ModuleList(nn.Linear(width, task.outputs) for width in widths)
-
-    def _fusion(self, config: ModelConfig) -> str:
-        return config.fusion if len(self.reads) > 1 else "score"
-
-    def _kinds(self) -> tuple[tuple[Modality, str | None], ...]:
-        return (("image", self.image), ("text", self.text))
+        if isinstance(fusion, ScoreFusion):
+            return fusion.heads
+        return nn.ModuleList(nn.Linear(width, task.outputs) for width in widths)
 
 
 class BranchesModel(SystemModel):

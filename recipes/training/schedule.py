@@ -26,7 +26,8 @@ def epochs_of(config: OptimisationConfig, samples: int) -> int:
     """
     if config.epochs is not None:
         return config.epochs
-    batch = config.batch_size * config.gradient_accumulation_steps * accelerate.PartialState().num_processes
+    processes = int(accelerate.PartialState().num_processes)
+    batch = config.batch_size * config.gradient_accumulation_steps * processes
     return max(USUAL_EPOCHS, math.ceil(config.min_steps / math.ceil(samples / batch)))
 
 

@@ -28,7 +28,7 @@ _BOTH: tuple[Modality, ...] = ("image", "text")
 
 
 def alone(config: Config, modality: Modality) -> Config:
-    """The configuration of the model that reads this modality alone, with the schedule of the run that attends to it."""
+    """The configuration of the model that reads this modality alone; its schedule is the same."""
     return with_options(
         config, {"model": _ALONE[modality], "source": "pretrained", "source_run": None, "keep_weights": True}
     )
@@ -103,9 +103,9 @@ def _check(
         raise _unfit(run, wanted, f"{run.task.name}, {len(run.task.classes)} classes: {_few(run.task.classes)}")
     if run.fingerprint != samples_fingerprint:
         raise _unfit(run, f"trained on the same data and split as here ({config.data.data})", run.config.data.data)
-    wanted, given = (_encoder_id(one) for one in (encoder, run.encoders()[modality]))
-    if wanted != given:
-        different = ", ".join(f"{name}={given.get(name)!r}" for name in wanted if wanted[name] != given.get(name))
+    here, there = (_encoder_id(one) for one in (encoder, run.encoders()[modality]))
+    if here != there:
+        different = ", ".join(f"{name}={there.get(name)!r}" for name in here if here[name] != there.get(name))
         raise _unfit(run, f"the {modality} encoder of this run, {encoder.name}", different)
 
 
