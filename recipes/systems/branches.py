@@ -86,6 +86,12 @@ class Branches(System):
             return fusion.heads
         return nn.ModuleList(nn.Linear(width, task.outputs) for width in widths)
 
+    def _fusion(self, config: ModelConfig) -> str:
+        return config.fusion if len(self.reads) > 1 else "score"
+
+    def _kinds(self) -> tuple[tuple[Modality, str | None], ...]:
+        return (("image", self.image), ("text", self.text))
+
 
 class BranchesModel(SystemModel):
     """Branches and the fusion on top of them; one branch under score fusion is a linear classifier.
