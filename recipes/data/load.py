@@ -15,6 +15,7 @@ from mi2p_inject.recipes.data.formats.food101 import load_food101, wrong_food101
 from mi2p_inject.recipes.data.formats.mmimdb import load_mmimdb
 from mi2p_inject.recipes.data.formats.openclipart import load_openclipart
 from mi2p_inject.recipes.data.formats.openmoji import load_openmoji_table
+from mi2p_inject.recipes.data.formats.tuxpaint import load_tuxpaint
 from mi2p_inject.recipes.data.samples import Samples
 from mi2p_inject.recipes.data.source_table import SourceTable, store
 from mi2p_inject.recipes.data.splits.stratified import LEAST
@@ -85,6 +86,7 @@ LOADERS: dict[str, Callable[[Request], SourceTable]] = {
     "mmimdb": load_mmimdb,
     "openclipart": load_openclipart,
     "openmoji": load_openmoji_table,
+    "tuxpaint": load_tuxpaint,
 }
 
 

@@ -22,7 +22,7 @@ from mi2p_inject.recipes.errors import RecipeError
 if TYPE_CHECKING:
     from mi2p_inject.recipes.data.load import Request
 
-__all__ = ["LICENCE", "TOPICS", "load_openclipart"]
+__all__ = ["KEYWORDS", "LICENCE", "TASKS", "TOPICS", "load_openclipart"]
 
 LICENCE = "Pictures and titles: Open Clip Art Library, public domain, as packaged by Debian 0.18."
 
@@ -31,22 +31,36 @@ TOPICS = (
     "animals", "buildings", "computer", "education", "electronics", "food", "geography", "office", "people", "plants",
     "recreation", "signs_and_symbols", "tools", "transportation",
 )  # fmt: skip
+#: keywords of the SVG files that say what a picture shows, with 45 pictures or more: the labels of the task "keywords"
+KEYWORDS = (
+    "animal", "beverage", "bird", "building", "card", "computer", "dessert", "festive", "flag", "food", "fruit",
+    "hardware", "insect", "mammal", "map", "music", "office", "people", "plant", "recreation", "roadsign", "shape",
+    "sign", "smiley", "sports", "symbol", "tool", "transport", "weather",
+)  # fmt: skip
+TASKS = ("topics", "keywords")
 _THEMES = ("computer/icons", "computer/buttons")  # folders, arrows, loupes: no pictures of computers
 _DEBIAN = Path("/usr/share/openclipart")
 _COLLECTION = 5  # a title that so many pictures have is none of theirs
 _TITLE = re.compile(r"<dc:title[^>]*>([^<]*)</dc:title>")
+_KEYWORD = re.compile(r"<rdf:li[^>]*>([^<]*)</rdf:li>")
 _NUMBER = re.compile(r"[_\W]+|\d+$")
 
 
 def load_openclipart(request: Request) -> SourceTable:
-    """About 3,400 drawings with titles, in 14 topics; no splits, so a split is made.
+    """About 3,400 drawings with titles; no splits, so a split is made.
+
+    Its task is "topics", one of 14 a picture, or "keywords", any number of 29: the pictures that have one of them,
+    about 2,000.
 
     Args:
-        request: its root holds ``png/`` and ``svg/``; default: where Debian puts them.
+        request: its root holds ``png/`` and ``svg/``; default: where Debian puts them. Its task is the first by default.
 
     Raises:
-        RecipeError: the packages are not installed.
+        RecipeError: the packages are not installed, or no such task.
     """
+    task = request.task or TASKS[0]
+    if task not in TASKS:
+        raise RecipeError(f"openclipart has no task {task!r}", expected=", ".join(TASKS), fix="give one as --task")
     root = request.root or _DEBIAN
     for kind in ("png", "svg"):
         if not (root / kind).is_dir():
@@ -55,22 +69,40 @@ def load_openclipart(request: Request) -> SourceTable:
             )
     found = [path for topic in TOPICS for path in files_below(root / "png" / topic)]
     files = [path for path in found if path.suffix == ".png" and not path.is_symlink()]
-    return SourceTable("openclipart", lambda: _rows(root, files), files, {"root": str(root)}, notes=(LICENCE,))
+    keywords = task == "keywords"
+    return SourceTable(
+        f"openclipart, {task}" if keywords else "openclipart",
+        lambda: _rows(root, files, keywords),
+        files,
+        {"root": str(root), **({"task": task} if keywords else {})},
+        multi_label=keywords,
+        notes=(LICENCE,),
+    )
 
 
-def _rows(root: Path, files: list[Path]) -> Iterator[Row]:
+def _rows(root: Path, files: list[Path], keywords: bool) -> Iterator[Row]:
     names = [path.relative_to(root / "png").with_suffix("") for path in files]
-    titles = [_title(root / "svg" / name.with_suffix(".svg")) for name in names]
+    drawings = [_drawing(root / "svg" / name.with_suffix(".svg")) for name in names]
+    titles = [_title(drawing) for drawing in drawings]
     common = {title for title, count in Counter(titles).items() if count >= _COLLECTION}
-    for path, name, title in zip(files, names, titles, strict=True):
+    for path, name, title, drawing in zip(files, names, titles, drawings, strict=True):
         text = title if title and title not in common else " ".join(_NUMBER.sub(" ", name.name).split())
         theme = any(name.is_relative_to(one) for one in _THEMES)
-        dropped = "icons of desktop themes" if theme else None
-        yield Row(name.as_posix(), str(path), text, (name.parts[0],), dropped=dropped)
+        labels = _labels(drawing) if keywords else (name.parts[0],)
+        dropped = "icons of desktop themes" if theme else None if labels else "none of the keywords"
+        yield Row(name.as_posix(), str(path), text, labels, dropped=dropped)
 
 
-def _title(path: Path) -> str:
-    if not os.path.exists(path):
-        return ""
-    found = _TITLE.search(path.read_text(encoding="utf-8", errors="replace"))
+def _drawing(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace") if os.path.exists(path) else ""
+
+
+def _title(drawing: str) -> str:
+    found = _TITLE.search(drawing)
     return html.unescape(found[1]).strip() if found else ""
+
+
+def _labels(drawing: str) -> tuple[str, ...]:
+    """Those of its keywords that are labels, in the order of the table."""
+    found = {html.unescape(word).strip().lower() for word in _KEYWORD.findall(drawing)}
+    return tuple(one for one in KEYWORDS if one in found)
