@@ -53,7 +53,8 @@ def load_openclipart(request: Request) -> SourceTable:
     about 2,000.
 
     Args:
-        request: its root holds ``png/`` and ``svg/``; default: where Debian puts them. Its task is the first by default.
+        request: its root holds ``png/`` and ``svg/``; default: where Debian puts them. Its task is the first
+            by default.
 
     Raises:
         RecipeError: the packages are not installed, or no such task.
