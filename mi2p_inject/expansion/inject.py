@@ -72,49 +72,49 @@ def inject(
     model's own, bit for bit, until it is trained.
 
     Args:
-    model: the backbone: a timm, transformers or open_clip model, or any module (then with `example_inputs`).
-    layers: where: None for the recommended ones, the last of the adapter's default sites (a third of an image or
-        audio model's, a sixth of a text model's); "paper" for all default sites; names, globs
-        (`encoder.layer.*`), compiled regexes, indices into the default sites, a list of these, or a callable
-        (path, module) -> bool.
-    source_encoder: the pre-trained model of the other modality. It is frozen: eval mode, no gradients.
-    source_spec: what the features will be where there is no encoder here, such as `ViewSpec.tokens(768)`.
-    unit: a kind ("mi2p"; "mi2p-paper" is the paper's literal form) or a configured unit (`MI2P(...)`).
-    trainable: what trains: "all" (the paper: backbone and units) or "units" (the backbone is frozen).
-    view: how patch tokens are seen: "auto" and "map" as a map of channels, "tokens" as tokens.
-    layout: the layout of the chosen sites (or of some, by path) where neither an adapter nor the dry run shows it.
-    strict: raise where a source map has another grid than at injection, instead of pooling it.
-    example_inputs: an example batch for the backbone: a tensor, a tuple of arguments or a mapping. Needed where no
-        row knows the model, useful where images have another size than the model's default.
-    source_example_inputs: the same for the source encoder.
-    **options: options of the unit: num_heads, head_dim, kernel_size, zero_init, channel_embedding_dim,
-        readout, output_projection.
+        model: the backbone: a timm, transformers or open_clip model, or any module (then with `example_inputs`).
+        layers: where: None for the recommended ones, the last of the adapter's default sites (a third of an image or
+            audio model's, a sixth of a text model's); "paper" for all default sites; names, globs
+            (`encoder.layer.*`), compiled regexes, indices into the default sites, a list of these, or a callable
+            (path, module) -> bool.
+        source_encoder: the pre-trained model of the other modality. It is frozen: eval mode, no gradients.
+        source_spec: what the features will be where there is no encoder here, such as `ViewSpec.tokens(768)`.
+        unit: a kind ("mi2p"; "mi2p-paper" is the paper's literal form) or a configured unit (`MI2P(...)`).
+        trainable: what trains: "all" (the paper: backbone and units) or "units" (the backbone is frozen).
+        view: how patch tokens are seen: "auto" and "map" as a map of channels, "tokens" as tokens.
+        layout: the layout of the chosen sites (or of some, by path) where neither an adapter nor the dry run shows it.
+        strict: raise where a source map has another grid than at injection, instead of pooling it.
+        example_inputs: an example batch for the backbone: a tensor, a tuple of arguments or a mapping. Needed where no
+            adapter knows the model, useful where images have another size than the model's default.
+        source_example_inputs: the same for the source encoder.
+        **options: options of the unit: num_heads, head_dim, kernel_size, zero_init, channel_embedding_dim,
+            readout, output_projection.
 
     Returns:
-    The expanded model: `me(images, source=batch)` returns whatever the backbone returns.
+        The expanded model: `me(images, source=batch)` returns whatever the backbone returns.
 
     Raises:
-    SelectionError: `layers` names nothing, or something the backbone does not have.
-    SiteError: a chosen module never fires, fires more than once, or its output is ignored.
-    LayoutError: a hidden state cannot be read without guessing.
-    SourceError: neither an encoder nor a spec, or both and they disagree.
-    UnitError: an unknown unit or option.
-    InjectionError: the model is expanded, compiled or in use as a source encoder.
-    ProbeError: the dry run failed, or there are no example inputs.
+        SelectionError: `layers` names nothing, or something the backbone does not have.
+        SiteError: a chosen module never fires, fires more than once, or its output is ignored.
+        LayoutError: a hidden state cannot be read without guessing.
+        SourceError: neither an encoder nor a spec, or both and they disagree.
+        UnitError: an unknown unit or option.
+        InjectionError: the model is expanded, compiled or in use as a source encoder.
+        ProbeError: the dry run failed, or there are no example inputs.
 
     Source: MI2P (CVPR 2022), section 3.
 
     Example:
-    >>> import timm, torch
-    >>> from transformers import BertConfig, BertModel
-    >>> from mi2p_inject import inject
-    >>> tiny = BertConfig(hidden_size=48, num_hidden_layers=1, num_attention_heads=2, intermediate_size=48)
-    >>> text = BertModel(tiny)
-    >>> me = inject(timm.create_model("resnet10t", num_classes=5), source_encoder=text)
-    >>> [site.path for site in me.sites]
-    ['layer4']
-    >>> me(torch.randn(2, 3, 64, 64), source={"input_ids": torch.ones(2, 7, dtype=torch.long)}).shape
-    torch.Size([2, 5])
+        >>> import timm, torch
+        >>> from transformers import BertConfig, BertModel
+        >>> from mi2p_inject import inject
+        >>> tiny = BertConfig(hidden_size=48, num_hidden_layers=1, num_attention_heads=2, intermediate_size=48)
+        >>> text = BertModel(tiny)
+        >>> me = inject(timm.create_model("resnet10t", num_classes=5), source_encoder=text)
+        >>> [site.path for site in me.sites]
+        ['layer4']
+        >>> me(torch.randn(2, 3, 64, 64), source={"input_ids": torch.ones(2, 7, dtype=torch.long)}).shape
+        torch.Size([2, 5])
     """
     check_modules(model, source_encoder)
     config = unit_config(unit, dict(options))
