@@ -71,20 +71,20 @@ class Branches(System):
             for branch in branches.values():
                 if branch.source is None:
                     branch.network.requires_grad_(False)
-        return BranchesModel(branches, fusion, loss, config.dropout, self._own_heads(config, widths, task, fusion))
+        return BranchesModel(branches, fusion, loss, config.dropout, *self._own_losses(config, widths, task, fusion))
 
     def describe(self, config: ModelConfig) -> str:
         fusion = f", {config.fusion} fusion" if len(self.reads) > 1 else ""
         return f"{config.model}{fusion}{', tuned source' if self.source_modalities and config.tuned else ''}"
 
-    def _own_heads(self, config: ModelConfig, widths: list[int], task: Task, fusion: Fusion) -> nn.ModuleList | None:
-        """The classifier of each branch alone, where each has a loss of its own; score fusion has them already."""
-        wanted = isinstance(fusion, ScoreFusion) if config.branch_loss is None else config.branch_loss
-        if len(widths) == 1 or not wanted:
-            return None
-        if isinstance(fusion, ScoreFusion):
-            return fusion.heads
-        return nn.ModuleList(nn.Linear(width, task.outputs) for width in widths)
+    def _own_losses(
+        self, config: ModelConfig, widths: list[int], task: Task, fusion: Fusion
+    ) -> tuple[bool, nn.ModuleList | None]:
+        """Whether each branch has a loss of its own, and its classifiers for that; score fusion has them already."""
+        score = isinstance(fusion, ScoreFusion)
+        wanted = len(widths) > 1 and (score if config.branch_loss is None else config.branch_loss)
+        heads = nn.ModuleList(nn.Linear(width, task.outputs) for width in widths) if wanted and not score else None
+        return wanted, heads
 
     def _fusion(self, config: ModelConfig) -> str:
         return config.fusion if len(self.reads) > 1 else "score"
@@ -101,7 +101,8 @@ class BranchesModel(SystemModel):
         fusion: of their vectors.
         loss: of logits and targets.
         dropout: of the vectors.
-        own_heads: classifier of each branch alone, whose loss is added to that of the fusion; None: the fusion's only.
+        own_losses: add the loss of each branch alone to that of the fusion.
+        own_heads: classifiers of each branch alone for that; None: the fusion's.
     """
 
     def __init__(
@@ -110,13 +111,14 @@ class BranchesModel(SystemModel):
         fusion: Fusion,
         loss: nn.Module,
         dropout: float,
+        own_losses: bool = False,
         own_heads: nn.ModuleList | None = None,
     ) -> None:
         super().__init__(loss)
         self.branches = nn.ModuleDict({str(modality): branch for modality, branch in branches.items()})
         self.dropout = nn.Dropout(dropout)
         self.fusion = fusion
-        self.own_heads = own_heads
+        self.own_losses, self.own_heads = own_losses, own_heads
 
     def outputs(self, batch: Batch, labels: Tensor | None) -> dict[str, Tensor]:
         vectors, present = self._read(batch)
@@ -124,9 +126,11 @@ class BranchesModel(SystemModel):
         if labels is None:
             return {"logits": logits}
         loss = self.loss(logits, labels)
-        for head, vector, there in zip(self.own_heads or (), vectors, present, strict=False):
-            if there.any():
-                loss = loss + self.loss(head(vector[there]), labels[there])
+        if self.own_losses:
+            heads = self.fusion.heads if isinstance(self.fusion, ScoreFusion) else self.own_heads or ()
+            for head, vector, there in zip(heads, vectors, present, strict=True):
+                if there.any():
+                    loss = loss + self.loss(head(vector[there]), labels[there])
         return {"loss": loss, "logits": logits}
 
     def logits(self, batch: Batch) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mi2p_inject import ExpandedModel
 from mi2p_inject.adapters.adapter import Modality
+from mi2p_inject.core.errors import UnitError
 from mi2p_inject.fusion import FUSIONS
 from mi2p_inject.recipes.config import make_config
 from mi2p_inject.recipes.encoders.encoder import Encoder
@@ -145,7 +146,7 @@ def test_two_rates_and_decay_on_matrices_only() -> None:
     trained = {name: p for name, p in classifier.named_parameters() if p.requires_grad}
     assert found.keys() == {id(p) for p in trained.values()}
     for name, parameter in trained.items():
-        rate = 0.2 if name.startswith("fusion.") or ".units." in name else 0.1
+        rate = 0.2 if name.startswith("fusion.") or ".units." in name else 0.1  # an image encoder's units
         assert found[id(parameter)] == (rate, 0.3 if parameter.ndim > 1 else 0.0), name
 
 
@@ -161,6 +162,86 @@ def test_each_encoder_has_its_rate() -> None:
         for modality, rate in zip(("image", "text"), rates, strict=True):
             assert {found[id(p)] for p in classifier.branches[modality].parameters() if id(p) in found} == {rate}
         assert {found[id(p)] for p in classifier.fusion.parameters()} == {0.2}
+
+
+@pytest.mark.parametrize(
+    ("settings", "rates"),
+    [({}, (0.3, 0.1)), ({"unit_learning_rate": 0.6}, (0.6, 0.6))],  # a text encoder's units: a third
+)
+def test_units_have_their_rate(settings: dict[str, float], rates: tuple[float, float]) -> None:
+    classifier = built("me-fusion")
+    config = make_config({"data": "-", "learning_rate": 0.01, "new_learning_rate": 0.3, **settings})
+    found = {id(p): group["lr"] for group in optimizer_groups(classifier, config.optimisation) for p in group["params"]}
+    for modality, rate in zip(("image", "text"), rates, strict=True):
+        units = [p for name, p in classifier.branches[modality].named_parameters() if ".units." in name]
+        assert units
+        assert sorted({found[id(p)] for p in units}) == pytest.approx([rate])
+    assert {found[id(p)] for p in classifier.fusion.parameters()} == {0.3}
+
+
+def test_the_recommended_unit_of_each_direction() -> None:
+    classifier = built("me-fusion", zero_init=None)
+    kinds = {name: branch.network.expansion_config.unit.kind for name, branch in classifier.branches.items()}
+    assert kinds == {"image": "mi2p", "text": "film"}
+    named = built("me-fusion", unit="mi2p-paper")
+    assert {branch.network.expansion_config.unit.kind for branch in named.branches.values()} == {"mi2p"}
+
+
+def test_options_without_a_unit_go_to_the_kinds_that_have_them() -> None:
+    classifier = built("me-fusion", unit_options={"num_heads": 1, "scale": True})
+    assert classifier.branches["image"].network.expansion_config.unit.num_heads == 1
+    assert classifier.branches["text"].network.expansion_config.unit.scale
+    with pytest.raises(UnitError, match="did you mean 'num_heads'"):
+        built("me-fusion", unit_options={"num_head": 1})
+
+
+class TestOwnLosses:
+    """The loss of a fused model, with and without that of each branch alone."""
+
+    def outputs(self, fusion: str, image: list[bool], **settings: Any) -> tuple[SystemModel, Any, Any]:
+        model = built("late-fusion", fusion, dropout=0.0, **settings).eval()
+        given = batch(model, image, [True] * len(image))
+        return model, given, torch.tensor([0, 1, 2, 1])[: len(image)]
+
+    @pytest.mark.parametrize("fusion", ["score", "concat"])
+    def test_literally(self, fusion: str) -> None:
+        there = [True, False, True, True]
+        model, given, labels = self.outputs(fusion, there, branch_loss=True)
+        with torch.no_grad():
+            found = model(**given, labels=labels)
+            expected = torch.nn.functional.cross_entropy(found["logits"], labels)
+            heads = model.fusion.heads if fusion == "score" else model.own_heads
+            for head, branch in zip(heads, model.branches.values(), strict=True):
+                vectors, present = branch(given)
+                rows = [row for row in range(4) if present[row]]
+                losses = [
+                    torch.nn.functional.cross_entropy(head(vectors[row : row + 1]), labels[row : row + 1])
+                    for row in rows
+                ]
+                expected = expected + sum(losses) / len(losses)
+        assert float(found["loss"]) == pytest.approx(float(expected), rel=1e-5)
+
+    def test_by_default_with_score_fusion_only(self) -> None:
+        for fusion, settings, own in (
+            ("score", {}, True), ("score", {"branch_loss": False}, False),
+            ("concat", {}, False), ("concat", {"branch_loss": True}, True),
+        ):  # fmt: skip
+            model, given, labels = self.outputs(fusion, [True] * 4, **settings)
+            with torch.no_grad():
+                found = model(**given, labels=labels)
+            alone = float(torch.nn.functional.cross_entropy(found["logits"], labels))
+            assert (float(found["loss"]) > alone + 0.1) == own
+
+    def test_a_batch_without_pictures(self) -> None:
+        model, given, labels = self.outputs("score", [False] * 4)
+        loss = model(**given, labels=labels)["loss"]
+        assert loss.isfinite()
+        loss.backward()
+        assert model.branches["text"].network.word_embedding.weight.grad is not None
+
+    def test_one_branch_has_one_loss(self) -> None:
+        model = built("vision", branch_loss=True)
+        assert not model.own_losses
 
 
 def test_random_encoders_start_from_nothing() -> None:
@@ -180,12 +261,14 @@ def test_a_frozen_backbone(model: str) -> None:
     ("layers", "sites"),
     [
         ([0, -1], ["features.denseblock1", "features.denseblock4"]),
+        (None, ["features.denseblock4"]),
+        (["paper"], [f"features.denseblock{number}" for number in range(1, 5)]),
         (["2/4"], ["features.denseblock2"]),
         (["1/2"], ["features.denseblock1", "features.denseblock2"]),
         (["features.denseblock3"], ["features.denseblock3"]),
     ],
 )
-def test_layers(layers: list[Any], sites: list[str]) -> None:
+def test_layers(layers: list[Any] | None, sites: list[str]) -> None:
     network = built("me-vision", vision_layers=layers).branches["image"].network
     assert [site.path for site in network.sites] == sites
 
@@ -235,5 +318,4 @@ def test_options_of_unit_and_fusion_arrive() -> None:
     options = {"unit_options": {"num_heads": 1, "head_dim": 8}, "fusion_options": {"width": 12}}
     classifier = built("me-fusion", "cross-attention", zero_init=None, **options)
     assert classifier.fusion.head.in_features == 24
-    for branch in classifier.branches.values():
-        assert {unit.head_dim for unit in branch.network.units.values()} == {8}
+    assert {unit.head_dim for unit in classifier.branches["image"].network.units.values()} == {8}
