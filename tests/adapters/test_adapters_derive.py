@@ -63,11 +63,11 @@ def test_wrong_names_in_feature_info_fall_back_to_the_blocks() -> None:
 
 def test_an_encoder_decoder_listens_and_speaks_through_its_encoder() -> None:
     model = tiny_hf.build("T5Model").eval()
-    me = inject(model, source_spec=WORDS)
+    me = inject(model, layers="paper", source_spec=WORDS)
     assert {site.path.split(".")[0] for site in me.sites} == {"encoder"}
     me.eject()
     net = TINY["resnet"].build()
-    me = inject(net, source_encoder=model)
+    me = inject(net, layers="paper", source_encoder=model)
     batch = {"input_ids": torch.tensor([[5, 6, 7, 0]]), "attention_mask": torch.tensor([[1, 1, 1, 0]])}
     features = me.encode(batch)
     with torch.no_grad():
@@ -94,7 +94,7 @@ class Picky(nn.Module):
 
 
 def test_a_derived_site_that_fails_is_left_out_and_named() -> None:
-    me = inject(Picky(good=True), source_spec=WORDS)
+    me = inject(Picky(good=True), layers="paper", source_spec=WORDS)
     assert [site.path for site in me.sites] == ["good"]
     assert me.expansion_config.left_out == ("ignored", "twice")
     assert "ignored, twice" in me.summary()
@@ -107,7 +107,7 @@ def test_a_named_site_that_fails_is_an_error() -> None:
 
 def test_without_any_good_site_the_first_failure_is_the_error() -> None:
     with pytest.raises(SiteError, match=r"ignored(.|\n)*ignores this output"):
-        inject(Picky(good=False), source_spec=WORDS)
+        inject(Picky(good=False), layers="paper", source_spec=WORDS)
 
 
 def test_a_model_of_one_piece_asks_for_layers() -> None:
@@ -119,7 +119,7 @@ def test_a_model_of_one_piece_asks_for_layers() -> None:
             self.feature_info = []
 
     with pytest.raises(SelectionError, match="fix: name the modules"):
-        inject(Piece(), source_spec=WORDS)
+        inject(Piece(), layers="paper", source_spec=WORDS)
 
 
 def test_dual_models_say_which_tower_to_pass() -> None:
@@ -204,7 +204,7 @@ def test_a_head_that_names_no_base_stands_on_a_tower(name: str, root: str) -> No
 
 
 def test_a_wrapped_timm_model_has_its_own_sites() -> None:
-    me = inject(tiny_hf.build("TimmWrapperForImageClassification"), source_spec=WORDS)
+    me = inject(tiny_hf.build("TimmWrapperForImageClassification"), layers="paper", source_spec=WORDS)
     assert [site.path for site in me.sites] == [f"timm_model.layer{number}" for number in range(1, 5)]
 
 
@@ -215,12 +215,12 @@ def test_a_pair_that_says_it_reads_images_only_is_a_pair() -> None:
 
 def test_several_hidden_states_a_token_are_no_map() -> None:
     with pytest.raises(LayoutError, match=r"several hidden states(.|\n)*fix: choose a module inside"):
-        inject(tiny_hf.build("DeepseekV4Model"), source_spec=WORDS)
+        inject(tiny_hf.build("DeepseekV4Model"), layers="paper", source_spec=WORDS)
 
 
 def test_the_class_token_of_coca_is_real() -> None:
     tower, (args, _) = TINY["clip_text/coca"].build(), TINY["clip_text/coca"].inputs(2, 0)
-    me = inject(TINY["resnet"].build(), source_encoder=tower)
+    me = inject(TINY["resnet"].build(), layers="paper", source_encoder=tower)
     features = me.encode(args[0])
     assert features.mask is not None
     assert features.mask.shape == features.data.shape[:2] == (2, args[0].shape[1] + 1)

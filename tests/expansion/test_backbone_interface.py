@@ -129,7 +129,7 @@ def test_tied_weights_are_saved_once_and_loaded_by_either_name(tmp_path: Path) -
 
 
 def test_how_many_parameters_train(capsys: pytest.CaptureFixture[str]) -> None:
-    me = inject(HEADED["bert"].build(), source_spec=WORDS, trainable="units")
+    me = inject(HEADED["bert"].build(), layers="paper", source_spec=WORDS, trainable="units")
     me.print_trainable_parameters()
     trains, total = (sum(one.numel() for one in part.parameters()) for part in (me.units, me))
     assert capsys.readouterr().out == (
@@ -145,7 +145,7 @@ def test_how_many_parameters_train(capsys: pytest.CaptureFixture[str]) -> None:
 def test_layer_decay_groups_parameters_as_timm_groups_the_backbones(name: str, coarse: bool) -> None:
     model: Any = HEADED[name].build()
     wanted = timm.models.group_parameters(model, model.group_matcher(coarse=coarse), reverse=True)
-    me = inject(model, source_spec=WORDS, example_inputs=HEADED[name].inputs(2, 0)[0])
+    me = inject(model, layers="paper", source_spec=WORDS, example_inputs=HEADED[name].inputs(2, 0)[0])
     got = timm.models.group_parameters(me, me.group_matcher(coarse=coarse), reverse=True)
     last = max(wanted.values())
     assert {key: got[f"backbone.{key}"] for key in wanted} == wanted
@@ -165,7 +165,7 @@ def test_layer_decay_groups_parameters_as_timm_groups_the_backbones(name: str, c
 
 def test_timms_own_attributes() -> None:
     model: Any = HEADED["resnet"].build()
-    me = inject(model, source_spec=WORDS, example_inputs=TINY["resnet"].inputs(1, 0)[0])
+    me = inject(model, layers="paper", source_spec=WORDS, example_inputs=TINY["resnet"].inputs(1, 0)[0])
     assert me.num_classes == 5
     assert me.get_classifier() is model.get_classifier()
     me.reset_classifier(7)

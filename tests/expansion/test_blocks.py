@@ -57,7 +57,10 @@ class TestBlocks:
         model = timm.models.VisionTransformer(
             img_size=48, dynamic_img_size=True, patch_size=8, embed_dim=24, depth=2, num_heads=4, num_classes=3
         )
-        me, wide = inject(model, source_spec=ViewSpec.tokens(12), zero_init=None), torch.randn(2, 3, 32, 72)
+        me, wide = (
+            inject(model, layers="paper", source_spec=ViewSpec.tokens(12), zero_init=None),
+            torch.randn(2, 3, 32, 72),
+        )
         with me.source(SOURCE):  # 4x9 patches are as many as 6x6
             same(me.backbone(wide), me(wide, source=SOURCE))
         assert not model._forward_pre_hooks
@@ -266,7 +269,7 @@ def test_multiple_choice_repeats_the_source_for_each_choice(name: str) -> None:
 def test_cached_encoder_outputs_are_named_as_the_cause() -> None:
     fields = {"d_model": 24, "d_kv": 6, "d_ff": 32, "num_layers": 2, "num_heads": 4, "vocab_size": 60}
     model = hugging("T5ForConditionalGeneration", {**fields, "decoder_start_token_id": 0})()
-    me, ids = inject(model, source_spec=ViewSpec.tokens(12)), torch.full((2, 5), 7)
+    me, ids = inject(model, layers="paper", source_spec=ViewSpec.tokens(12)), torch.full((2, 5), 7)
     outputs = model.get_encoder()(ids)  # type: ignore[operator]
     with complains(SiteError, "encoder_outputs came ready-made"):
         me.call("generate", ids, encoder_outputs=outputs, source=SOURCE, max_new_tokens=2)

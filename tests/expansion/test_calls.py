@@ -31,7 +31,7 @@ ATTENTIONS = [name for name, (_, fields, _) in HF.items() if "depths" not in fie
 
 
 def active(model: nn.Module, **options: Any) -> ExpandedModel:
-    me = inject(model, source_spec=WORDS, **options)
+    me = inject(model, source_spec=WORDS, **{"layers": "paper", **options})
     randomize_zero_parameters(me.units, strength=1.0)
     return me
 
@@ -180,7 +180,7 @@ def test_generation_of_an_encoder_decoder(sites: str) -> None:
 def test_generation_encodes_once() -> None:
     text, runs = TINY["bert"].build(), []
     text.register_forward_hook(lambda *_: runs.append(1))
-    me = inject(decoder("LlamaForCausalLM"), source_encoder=text, zero_init=None)
+    me = inject(decoder("LlamaForCausalLM"), layers="paper", source_encoder=text, zero_init=None)
     runs.clear()
     me.call("generate", **prompts(), source=TINY["bert"].inputs(2, 0)[1], **GREEDY)
     assert len(runs) == 1

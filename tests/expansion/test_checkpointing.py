@@ -73,7 +73,9 @@ def expand(tiny: TinyModel, **options: Any) -> tuple[ExpandedModel, SourceFeatur
     match, inputs = find(model), tiny.inputs(2, 0)
     source = token_features(2) if match is None or match.adapter.modality == "image" else map_features(2)
     example = inputs[1] or inputs[0]
-    me = inject(model, source_spec=source.spec, example_inputs=example, **{"zero_init": None, **options})
+    me = inject(
+        model, source_spec=source.spec, example_inputs=example, **{"layers": "paper", "zero_init": None, **options}
+    )
     return me.train(), source, inputs
 
 
@@ -179,7 +181,7 @@ def test_a_model_that_checkpoints_already_can_be_injected(name: str, reentrant: 
     me, source, inputs = expand(MODELS[name])
     model = MODELS[name].build()
     switch_on(model, reentrant)
-    other = inject(model, source_spec=source.spec, example_inputs=inputs[0], zero_init=None).train()
+    other = inject(model, layers="paper", source_spec=source.spec, example_inputs=inputs[0], zero_init=None).train()
     assert other.sites == me.sites
     assert model.grad_checkpointing
     other.load_state_dict(me.state_dict())

@@ -61,7 +61,7 @@ def test_views_are_used_in_all_four_combinations() -> None:
         for features in (token_features(BATCH), map_features(BATCH)):
             model = TINY[name].build()
             args, kwargs = TINY[name].inputs(BATCH, seed=0)
-            me = inject(model, source_spec=features.spec, example_inputs=kwargs or args, zero_init=None)
+            me = inject(model, layers="paper", source_spec=features.spec, example_inputs=kwargs or args, zero_init=None)
             out = first_tensor(me(*args, source=features, **kwargs))
             assert not torch.equal(out, first_tensor(model(*args, **kwargs)))
     assert {ViewSpec.of(token_features(1).data).kind, ViewSpec.of(map_features(1).data).kind} == {"tokens", "map"}

@@ -39,10 +39,10 @@ def test_an_offloaded_backbone(name: str, how: str, tmp_path: Path) -> None:
     tiny = HEADED[name]
     args, kwargs = tiny.inputs(2, 0)
     plain = tiny.build()
-    ready = inject(copy.deepcopy(plain), source_spec=WORDS, zero_init=None)
+    ready = inject(copy.deepcopy(plain), layers="paper", source_spec=WORDS, zero_init=None)
     model = offload(plain, how, tmp_path)
     alone, before = model(*args, **kwargs), snapshot(model)
-    me = inject(model, source_spec=WORDS, zero_init=None)
+    me = inject(model, layers="paper", source_spec=WORDS, zero_init=None)
     assert me.sites == ready.sites
     assert not any(one.is_meta for one in me.units.parameters())
     me.units.load_state_dict(ready.units.state_dict())

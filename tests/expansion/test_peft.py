@@ -140,7 +140,7 @@ def test_before_injection(targets: Any) -> None:
     backbone = bert()
     peft = get_peft_model(backbone, lora(targets))
     alone = peft(input_ids=IDS).logits
-    me = inject(backbone, source_spec=SOURCE.spec)
+    me = inject(backbone, layers="paper", source_spec=SOURCE.spec)
     same(logits(me), alone)
     randomise(me.units, 1)
     gradients = trained(me)

@@ -30,7 +30,12 @@ def expand(name: str, **options: Any) -> tuple[nn.Module, ExpandedModel, Any, tu
     model = TINY[name].build()
     source = map_features(2) if name in TEXTS else token_features(2)
     args, kwargs = TINY[name].inputs(2, seed=0)
-    me = inject(model, source_spec=source.spec, example_inputs=kwargs or args, **{"zero_init": None, **options})
+    me = inject(
+        model,
+        source_spec=source.spec,
+        example_inputs=kwargs or args,
+        **{"layers": "paper", "zero_init": None, **options},
+    )
     return model, me, source, (args, kwargs)
 
 
@@ -85,7 +90,7 @@ def test_compiles_as_one_graph(name: str) -> None:
 def test_one_compiled_graph_serves_all_batches(name: str, features: Any) -> None:
     """Both directions and both kinds of source, forward and backward; a second graph, for any batch, and no third."""
     model = TINY[name].build()
-    me = inject(model, source_spec=features(2).spec, zero_init=None)
+    me = inject(model, layers="paper", source_spec=features(2).spec, zero_init=None)
     torch._dynamo.reset()
     graphs = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
     compiled = torch.compile(me, fullgraph=True, backend=graphs)

@@ -76,7 +76,7 @@ def test_a_dropped_model_gives_its_source_encoder_back() -> None:
     del me
     gc.collect()
     assert snapshot(encoder) == before
-    inject(encoder, source_spec=ViewSpec.map(4, 2, 2)).eject()
+    inject(encoder, layers="paper", source_spec=ViewSpec.map(4, 2, 2)).eject()
 
 
 def test_two_models_share_a_source_encoder() -> None:
@@ -87,7 +87,7 @@ def test_two_models_share_a_source_encoder() -> None:
     one.eject()
     two(PICTURES, source=batch)
     with pytest.raises(Mi2pError, match="frozen source encoder"):
-        inject(encoder, source_spec=ViewSpec.map(4, 2, 2))
+        inject(encoder, layers="paper", source_spec=ViewSpec.map(4, 2, 2))
     two.eject()
     assert snapshot(encoder) == before
 
@@ -127,7 +127,7 @@ def test_a_copied_backbone_carries_nothing_that_counts() -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 def test_other_precisions_need_no_example(dtype: torch.dtype) -> None:
     model = vit().to(dtype)
-    me = inject(model, source_encoder=TINY["bert"].build().to(dtype))
+    me = inject(model, layers="paper", source_encoder=TINY["bert"].build().to(dtype))
     args = torch.randn(2, 3, 32, 32, dtype=dtype)
     out = me(args, source={"input_ids": torch.ones(2, 4, dtype=torch.long)})
     assert torch.equal(out, model(args))
@@ -145,16 +145,16 @@ class TestPatchGrid:
 
     @pytest.mark.parametrize("size", [(48, 48), (32, 72), (32, 64), (64, 40)])
     def test_follows_the_image(self, size: tuple[int, int]) -> None:
-        me = inject(vit(img_size=48, dynamic_img_size=True), source_spec=WORDS)
+        me = inject(vit(img_size=48, dynamic_img_size=True), layers="paper", source_spec=WORDS)
         assert self.view_of(me, torch.randn(2, 3, *size)) == [(size[0] // 8, size[1] // 8)]
 
     def test_strict_raises_at_another_grid_of_as_many_patches(self) -> None:
-        me = inject(vit(img_size=48, dynamic_img_size=True), source_spec=WORDS, strict=True)
+        me = inject(vit(img_size=48, dynamic_img_size=True), layers="paper", source_spec=WORDS, strict=True)
         with pytest.raises(LayoutError, match="strict"):
             me(torch.randn(2, 3, 32, 72), source=token_features(2))
 
     def test_dropped_patches_are_no_grid(self) -> None:
-        me = inject(vit(patch_drop_rate=0.75), source_spec=WORDS).train()
+        me = inject(vit(patch_drop_rate=0.75), layers="paper", source_spec=WORDS).train()
         with pytest.raises(LayoutError, match="patch dropout"):
             me(torch.randn(2, 3, 32, 32), source=token_features(2))
 

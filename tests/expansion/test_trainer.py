@@ -87,7 +87,9 @@ def trainer(model: nn.Module, kind: str, folder: Path, **options: Any) -> hf.Tra
 
 
 def expanded(name: str, frozen: bool = True) -> ExpandedModel:
-    options = {"layers": "body.0", "example_inputs": torch.zeros(2, 3, 32, 32)} if name == "module" else {}
+    options = (
+        {"layers": "body.0", "example_inputs": torch.zeros(2, 3, 32, 32)} if name == "module" else {"layers": "paper"}
+    )
     me = inject(MODELS[name][0](), source_spec=ViewSpec.tokens(12), **options)
     me.units.requires_grad_(not frozen)  # so that they stay at zero, and all numbers must be the backbone's
     return me

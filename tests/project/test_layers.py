@@ -111,7 +111,7 @@ def by_path(model: nn.Module, **options: Any) -> dict[str, Candidate]:
 @pytest.mark.parametrize("name", ["resnet", "swin", "vit", "bert", "xlnet", "hf_vit", "clip_text", "wav2vec2", "ast"])
 def test_the_default_listing_is_what_inject_uses(name: str) -> None:
     model, (args, kwargs) = TINY[name].build(), TINY[name].inputs(2, 0)
-    me = inject(model, source_spec=WORDS, example_inputs=kwargs or args)
+    me = inject(model, layers="paper", source_spec=WORDS, example_inputs=kwargs or args)
     found = by_path(model, example_inputs=kwargs or args)
     assert all(one.default for one in found.values())
     usable = {path: one for path, one in found.items() if not one.reason}
@@ -174,7 +174,7 @@ def test_what_cannot_be_surveyed(model: Any, error: type[Mi2pError]) -> None:
 def test_seven_billion_parameters_allocate_nothing() -> None:
     model = build("llama")
     assert sum(parameter.numel() for parameter in model.parameters()) > 6e9
-    me = inject(model, source_spec=ViewSpec.map(1024, 7, 7))
+    me = inject(model, layers="paper", source_spec=ViewSpec.map(1024, 7, 7))
     assert len(me.sites) == 32
     assert all(tensor.is_meta for tensor in (*me.parameters(), *me.buffers()))
 

@@ -91,7 +91,7 @@ def test_an_expanded_model_is_traced() -> None:
             super().__init__()
             torch.manual_seed(0)
             backbone = timm.create_model("resnet10t", num_classes=3)
-            self.me = inject(backbone, source_spec=ViewSpec.tokens(48), zero_init=None).eval()
+            self.me = inject(backbone, layers="paper", source_spec=ViewSpec.tokens(48), zero_init=None).eval()
 
         def forward(self, images: Tensor, words: Tensor) -> Tensor:
             return self.me(images, source=SourceFeatures(words))  # type: ignore[no-any-return]

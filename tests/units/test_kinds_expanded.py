@@ -29,7 +29,9 @@ def expanded(name: str, model: str, **options: Any) -> tuple[nn.Module, Expanded
     backbone = TINY[model].build()
     args, kwargs = TINY[model].inputs(3, seed=1)
     source = map_features(3) if model == "bert" else token_features(3)
-    me = inject(backbone, source_spec=source.spec, example_inputs=kwargs or args, unit=name, **options)
+    me = inject(
+        backbone, source_spec=source.spec, example_inputs=kwargs or args, unit=name, **{"layers": "paper", **options}
+    )
     return backbone, me, (args, kwargs), source
 
 
@@ -68,7 +70,7 @@ def test_a_unit_that_does_not_fit_the_sites_leaves_the_backbone_alone() -> None:
     args, kwargs = TINY["bert"].inputs(2, seed=1)
     before = first_tensor(backbone(*args, **kwargs))
     with complains(UnitError, "'mmtm' gates the channels of a map"):
-        inject(backbone, source_spec=map_features(2).spec, example_inputs=kwargs or args, unit="mmtm")
+        inject(backbone, layers="paper", source_spec=map_features(2).spec, example_inputs=kwargs or args, unit="mmtm")
     assert not any(module._forward_hooks for module in backbone.modules())
     assert torch.equal(first_tensor(backbone(*args, **kwargs)), before)
 

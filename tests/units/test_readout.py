@@ -91,7 +91,7 @@ def test_the_expanded_model_starts_as_the_backbone(source: ViewSpec, mode: bool)
     torch.manual_seed(1)
     alone = backbone(images)
     backbone.load_state_dict(state)  # its statistics moved
-    me = inject(backbone, source_spec=source)
+    me = inject(backbone, layers="paper", source_spec=source)
     torch.manual_seed(1)
     same(me(images, source=data), alone)
 
