@@ -97,6 +97,7 @@ _COMPARISON = (
         "me-vision",
         "vision",
         "text",
+        *_LATE,
         sources=("text",),
     ),
     _line("me-text", "ME {text}, reads {vision}", "ME BERT", "me-text", "text", *_LATE),
