@@ -36,3 +36,21 @@ class TestOpenClipart:
     def test_not_installed(self, tmp_path: Path, load: Load) -> None:
         with pytest.raises(RecipeError, match="apt-get install openclipart-png openclipart-svg"):
             load(f"openclipart:{tmp_path}")
+
+    def test_keywords_are_labels(self, tmp_path: Path, load: Load) -> None:
+        words = [("animal", "Bird", "somebody's name"), ("food",), ("hash", ""), ("animal", "food")]
+        for i in range(32):
+            draw(tmp_path / "png" / f"animals/thing_{i}.png", i)
+            items = "".join(f"<rdf:li>{word}</rdf:li>" for word in words[i % 4])
+            title = f"<dc:title>Thing number {i} {'abcdefghijklmnopqrstuvwxyzABCDEF'[i]}</dc:title>"
+            write(tmp_path / "svg" / f"animals/thing_{i}.svg", f"<svg>{title}<dc:subject>{items}</dc:subject></svg>")
+        samples = load(f"openclipart:{tmp_path}", task="keywords")
+        assert samples.multi_label
+        assert samples.classes == ("animal", "bird", "food")
+        rows = [row for split in samples.splits.values() for row in split]
+        assert {tuple(row["label"]) for row in rows} == {(0, 1), (2,), (0, 2)}
+        assert note(samples, "left out") == "left out: 8 rows: none of the keywords"
+
+    def test_no_such_task(self, tmp_path: Path, load: Load) -> None:
+        with pytest.raises(RecipeError, match=r"no task 'words'\n  expected: topics, keywords"):
+            load(f"openclipart:{tmp_path}", task="words")
