@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from mi2p_inject.recipes.config import Config
@@ -102,6 +103,12 @@ class Answers:
             for start, items in self._items(pool):
                 yield from self._batch(start, items)
                 bar.update(len(items))
+
+    def batches(self) -> Iterator[dict[str, Tensor]]:
+        """What the model reads of the records, in order, on its device."""
+        with ThreadPoolExecutor(_THREADS) as pool:
+            for _, items in self._items(pool):
+                yield {name: value.to(self._device) for name, value in self._collator(items).items()}
 
     @property
     def notes(self) -> list[str]:

@@ -132,6 +132,19 @@ class SystemModel(nn.Module, ABC):
     def logits(self, batch: Batch) -> Tensor:
         """(B, K); ``<modality>_present`` (B,) says which samples have a modality."""
 
+    def vectors(self, batch: Batch) -> Tensor:
+        """(B, width): what the classifier sees.
+
+        Raises:
+            RecipeError: this system has no such vectors.
+        """
+        raise RecipeError(
+            f"{type(self).__name__} gives no vectors of samples",
+            expected="a model of branches, such as me-vision or late-fusion",
+            given=type(self).__name__,
+            fix="train one of them",
+        )
+
     @abstractmethod
     def parameter_groups(self) -> dict[str, Group]:
         """Name of each parameter -> whose learning rate it has; parameters that never train may be left out."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, final
 
+import torch
 from torch import Tensor, nn
 
 from mi2p_inject.adapters.adapter import Modality
@@ -136,6 +137,10 @@ class BranchesModel(SystemModel):
     def logits(self, batch: Batch) -> Tensor:
         logits: Tensor = self.fusion(*self._read(batch))
         return logits
+
+    def vectors(self, batch: Batch) -> Tensor:
+        """Those of all branches side by side."""
+        return torch.cat(self._read(batch)[0], dim=-1)
 
     def _read(self, batch: Batch) -> tuple[list[Tensor], list[Tensor]]:
         """The vector of each branch, and which samples it had anything to go by for."""

@@ -1,0 +1,148 @@
+"""Data in memory, a pandas or `datasets` table or a list of records, as a Parquet file that all commands read."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mi2p_inject.core.files.atomic_write import write_file
+from mi2p_inject.recipes.data.values import is_missing
+from mi2p_inject.recipes.errors import RecipeError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+__all__ = ["as_file", "records_of"]
+
+_TABLE, _PICTURES = "table.parquet", "images"
+
+
+def as_file(data: Any, image_col: str | None = None, folder: Path | None = None) -> str:
+    """The specification of data: a path is one already; a table in memory is written to a file once.
+
+    Pictures in cells are stored as PNG files beside it, paths become absolute ones. The folder is named by the content,
+    so that the same data have the same name: a run on them can be gone on with.
+
+    Args:
+        data: a path or the name of a known set; a `pandas.DataFrame`, a `datasets.Dataset`, or a list of mappings.
+        image_col: the column of paths or pictures; None: ``image``.
+        folder: where to write; default: the cache folder of `datasets`.
+
+    Raises:
+        RecipeError: data of another type, no rows, or a cell that holds neither a picture nor a path.
+    """
+    if isinstance(data, (str, Path)):
+        return str(data)
+    rows = list(_stored(records_of(data), image_col or "image"))
+    if not rows:
+        raise RecipeError("the data have no rows", given=type(data).__name__)
+    return str(_written(rows, image_col or "image", folder or _cache()))
+
+
+def records_of(data: Any) -> Iterable[Mapping[str, Any]]:
+    """The rows of a table in memory, as mappings.
+
+    Raises:
+        RecipeError: it is none.
+
+    Example:
+        >>> list(records_of([{"text": "a cat"}]))
+        [{'text': 'a cat'}]
+    """
+    if hasattr(data, "to_dict") and hasattr(data, "columns"):  # pandas
+        found: list[Mapping[str, Any]] = data.to_dict("records")
+        return found
+    if isinstance(data, Mapping):
+        return [data]
+    if hasattr(data, "column_names") or isinstance(data, Sequence):  # datasets
+        rows = list(data)
+        if all(isinstance(row, Mapping) for row in rows):
+            return rows
+    raise RecipeError(
+        f"data of type {type(data).__name__} cannot be read",
+        expected="a path, a pandas.DataFrame, a datasets.Dataset, or a list of mappings",
+        given=type(data).__name__,
+        fix="pandas.DataFrame({'image': paths, 'text': texts, 'label': labels})",
+    )
+
+
+def _stored(rows: Iterable[Mapping[str, Any]], image_col: str) -> Iterator[dict[str, Any]]:
+    """Rows whose pictures are bytes (PNG) or absolute paths, and whose missing cells are None."""
+    for number, row in enumerate(rows):
+        cells = {str(name): None if is_missing(value) else value for name, value in row.items()}
+        if cells.get(image_col) is not None:
+            cells[image_col] = _picture(cells[image_col], f"row {number}: column {image_col!r}")
+        yield {name: _plain(value) for name, value in cells.items()}
+
+
+def _plain(value: Any) -> Any:
+    """numpy's numbers and arrays as Python's."""
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def _picture(cell: Any, where: str) -> bytes | str:
+    from PIL import Image
+
+    if isinstance(cell, Mapping):  # as `datasets` stores an undecoded one
+        cell = cell.get("bytes") or cell.get("path")
+    if isinstance(cell, (str, Path)):
+        return str(Path(cell).expanduser().absolute()) if str(cell).strip() else ""
+    if isinstance(cell, Image.Image):
+        return _png(cell)
+    if isinstance(cell, bytes):
+        return cell
+    raise RecipeError(
+        f"{where} holds a {type(cell).__name__}", expected="a path or a PIL image", fix="Image.fromarray(...)"
+    )
+
+
+def _png(picture: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    kept = picture if picture.mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16") else picture.convert("RGB")
+    kept.save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def _written(rows: list[dict[str, Any]], image_col: str, folder: Path) -> Path:
+    import pyarrow
+    import pyarrow.parquet
+
+    digest = hashlib.sha256()
+    pictures: dict[str, bytes] = {}
+    for row in rows:
+        picture = row.get(image_col)
+        if isinstance(picture, bytes):
+            name = f"{hashlib.sha256(picture).hexdigest()}.png"
+            pictures[name], row[image_col] = picture, name
+        digest.update(json.dumps(row, sort_keys=True, default=str).encode(errors="surrogatepass"))
+    home = folder / digest.hexdigest()[:24]
+    if (home / _TABLE).is_file():
+        return home / _TABLE
+    try:
+        (home / _PICTURES).mkdir(parents=True, exist_ok=True)
+        for name, picture in pictures.items():
+            write_file(home / _PICTURES / name, lambda file, content=picture: file.write_bytes(content))  # type: ignore[misc]
+        for row in rows:
+            if row.get(image_col) in pictures:
+                row[image_col] = f"{_PICTURES}/{row[image_col]}"
+        table = pyarrow.Table.from_pylist(rows)
+        write_file(home / _TABLE, lambda file: pyarrow.parquet.write_table(table, file))
+    except (pyarrow.ArrowException, UnicodeEncodeError) as error:
+        raise RecipeError(
+            f"the table cannot be stored: {error}",
+            expected="cells of one type a column",
+            fix="convert the column to text",
+        ) from error
+    except OSError as error:
+        raise RecipeError(f"cannot write to {home}: {error.strerror}", fix="make room, or set HF_HOME") from error
+    return home / _TABLE
+
+
+def _cache() -> Path:
+    import datasets
+
+    return Path(datasets.config.HF_DATASETS_CACHE) / "mi2p_inject"
