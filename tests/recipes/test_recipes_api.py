@@ -56,7 +56,7 @@ def test_answers_are_those_of_the_command(kind: str, run: Run, frame: pandas.Dat
     given: Any = {
         "pandas": lambda: frame,
         "datasets": lambda: datasets.Dataset.from_list(
-            [{**row, "image": {"path": None, "bytes": png(row["image"])}} for row in frame.to_dict("records")]
+            [{**row, "image": png(row["image"])} for row in without_nan(frame)]
         ).cast_column("image", datasets.Image()),
         "list": lambda: frame.to_dict("records"),
         "file": lambda: table,
@@ -74,12 +74,12 @@ def without_nan(frame: pandas.DataFrame) -> list[dict[str, Any]]:
     return found
 
 
-def png(cell: Any) -> bytes | None:
+def png(cell: Any) -> dict[str, Any] | None:
     if not isinstance(cell, (str, Image.Image)):
         return None
     buffer = io.BytesIO()
     (Image.open(cell) if isinstance(cell, str) else cell).save(buffer, "PNG")
-    return buffer.getvalue()
+    return {"path": None, "bytes": buffer.getvalue()}
 
 
 def test_numbers_are_those_of_the_command(run: Run, table: Path) -> None:
