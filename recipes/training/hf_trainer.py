@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.training.inputs import ImageTextDataset
 from mi2p_inject.recipes.training.optimizer import make_optimizer
 from mi2p_inject.recipes.training.progress import OnStep
+
+OnEpoch = Callable[[list[dict[str, float]], Mapping[str, float]], None]
+"""(everything that was logged, the evaluation that has just been made)"""
 
 __all__ = ["Epochs", "OurTrainer", "Patience", "SaveEvery", "Watch", "arguments"]
 
@@ -149,15 +153,25 @@ class SaveEvery(transformers.TrainerCallback):  # type: ignore[misc]
 
 
 class Watch(transformers.TrainerCallback):  # type: ignore[misc]
-    """Progress, and a loss that is no number ends the training at once."""
+    """Progress, and a loss that is no number ends the training at once.
 
-    def __init__(self, on_step: OnStep) -> None:
-        self._on_step = on_step
+    Args:
+        on_step: called after each step, in the first process.
+        on_epoch: called after each evaluation, likewise.
+    """
+
+    def __init__(self, on_step: OnStep, on_epoch: OnEpoch) -> None:
+        self._on_step, self._on_epoch = on_step, on_epoch
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Reports a step, in the first process."""
         if state.is_world_process_zero:
             self._on_step(state.global_step, state.max_steps)
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **_: Any) -> None:
+        """Reports an evaluation."""
+        if state.is_world_process_zero:
+            self._on_epoch(state.log_history, metrics or {})
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         """Raises where the loss is no number."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,8 @@ def train_run(
         for name, rows in samples.splits.items()
     }
     with row_progress(console, config.model.model) as on_step:
-        fitted = fit(model, config, task, data, collator, out, metric=metric, on_step=on_step)
+        say = partial(console.print, highlight=False, markup=False)
+        fitted = fit(model, config, task, data, collator, out, metric=metric, on_step=on_step, say=say)
     predictions = predict_splits(model, config, task, samples, data, collator)
     numbers = numbers_of(config, task, samples, encoders, model, predictions)
     numbers |= {"best_step": fitted.best_step, "selected_by": metric, "seconds": round(fitted.seconds, 1)}

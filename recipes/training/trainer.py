@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_model
 from torch import nn
 
+from mi2p_inject.core.files.atomic_write import write_file
 from mi2p_inject.recipes.config import Config
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.systems import SystemModel
@@ -57,6 +61,7 @@ def fit(
     *,
     metric: str,
     on_step: OnStep = lambda done, steps: None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Fitted:
     """Train in place, to the best checkpoint on the validation split; go on from the last checkpoint in the folder.
 
@@ -69,13 +74,17 @@ def fit(
         folder: of the run; gets ``checkpoints/``, and ``tensorboard/`` where asked for.
         metric: the one by which the best checkpoint is chosen.
         on_step: called after each step.
+        say: called with a line after each evaluation, and where a run goes on.
 
     Raises:
         RecipeError: the loss is no number, or a checkpoint cannot be written.
     """
     started = time.perf_counter()
-    trainer = _trainer(model, config, task, data, collator, folder, metric, on_step)
+    watch = Watch(on_step, partial(_evaluated, folder, metric, say))
+    trainer = _trainer(model, config, task, data, collator, folder, metric, watch)
     resumed = last_checkpoint(folder / CHECKPOINTS)
+    if resumed is not None:
+        say(f"goes on from step {read_state(resumed).global_step}")
     if resumed is not None and was_the_last(resumed):
         state = read_state(resumed)
         best = resumed.with_name(f"checkpoint-{state.best_global_step or state.global_step}")
@@ -83,12 +92,9 @@ def fit(
     else:
         trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
         state = trainer.state
-    history = [
-        {name: value for name, value in sorted(entry.items()) if not name.startswith(_TIMES)}
-        for entry in state.log_history
-        if "train_runtime" not in entry
-    ]
-    return Fitted(history, state.best_global_step or state.global_step, time.perf_counter() - started)
+    return Fitted(
+        _history(state.log_history), state.best_global_step or state.global_step, time.perf_counter() - started
+    )
 
 
 def predict(model: nn.Module, data: ImageTextDataset, collator: Collator, config: Config) -> NDArray[np.float32]:
@@ -96,6 +102,30 @@ def predict(model: nn.Module, data: ImageTextDataset, collator: Collator, config
     with tempfile.TemporaryDirectory() as folder:
         trainer = transformers.Trainer(model=model, args=arguments(config, Path(folder)), data_collator=collator)
         return np.asarray(trainer.predict(data).predictions, dtype=np.float32)
+
+
+def _history(logged: list[dict[str, float]]) -> list[dict[str, float]]:
+    """What is kept of the Trainer's log: no times, which differ from run to run."""
+    return [
+        {name: value for name, value in sorted(entry.items()) if not name.startswith(_TIMES)}
+        for entry in logged
+        if "train_runtime" not in entry
+    ]
+
+
+def _evaluated(
+    folder: Path,
+    metric: str,
+    say: Callable[[str], None],
+    logged: list[dict[str, float]],
+    found: Mapping[str, float],
+) -> None:
+    """After an evaluation: a line, and history.json as far as it goes."""
+    losses = [entry["loss"] for entry in logged if "loss" in entry and entry.get("epoch", 0) > found["epoch"] - 1]
+    loss = f"loss {np.mean(losses):.3f}, " if losses else ""
+    say(f"epoch {found['epoch']:.0f}: {loss}validation {metric} {found[f'eval_{metric}']:.3f}")
+    content = json.dumps(_history(logged), indent=2) + "\n"
+    write_file(folder / "history.json", lambda file: file.write_text(content, encoding="utf-8"))
 
 
 def _trainer(
@@ -106,10 +136,10 @@ def _trainer(
     collator: Collator,
     folder: Path,
     metric: str,
-    on_step: OnStep,
+    watch: Watch,
 ) -> OurTrainer:
     validation = data.get("validation")
-    callbacks: list[Any] = [Epochs(data["train"]), Watch(on_step)]
+    callbacks: list[Any] = [Epochs(data["train"]), watch]
     if config.run.save_steps:
         callbacks.append(SaveEvery(config.run.save_steps))
     if config.optimisation.patience and validation is not None:

@@ -1,0 +1,80 @@
+"""What a person sees while it trains: lines in a log, a bar in a terminal, history.json as it grows."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from training_runs import command, settings, train, wait_for
+
+from mi2p_inject.recipes.config import make_config
+from mi2p_inject.recipes.training import progress
+from mi2p_inject.recipes.training.train import train_run
+
+SMALL = {"model": "vision", "keep_weights": False, "epochs": 3}
+
+
+def test_a_log_has_a_line_for_each_epoch(table: Path, tmp_path: Path) -> None:
+    text = io.StringIO()
+    train_run(make_config(settings(table, **SMALL)), tmp_path / "run", Console(file=text, width=200))
+    lines = re.findall(r"^epoch (\d): loss (\d\.\d+), validation accuracy (\d\.\d+)$", text.getvalue(), re.MULTILINE)
+    assert [number for number, _, _ in lines] == ["1", "2", "3"]
+    history = json.loads((tmp_path / "run" / "history.json").read_text())
+    scores = [entry["eval_accuracy"] for entry in history if "eval_accuracy" in entry]
+    assert [float(score) for _, _, score in lines] == pytest.approx(scores, abs=6e-4)
+    of_epochs = [
+        [entry["loss"] for entry in history if "loss" in entry][6 * epoch : 6 * epoch + 6] for epoch in range(3)
+    ]
+    assert [float(loss) for _, loss, _ in lines] == pytest.approx([sum(one) / 6 for one in of_epochs], abs=6e-4)
+
+
+def test_a_terminal_has_a_bar_above_which_the_lines_stand(table: Path, tmp_path: Path) -> None:
+    text = io.StringIO()
+    console = Console(file=text, width=120, force_terminal=True)
+    train_run(make_config(settings(table, **SMALL)), tmp_path / "run", console)
+    assert "steps" in text.getvalue()
+    assert "18/18" in text.getvalue()
+    assert "epoch 3: " in text.getvalue()
+
+
+def test_once_a_minute_a_line_says_how_long_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    text = io.StringIO()
+    with progress.row_progress(Console(file=text, width=200), "training") as on_step:
+        for step in range(101, 201):  # a resumed run begins at step 101 of 400
+            now += 1.0
+            on_step(step, 400)
+    assert text.getvalue().splitlines() == ["training …", "training: step 160 of 400, about 240 s left"]
+
+
+def test_a_killed_run_has_its_history_and_says_where_it_goes_on(table: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with subprocess.Popen(
+        [sys.executable, *command(table, out, **{**SMALL, "epochs": 30, "patience": 0})],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        wait_for(lambda: (out / "checkpoints" / "checkpoint-6" / "trainer_state.json").is_file(), process)
+        process.send_signal(signal.SIGKILL)
+    history = json.loads((out / "history.json").read_text())
+    assert sum("loss" in entry for entry in history) >= 6
+    text = io.StringIO()
+    config = make_config(settings(table, **{**SMALL, "epochs": 30, "patience": 0}))
+    train_run(config, out, Console(file=text, width=200))
+    step = re.search(r"^goes on from step (\d+)$", text.getvalue(), re.MULTILINE)
+    assert step
+    assert int(step[1]) % 6 == 0
+    train(table, tmp_path / "whole", **{**SMALL, "epochs": 30, "patience": 0})
+    steps = [entry["step"] for entry in json.loads((out / "history.json").read_text()) if "loss" in entry]
+    assert steps == [
+        entry["step"] for entry in json.loads((tmp_path / "whole" / "history.json").read_text()) if "loss" in entry
+    ]
