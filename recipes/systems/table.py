@@ -6,7 +6,7 @@ from mi2p_inject.core.registry import Registry
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.systems.base import System
 from mi2p_inject.recipes.systems.branches import Branches
-from mi2p_inject.recipes.systems.compared import MMBT
+from mi2p_inject.recipes.systems.compared import MMBT, CentralNet, InterBERT, PixelBERT, ViLT, VisualBERT
 
 __all__ = ["ENTRY_POINT_GROUP", "SYSTEMS"]
 
@@ -27,7 +27,12 @@ SYSTEMS: Registry[System] = Registry(
         "me-fusion": Branches(image="expanded", text="expanded"),
         "me-vision+text": Branches(image="expanded", text="plain"),
         "vision+me-text": Branches(image="plain", text="expanded"),
+        "centralnet": CentralNet(),
         "mmbt": MMBT(),
+        "visualbert": VisualBERT(),
+        "pixelbert": PixelBERT(),
+        "interbert": InterBERT(),
+        "vilt": ViLT(),
     },
 )
 """Name, as ``--model`` takes it -> system. A new one is one class and one line here, or an entry point of another

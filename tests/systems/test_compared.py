@@ -104,7 +104,8 @@ def test_a_system_without_options() -> None:
 
 WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("mmbt", {"text": "tiny:xlnet"}, "XLNetModel"),
-    ("mmbt", {"text": "tiny:clip"}, "name another --text"),
+    *((name, {"text": "tiny:clip"}, "name another --text") for name in ("mmbt", "visualbert", "pixelbert", "interbert")),
+    *((name, {"vision": "tiny:clip"}, "gives no map") for name in ("mmbt", "visualbert", "pixelbert", "interbert")),
 ]
 
 
