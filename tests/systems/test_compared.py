@@ -6,11 +6,18 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from compared_systems import NAMES, batch, built
+from torch import nn
 
 from mi2p_inject.recipes.config import make_config
+from mi2p_inject.recipes.encoders.encoder import Encoder
+from mi2p_inject.recipes.encoders.load import load_encoder
+from mi2p_inject.recipes.encoders.preprocess import ImageSpec, TextSpec
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.systems import SYSTEMS
+from mi2p_inject.recipes.systems.compared.image_grid import ImageGrid
+from mi2p_inject.recipes.systems.compared.text_stream import TextStream
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -104,8 +111,10 @@ def test_a_system_without_options() -> None:
 
 WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("mmbt", {"text": "tiny:xlnet"}, "XLNetModel"),
-    *((name, {"text": "tiny:clip"}, "name another --text") for name in ("mmbt", "visualbert", "pixelbert", "interbert")),
-    *((name, {"vision": "tiny:clip"}, "gives no map") for name in ("mmbt", "visualbert", "pixelbert", "interbert")),
+    *(
+        (name, {"text": "tiny:clip"}, "name another --text")
+        for name in ("mmbt", "visualbert", "pixelbert", "interbert")
+    ),
 ]
 
 
@@ -113,3 +122,39 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
 def test_encoders_that_do_not_fit(name: str, encoders: dict[str, Any], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         built(name, **encoders)
+
+
+def test_an_image_encoder_without_a_map() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 8, 16, 16), nn.Flatten(2))
+    spec = ImageSpec((64, 64), (0.5,) * 3, (0.5,) * 3)
+    with pytest.raises(RecipeError, match="gives no map") as error:
+        ImageGrid(Encoder(network, "image", spec, {"library": "timm", "name": "flat"}))
+    assert "densenet121" in str(error.value)
+
+
+def test_a_picture_encoder_of_patches_fits() -> None:
+    model: Any = built("visualbert", vision="tiny:vit")
+    assert model.image.grid == (4, 4)
+
+
+def test_token_types_where_they_are_needed_only() -> None:
+    tokenizer = load_encoder("tiny", "text").spec.tokenizer  # type: ignore[union-attr]
+    sizes = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
+    config = transformers.RobertaConfig(vocab_size=len(tokenizer), type_vocab_size=1, **sizes)
+    origin = {"library": "transformers", "name": "roberta"}
+    encoder = Encoder(transformers.RobertaModel(config), "text", TextSpec(tokenizer, 20), origin)
+    assert TextStream(encoder).width == 24
+    with pytest.raises(RecipeError, match="two token types"):
+        TextStream(encoder, segments=True)
+    tokenizer.padding_side = "left"
+    with pytest.raises(RecipeError, match="pads on the left"):
+        TextStream(encoder)
+    tokenizer.padding_side = "right"
+
+
+@pytest.mark.parametrize("name", ["mmbt", "visualbert", "pixelbert", "interbert"])
+def test_a_text_longer_than_the_encoder_s_positions(name: str) -> None:
+    given = batch([True], [True])
+    long = {key: given[key].repeat(1, 60) for key in ("input_ids", "attention_mask")}
+    with pytest.raises(RecipeError, match="at most 512 tokens"):
+        built(name)(**{**given, **long})
