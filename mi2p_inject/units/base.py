@@ -49,7 +49,7 @@ class Unit(nn.Module, ABC):
     - It has a floating parameter (views are cast to its dtype), is built on the meta device too, and can be deep-copied
       and pickled.
     - Its `nn.Linear`s are called: LoRA and quantisation replace such layers, without effect where code uses their
-      `weight`. A weight that code uses is a parameter of a module of another class (`mi2p_inject.units.linear`).
+      `weight`. A weight that code uses is a parameter of a module of another class (`mi2p_inject.units.layers.linear`).
     """
 
     def __init__(self, site: ViewSpec, source: ViewSpec) -> None:

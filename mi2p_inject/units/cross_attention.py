@@ -21,7 +21,7 @@ from mi2p_inject.units.base import (
     is_positive,
     normalised,
 )
-from mi2p_inject.units.linear import FullRangeLinear
+from mi2p_inject.units.layers.linear import FullRangeLinear
 from mi2p_inject.units.weights_taken import Axis, give_weights, wants_weights
 
 __all__ = ["CrossAttention", "CrossAttentionUnit"]

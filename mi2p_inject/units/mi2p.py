@@ -16,8 +16,8 @@ from mi2p_inject.sources.features import PreparedSource
 from mi2p_inject.units.attention import Sizes, attend, cheapest
 from mi2p_inject.units.base import Unit, UnitConfig, ZeroInit, check_flag, check_option, largest_divisor
 from mi2p_inject.units.embed import key_for, query_for, value_for
-from mi2p_inject.units.gate import ZeroGate
-from mi2p_inject.units.linear import PlainLinear
+from mi2p_inject.units.layers.gate import ZeroGate
+from mi2p_inject.units.layers.linear import PlainLinear
 from mi2p_inject.units.weights_taken import Axis
 
 __all__ = ["MI2P", "MI2PUnit"]

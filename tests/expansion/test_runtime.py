@@ -90,7 +90,9 @@ def test_compiles_as_one_graph(name: str) -> None:
 def test_one_compiled_graph_serves_all_batches(name: str, features: Any) -> None:
     """Both directions and both kinds of source, forward and backward; a second graph, for any batch, and no third."""
     model = TINY[name].build()
-    me = inject(model, layers="paper", source_spec=features(2).spec, zero_init=None)
+    sites = {"densenet": ["features.denseblock1", "features.denseblock4"], "bert": "encoder.layer.[02]"}[name]
+    me = inject(model, layers=sites, source_spec=features(2).spec, zero_init=None)
+    assert len(me.sites) == 2
     torch._dynamo.reset()
     graphs = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
     compiled = torch.compile(me, fullgraph=True, backend=graphs)

@@ -1,4 +1,4 @@
-"""Every system and fusion over real encoders; missing modalities; learning rates; layers."""
+"""Every system and fusion over real encoders; missing modalities; layers."""
 
 from __future__ import annotations
 
@@ -6,20 +6,15 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from built_systems import batch, built
 
 from mi2p_inject import ExpandedModel
-from mi2p_inject.adapters.adapter import Modality
 from mi2p_inject.core.errors import UnitError
 from mi2p_inject.fusion import FUSIONS
-from mi2p_inject.recipes.config import make_config
-from mi2p_inject.recipes.encoders.encoder import Encoder
-from mi2p_inject.recipes.encoders.load import load_encoder
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.experiments.demo import DEMO
-from mi2p_inject.recipes.systems import SYSTEMS, Branches, SystemModel, build_system
+from mi2p_inject.recipes.systems import SYSTEMS, Branches, build_system
 from mi2p_inject.recipes.tasks import SingleLabel
-from mi2p_inject.recipes.training.optimizer import optimizer_groups
 from mi2p_inject.recipes.training.train import load_encoders
 
 OURS = [name for name in SYSTEMS if isinstance(SYSTEMS[name], Branches)]  # the others: tests/systems
@@ -28,37 +23,6 @@ CASES = [
     for model in OURS
     for fusion in {"late-fusion": FUSIONS, "me-fusion": FUSIONS}.get(model, ["concat" if "+" in model else "score"])
 ]
-
-
-def built(model: str, fusion: str = "score", **settings: Any) -> SystemModel:
-    torch.manual_seed(0)
-    names = {"vision": "tiny:densenet", "text": "tiny:xlnet", "zero_init": "none", **settings}
-    config = make_config({"data": "-", "model": model, "fusion": fusion, **names})
-    encoders: dict[Modality, Encoder] = {
-        modality: load_encoder(
-            {"image": config.model.vision, "text": config.model.text}[modality],
-            modality,
-            image_size=32 if modality == "image" else None,
-        )
-        for modality in config.model.system.modalities
-    }
-    return build_system(config, encoders, SingleLabel(("a", "b", "c")))
-
-
-def batch(model: SystemModel, image: list[bool], text: list[bool]) -> dict[str, Tensor]:
-    """Pixels and tokens that differ by row; what is missing is blank."""
-    generator = torch.Generator().manual_seed(1)
-    count = len(image)
-    here = torch.tensor(image)
-    pixels = torch.randn(count, 3, 32, 32, generator=generator) * here.view(-1, 1, 1, 1)
-    ids = torch.randint(1000, 2000, (count, 7), generator=generator)
-    mask = torch.ones_like(ids)
-    mask[1::2, 5:] = 0
-    given = {"pixel_values": pixels, "image_present": here}
-    given |= {"input_ids": ids, "attention_mask": mask, "text_present": torch.tensor(text)}
-    read = {"image": ("pixel_values", "image_present"), "text": ("input_ids", "attention_mask", "text_present")}
-    modalities = {*model.branches, *({"image", "text"} if model.sources() else ())}
-    return {name: given[name] for modality in modalities for name in read[modality]}
 
 
 @pytest.mark.parametrize(("model", "fusion"), CASES)
@@ -137,48 +101,6 @@ def test_moves_with_its_sources() -> None:
         assert {p.dtype for p in source.encoder.model.parameters()} == {torch.float64}
 
 
-def test_two_rates_and_decay_on_matrices_only() -> None:
-    classifier = built("me-vision", vision="demo", text="tiny")
-    config = make_config({"data": "-", "learning_rate": 0.1, "new_learning_rate": 0.2, "weight_decay": 0.3})
-    groups = optimizer_groups(classifier, config.optimisation)
-    found = {id(p): (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]}
-    assert len(found) == sum(len(group["params"]) for group in groups)
-    trained = {name: p for name, p in classifier.named_parameters() if p.requires_grad}
-    assert found.keys() == {id(p) for p in trained.values()}
-    for name, parameter in trained.items():
-        rate = 0.2 if name.startswith("fusion.") or ".units." in name else 0.1  # an image encoder's units
-        assert found[id(parameter)] == (rate, 0.3 if parameter.ndim > 1 else 0.0), name
-
-
-def test_each_encoder_has_its_rate() -> None:
-    classifier = built("late-fusion", vision="demo", text="demo")
-    for settings, rates in (
-        ({}, (0.1, 0.1)), ({"vision_learning_rate": 0.3}, (0.3, 0.1)),
-        ({"vision_learning_rate": 0.3, "text_learning_rate": 0.4}, (0.3, 0.4)),
-    ):  # fmt: skip
-        config = make_config({"data": "-", "learning_rate": 0.1, "new_learning_rate": 0.2, **settings})
-        groups = optimizer_groups(classifier, config.optimisation)
-        found = {id(p): group["lr"] for group in groups for p in group["params"]}
-        for modality, rate in zip(("image", "text"), rates, strict=True):
-            assert {found[id(p)] for p in classifier.branches[modality].parameters() if id(p) in found} == {rate}
-        assert {found[id(p)] for p in classifier.fusion.parameters()} == {0.2}
-
-
-@pytest.mark.parametrize(
-    ("settings", "rates"),
-    [({}, (0.3, 0.1)), ({"unit_learning_rate": 0.6}, (0.6, 0.6))],  # a text encoder's units: a third
-)
-def test_units_have_their_rate(settings: dict[str, float], rates: tuple[float, float]) -> None:
-    classifier = built("me-fusion")
-    config = make_config({"data": "-", "learning_rate": 0.01, "new_learning_rate": 0.3, **settings})
-    found = {id(p): group["lr"] for group in optimizer_groups(classifier, config.optimisation) for p in group["params"]}
-    for modality, rate in zip(("image", "text"), rates, strict=True):
-        units = [p for name, p in classifier.branches[modality].named_parameters() if ".units." in name]
-        assert units
-        assert sorted({found[id(p)] for p in units}) == pytest.approx([rate])
-    assert {found[id(p)] for p in classifier.fusion.parameters()} == {0.3}
-
-
 def test_the_recommended_unit_of_each_direction() -> None:
     classifier = built("me-fusion", zero_init=None)
     kinds = {name: branch.network.expansion_config.unit.kind for name, branch in classifier.branches.items()}
@@ -193,55 +115,6 @@ def test_options_without_a_unit_go_to_the_kinds_that_have_them() -> None:
     assert classifier.branches["text"].network.expansion_config.unit.scale
     with pytest.raises(UnitError, match="did you mean 'num_heads'"):
         built("me-fusion", unit_options={"num_head": 1})
-
-
-class TestOwnLosses:
-    """The loss of a fused model, with and without that of each branch alone."""
-
-    def outputs(self, fusion: str, image: list[bool], **settings: Any) -> tuple[SystemModel, Any, Any]:
-        model = built("late-fusion", fusion, dropout=0.0, **settings).eval()
-        given = batch(model, image, [True] * len(image))
-        return model, given, torch.tensor([0, 1, 2, 1])[: len(image)]
-
-    @pytest.mark.parametrize("fusion", ["score", "concat"])
-    def test_literally(self, fusion: str) -> None:
-        there = [True, False, True, True]
-        model, given, labels = self.outputs(fusion, there, branch_loss=True)
-        with torch.no_grad():
-            found = model(**given, labels=labels)
-            expected = torch.nn.functional.cross_entropy(found["logits"], labels)
-            heads = model.fusion.heads if fusion == "score" else model.own_heads
-            for head, branch in zip(heads, model.branches.values(), strict=True):
-                vectors, present = branch(given)
-                rows = [row for row in range(4) if present[row]]
-                losses = [
-                    torch.nn.functional.cross_entropy(head(vectors[row : row + 1]), labels[row : row + 1])
-                    for row in rows
-                ]
-                expected = expected + sum(losses) / len(losses)
-        assert float(found["loss"]) == pytest.approx(float(expected), rel=1e-5)
-
-    def test_by_default_with_score_fusion_only(self) -> None:
-        for fusion, settings, own in (
-            ("score", {}, True), ("score", {"branch_loss": False}, False),
-            ("concat", {}, False), ("concat", {"branch_loss": True}, True),
-        ):  # fmt: skip
-            model, given, labels = self.outputs(fusion, [True] * 4, **settings)
-            with torch.no_grad():
-                found = model(**given, labels=labels)
-            alone = float(torch.nn.functional.cross_entropy(found["logits"], labels))
-            assert (float(found["loss"]) > alone + 0.1) == own
-
-    def test_a_batch_without_pictures(self) -> None:
-        model, given, labels = self.outputs("score", [False] * 4)
-        loss = model(**given, labels=labels)["loss"]
-        assert loss.isfinite()
-        loss.backward()
-        assert model.branches["text"].network.word_embedding.weight.grad is not None
-
-    def test_one_branch_has_one_loss(self) -> None:
-        model = built("vision", branch_loss=True)
-        assert not model.own_losses
 
 
 def test_random_encoders_start_from_nothing() -> None:

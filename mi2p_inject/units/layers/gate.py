@@ -25,7 +25,7 @@ class ZeroGate(nn.Module):
     Example:
         >>> import torch
         >>> from mi2p_inject import ViewSpec
-        >>> from mi2p_inject.units.gate import ZeroGate
+        >>> from mi2p_inject.units.layers.gate import ZeroGate
         >>> float(ZeroGate(ViewSpec.tokens(4))(torch.ones(1, 2, 4)).sum())
         0.0
     """

@@ -28,7 +28,7 @@ class PlainLinear(nn.Module):
 
     Example:
         >>> import torch
-        >>> from mi2p_inject.units.linear import PlainLinear
+        >>> from mi2p_inject.units.layers.linear import PlainLinear
         >>> PlainLinear(4, 3)(torch.zeros(2, 5, 4)).shape
         torch.Size([2, 5, 3])
     """
@@ -60,7 +60,7 @@ class FullRangeLinear(nn.Linear):
 
     Example:
         >>> import torch
-        >>> from mi2p_inject.units.linear import FullRangeLinear
+        >>> from mi2p_inject.units.layers.linear import FullRangeLinear
         >>> FullRangeLinear(4, 3).half()(torch.zeros(2, 5, 4)).dtype
         torch.float32
     """

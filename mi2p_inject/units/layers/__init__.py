@@ -1,0 +1,3 @@
+"""Layers that several kinds of units are made of."""
+
+__all__: list[str] = []
