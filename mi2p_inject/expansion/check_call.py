@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from mi2p_inject.core.errors import InjectionError, SiteError, SourceError
 from mi2p_inject.core.site import Site
-from mi2p_inject.core.switches import checkpointed
 from mi2p_inject.expansion.call import Call
+from mi2p_inject.inspection.switches import checkpointed
 from mi2p_inject.units.unit_dict import UnitDict
 
 __all__ = ["call_without_source", "check_fired", "check_without_source", "units_of"]

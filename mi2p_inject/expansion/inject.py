@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 from typing_extensions import Unpack
 
+from mi2p_inject.adapters.recommended import PAPER, recommended
 from mi2p_inject.core.errors import (
     InjectionError,
     ProbeError,
@@ -23,7 +24,6 @@ from mi2p_inject.core.views import ViewSpec
 from mi2p_inject.expansion.check_injectable import check_injectable, check_modules
 from mi2p_inject.expansion.expanded_model import ExpandedModel
 from mi2p_inject.inspection.probe import probe
-from mi2p_inject.inspection.recommended import PAPER, recommended
 from mi2p_inject.inspection.resolve import ResolvedModel, resolve
 from mi2p_inject.inspection.select import Layers, select
 from mi2p_inject.inspection.sites import find_sites

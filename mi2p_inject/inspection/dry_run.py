@@ -24,9 +24,9 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from mi2p_inject.core.offload import FORWARD, HOOK, OLD_FORWARD, computing_device, offloaded
-from mi2p_inject.core.switches import checkpointing_off
 from mi2p_inject.inspection.fake_cleanup import caches_cleared
 from mi2p_inject.inspection.preserve import HOOKS, left_as_is
+from mi2p_inject.inspection.switches import checkpointing_off
 
 __all__ = ["Convert", "Place", "QuickNorm", "T", "for_real", "on_fake_tensors", "on_meta", "places"]
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mi2p_inject.core.switches import checkpointing_off
+from mi2p_inject.inspection.switches import checkpointing_off
 
 __all__ = ["HOOKS", "left_as_is"]
 

@@ -9,11 +9,11 @@ from typing import Any
 from torch import nn
 
 from mi2p_inject.adapters.adapter import Modality
+from mi2p_inject.adapters.recommended import recommended
 from mi2p_inject.core.errors import UnitError
 from mi2p_inject.core.site import Site
 from mi2p_inject.core.views import ViewSpec
 from mi2p_inject.inspection.probe import probe
-from mi2p_inject.inspection.recommended import recommended
 from mi2p_inject.inspection.resolve import resolve
 from mi2p_inject.inspection.sites import examine
 from mi2p_inject.report.cost import DEFAULT_TOKENS, backbone_flops, count, text_length, unit_cost

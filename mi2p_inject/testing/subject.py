@@ -11,13 +11,13 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
+from mi2p_inject.adapters.recommended import PAPER
 from mi2p_inject.core.errors import Mi2pError
 from mi2p_inject.core.expansion_config import ExpansionConfig
 from mi2p_inject.core.inputs import Inputs, as_inputs
 from mi2p_inject.core.views import ViewSpec
 from mi2p_inject.expansion.expanded_model import ExpandedModel
 from mi2p_inject.expansion.inject import inject
-from mi2p_inject.inspection.recommended import PAPER
 from mi2p_inject.inspection.resolve import resolve
 from mi2p_inject.inspection.vary_inputs import image_size
 from mi2p_inject.sources.features import SourceFeatures

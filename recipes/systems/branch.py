@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from mi2p_inject.adapters.recommended import PAPER
 from mi2p_inject.expansion.expanded_model import ExpandedModel
 from mi2p_inject.expansion.inject import inject
-from mi2p_inject.inspection.recommended import PAPER
 from mi2p_inject.inspection.resolve import resolve
 from mi2p_inject.recipes.encoders.encoder import Encoder
 from mi2p_inject.recipes.errors import RecipeError

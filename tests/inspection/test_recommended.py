@@ -9,9 +9,9 @@ from torch import nn
 from transformers import BertConfig, BertModel
 
 from mi2p_inject import ViewSpec, inject
+from mi2p_inject.adapters.recommended import recommended
 from mi2p_inject.core.errors import SelectionError
 from mi2p_inject.core.zoo import build
-from mi2p_inject.inspection.recommended import recommended
 from mi2p_inject.report.survey import survey
 
 WORDS, PICTURE = ViewSpec.tokens(24), ViewSpec.map(24, 3, 3)

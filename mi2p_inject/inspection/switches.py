@@ -14,7 +14,7 @@ def checkpointed(model: nn.Module) -> list[str]:
 
     Example:
         >>> import timm
-        >>> from mi2p_inject.core.switches import checkpointed
+        >>> from mi2p_inject.inspection.switches import checkpointed
         >>> model = timm.create_model("resnet10t")
         >>> checkpointed(model)
         []
