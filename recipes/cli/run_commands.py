@@ -133,7 +133,13 @@ def _predict_file(run: Path, data: str, options: dict[str, Any], out: Path | Non
         typer.echo(f"note: {note}", err=True)
 
 
-def report(run: RunArgument, as_json: JsonOption = False) -> None:
+def report(
+    run: RunArgument,
+    as_json: JsonOption = False,
+    as_html: Annotated[
+        bool, typer.Option("--html", help="Write report.html into the run folder: figures, classes, worst mistakes.")
+    ] = False,
+) -> None:
     """What a finished run, table or demo scored and how it was trained, as Markdown.
 
     Examples:
@@ -141,16 +147,33 @@ def report(run: RunArgument, as_json: JsonOption = False) -> None:
     - `mi2p report runs/first`
 
     - `mi2p report runs/first > first.md`
+
+    - `mi2p report runs/first --html` (one file to look at in a browser)
     """
     with reported():
+        if as_json and as_html:
+            raise RecipeError("--json and --html are two reports", fix="leave one out")
         from mi2p_inject.recipes.evaluation.run_report import run_markdown
         from mi2p_inject.recipes.saving.run_folder import FINISHED
         from mi2p_inject.recipes.saving.saved import load_run
 
         if (run / "table.md").is_file() and (run / FINISHED).is_file():  # of `mi2p table` or `mi2p demo`
+            if as_html:
+                raise RecipeError(
+                    f"{run} is a set of runs", fix=f"name one of {run}/experiments/*/seed-*; figure.png shows all"
+                )
             typer.echo((run / (FINISHED if as_json else "table.md")).read_text(encoding="utf-8"), nl=False)
             return
         saved = load_run(run)
+        if as_html:
+            from mi2p_inject.core.files.atomic_write import write_file
+            from mi2p_inject.recipes.evaluation.page.write import html_page
+            from mi2p_inject.recipes.saving.run_folder import REPORT
+
+            page = html_page(saved)
+            write_file(run / REPORT, lambda file: file.write_text(page, encoding="utf-8"))
+            typer.echo(f"written: {run / REPORT}")
+            return
         typer.echo(
             json.dumps(saved.numbers, indent=2, ensure_ascii=False) if as_json else run_markdown(saved), nl=False
         )

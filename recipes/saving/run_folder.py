@@ -8,6 +8,7 @@
     sources/<modality>/ of a training with source=tuned: the run of each source encoder
     checkpoints/        to resume from; gone when the run is finished
     table.md figure.png the report
+    report.html         that of `mi2p report --html`
     checksums.json      of a training: SHA-256 of every file, verified when it is read back
     metrics.json        all numbers: written last, so its presence means "finished"
 """
@@ -28,12 +29,13 @@ from mi2p_inject.core.files.read import read_regular
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.saving.checksums import CHECKSUMS, checksums_of
 
-__all__ = ["EXPERIMENTS", "FINISHED", "IDENTITY", "LOCK", "RunFolder", "check_out", "read_identity"]
+__all__ = ["EXPERIMENTS", "FINISHED", "IDENTITY", "LOCK", "REPORT", "RunFolder", "check_out", "read_identity"]
 
 FINISHED = "metrics.json"
 IDENTITY = "run.json"
 EXPERIMENTS = "experiments"
-_FILES = (FINISHED, CHECKSUMS, "table.md", "figure.png", "history.json", "predictions.safetensors")
+REPORT = "report.html"
+_FILES = (FINISHED, CHECKSUMS, "table.md", "figure.png", REPORT, "history.json", "predictions.safetensors")
 _FOLDERS = (EXPERIMENTS, "sources", "model", "checkpoints", "tensorboard", "source-cache")
 LOCK = ".lock"
 _MOST_BYTES = 2**22

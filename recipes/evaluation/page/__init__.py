@@ -1,0 +1,1 @@
+"""`mi2p report RUN --html`: one self-contained page about a run."""

@@ -1,0 +1,148 @@
+"""A run folder -> one HTML file."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from mi2p_inject.recipes.data import Samples
+from mi2p_inject.recipes.errors import RecipeError
+from mi2p_inject.recipes.evaluation.metric_info import METRIC_INFO, MetricInfo
+from mi2p_inject.recipes.evaluation.page.classes import as_flags, class_scores, confusion
+from mi2p_inject.recipes.evaluation.page.figures import calibration_figure, confusion_figure, learning_curves
+from mi2p_inject.recipes.evaluation.page.template import TEMPLATE
+from mi2p_inject.recipes.evaluation.page.worst import worst_mistakes
+from mi2p_inject.recipes.saving.checksums import read_json
+from mi2p_inject.recipes.saving.saved import SavedRun
+from mi2p_inject.recipes.training.train import load_samples, quiet
+
+__all__ = ["html_page"]
+
+_SPLITS = ("validation", "test")
+
+
+def html_page(run: SavedRun) -> str:
+    """Everything worth seeing about a run, as one self-contained HTML file.
+
+    Learning curves, scores with intervals beside the trivial baseline, remarks, the worst mistakes with picture and
+    text (where the data are still there), each class, confusion, calibration, data notes and settings.
+
+    Args:
+        run: a finished one.
+
+    Raises:
+        RecipeError: its files are damaged, or it measured nothing.
+    """
+    from jinja2 import Environment
+
+    quiet()
+    numbers, predictions = run.numbers, run.predictions()
+    splits = [split for split in _SPLITS if f"{split}_logits" in predictions]
+    if not splits:
+        raise RecipeError(
+            f"{run.path} measured nothing", expected="a validation or a test split", fix="train on data that have one"
+        )
+    return (
+        Environment(autoescape=True)
+        .from_string(TEMPLATE)
+        .render(
+            title=run.config.model.system.describe(run.config.model),
+            encoders=" + ".join(numbers["encoders"].values()),
+            data=run.config.data.data,
+            trained=_trained(run),
+            **_scores(run, splits),
+            remarks=numbers.get("remarks", []),
+            curves=_curves(run),
+            **_answers(run, predictions, splits[-1]),
+            notes=numbers["notes"],
+            settings=", ".join(f"{name}={value}" for name, value in run.config.changed().items()),
+            versions=", ".join(f"{name} {version}" for name, version in numbers["versions"].items()),
+            shown=lambda one: _shown(asdict(one), percent=True),
+        )
+    )
+
+
+def _trained(run: SavedRun) -> str:
+    numbers = run.numbers
+    parameters = numbers["parameters"]
+    return (
+        f"seed {run.config.run.seed}, {parameters['pretrained']:,} pre-trained and {parameters['new']:,} new parameters"
+        f", {numbers['seconds']:.0f} s, step {numbers['best_step']}"
+    )
+
+
+def _scores(run: SavedRun, splits: list[str]) -> dict[str, Any]:
+    """The table of splits, with the trivial baseline last."""
+    numbers = run.numbers
+    names = [name for name, one in numbers[splits[-1]].items() if isinstance(one, dict) and "value" in one]
+    infos = {name: METRIC_INFO.get(name, MetricInfo(name)) for name in names}
+    rows = [
+        {
+            "split": split,
+            "samples": numbers["splits"][split],
+            "cells": [_shown(numbers[split][name], infos[name].percent) for name in names],
+        }
+        for split in splits
+    ]
+    always = numbers["baseline"]
+    cells = [_number(always[splits[-1]].get(name), infos[name].percent) for name in names]
+    rows.append({"split": f"always {always['answer']}", "samples": numbers["splits"][splits[-1]], "cells": cells})
+    titles = [f"{info.title}{' ↓' if info.lower_is_better else ''}" for info in infos.values()]
+    return {"metrics": titles, "scores": rows, "last": splits[-1]}
+
+
+def _curves(run: SavedRun) -> str:
+    metric = run.numbers["selected_by"]
+    title = METRIC_INFO.get(metric, MetricInfo(metric)).title
+    return learning_curves(read_json(run.path / "history.json"), metric, title, run.numbers["best_step"])
+
+
+def _answers(run: SavedRun, predictions: dict[str, Any], split: str) -> dict[str, Any]:
+    """What depends on single answers: classes, confusion, calibration, mistakes."""
+    task, true = run.task, predictions[f"{split}_labels"]
+    logits = predictions[f"{split}_logits"]
+    decided, probabilities = run.decide(logits), run.task.probabilities(logits)
+    flags = as_flags(task, true)
+    if task.multi_label:
+        confidence, right = np.maximum(probabilities, 1 - probabilities), (probabilities >= 0.5) == flags
+    else:
+        confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == true
+    samples = _samples(run)
+    mistakes: dict[str, Any] = {"no_mistakes": samples} if isinstance(samples, str) else {}
+    if not isinstance(samples, str):
+        mistakes = {
+            "mistakes_of": split,
+            "mistakes": worst_mistakes(task, samples, split, true, decided, probabilities),
+        }
+    thresholds = run.decision.get("thresholds")
+    single = not task.multi_label
+    return {
+        "single": single,
+        "classes": class_scores(task, true, decided, predictions[f"{split}_groups"], seed=run.config.run.seed),
+        "thresholds": dict(zip(task.classes, thresholds, strict=True)) if thresholds else None,
+        "confusion": confusion_figure(confusion(true, decided, task.classes), task.classes) if single else "",
+        "calibration": calibration_figure(confidence.ravel(), np.asarray(right).ravel()),
+        **mistakes,
+    }
+
+
+def _samples(run: SavedRun) -> Samples | str:
+    """The data of the training, or why they cannot be shown."""
+    try:
+        samples = load_samples(run.config)
+    except RecipeError as error:
+        return f"The data cannot be read any more: {str(error).splitlines()[0]}"
+    return samples if samples.fingerprint == run.fingerprint else "The data have changed since the training."
+
+
+def _shown(interval: dict[str, float], percent: bool) -> str:
+    low, high = (_number(interval[end], percent) for end in ("low", "high"))
+    return f"{_number(interval['value'], percent)} [{low}, {high}]"
+
+
+def _number(value: float | None, percent: bool) -> str:
+    if value is None:
+        return ""
+    return f"{100 * value:.1f}" if percent else f"{value:.3f}"

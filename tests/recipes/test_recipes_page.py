@@ -1,0 +1,148 @@
+"""`mi2p report RUN --html`: one file, complete, self-contained, and with the right numbers."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from recipes_data import write_table
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+from training_runs import train
+from typer.testing import CliRunner
+
+from mi2p_inject.recipes.cli.app import app
+from mi2p_inject.recipes.data import load_data
+from mi2p_inject.recipes.evaluation.page.classes import class_scores, confusion
+from mi2p_inject.recipes.evaluation.page.worst import worst_mistakes
+from mi2p_inject.recipes.evaluation.page.write import html_page
+from mi2p_inject.recipes.saving.saved import load_run
+from mi2p_inject.recipes.tasks import MultiLabel, SingleLabel
+
+SHORT = {"epochs": 2, "max_steps": 8}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("page")
+    train(write_table(folder / "data"), folder / "run", model="me-vision", **SHORT)
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("several")
+    train(write_table(folder / "data", several=True), folder / "run", model="me-text", **SHORT)
+    return folder / "run"
+
+
+class Links(HTMLParser):
+    """Every address in a page, and whether each tag is closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found += [value or "" for name, value in attrs if name in ("src", "href")]
+        if tag not in ("meta", "img", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+@pytest.mark.parametrize("kind", ["run", "several"])
+def test_nothing_is_fetched_and_every_part_is_there(kind: str, request: pytest.FixtureRequest) -> None:
+    folder: Path = request.getfixturevalue(kind)
+    shown = CliRunner().invoke(app, ["report", str(folder), "--html"])
+    assert shown.exit_code == 0, shown.output
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    links = Links()
+    links.feed(page)
+    assert links.open == []
+    assert links.found
+    assert all(link.startswith("data:image/") for link in links.found)
+    parts = ["Scores", "Training", "Worst mistakes on test", "Classes on test", "Calibration", "Data", "Versions"]
+    parts += ["Confusion"] if kind == "run" else ["threshold"]
+    for part in parts:
+        assert part in page, part
+    assert hash(page) == hash(html_page(load_run(folder)))  # no time, no random name
+
+
+def test_the_numbers_are_those_of_the_run(run: Path) -> None:
+    saved = load_run(run)
+    page = html_page(saved)
+    for name in saved.task.metrics:
+        one = saved.numbers["test"][name]
+        assert f"{100 * one['value']:.1f} [{100 * one['low']:.1f}, {100 * one['high']:.1f}]" in page
+
+
+def test_classes_are_scikit_learns(run: Path) -> None:
+    random = np.random.default_rng(0)
+    true, said = random.integers(0, 3, 50), random.integers(0, 3, 50)
+    found = class_scores(SingleLabel(("a", "b", "c")), true, said, np.arange(50), seed=0)
+    expected = precision_recall_fscore_support(true, said, labels=[0, 1, 2], zero_division=0)
+    values = [
+        [one.precision.value for one in found],
+        [one.recall.value for one in found],
+        [one.f1.value for one in found],
+    ]
+    for mine, theirs in zip(values, expected[:3], strict=True):
+        assert mine == pytest.approx(theirs)
+    assert [one.support for one in found] == expected[3].tolist()
+    assert all(one.f1.low <= one.f1.value <= one.f1.high for one in found)
+    assert (confusion(true, said, ("a", "b", "c")) == confusion_matrix(true, said, labels=[0, 1, 2])).all()
+    flags = random.integers(0, 2, (50, 3)), random.integers(0, 2, (50, 3))
+    of_several = class_scores(MultiLabel(("a", "b", "c")), *flags, np.arange(50), seed=0)
+    expected = precision_recall_fscore_support(*flags, zero_division=0)
+    assert [one.f1.value for one in of_several] == pytest.approx(expected[2])
+
+
+def test_the_worst_mistakes_come_first(tmp_path: Path) -> None:
+    samples = load_data(write_table(tmp_path))
+    count = len(samples.splits["test"])
+    true = samples.targets("test")
+    probabilities = np.full((count, 3), 0.1)
+    decided = (true + 1) % 3
+    decided[0] = true[0]  # the only right one
+    probabilities[np.arange(count), decided] = np.linspace(0.4, 0.9, count)
+    found = worst_mistakes(SingleLabel(samples.classes), samples, "test", true, decided, probabilities, count=5)
+    assert [one.probability for one in found] == pytest.approx(np.linspace(0.4, 0.9, count)[::-1][:5])
+    rows = samples.splits["test"]
+    for place, one in enumerate(found):
+        row = rows[count - 1 - place]
+        assert (one.id, one.text) == (row["id"], row["text"] or "")
+        assert bool(one.picture) == (row["image"] is not None)
+        assert one.true == samples.classes[true[count - 1 - place]] != one.answer
+
+
+def test_it_can_be_made_without_the_data(run: Path, tmp_path: Path) -> None:
+    copied = Path(shutil.copytree(run, tmp_path / "run"))
+    table = Path(load_run(run).config.data.data)
+    before = table.read_text()
+    try:
+        table.write_text(before.replace("crimson", "purple", 1))
+        assert "The data have changed since the training." in html_page(load_run(copied))
+        table.unlink()
+        assert "The data cannot be read any more" in html_page(load_run(copied))
+    finally:
+        table.write_text(before)
+
+
+def test_texts_are_no_markup(tmp_path: Path) -> None:
+    table = write_table(tmp_path / "data")
+    table.write_text(table.read_text().replace("crimson", "<script>alert(1)</script>"))
+    train(table, tmp_path / "run", model="text", **SHORT)
+    page = html_page(load_run(tmp_path / "run"))
+    assert "<script" not in page
+
+
+def test_one_report_at_a_time(run: Path) -> None:
+    shown = CliRunner().invoke(app, ["report", str(run), "--html", "--json"])
+    assert shown.exit_code != 0
+    assert re.search("two reports", shown.output + shown.stderr)
