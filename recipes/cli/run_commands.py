@@ -65,7 +65,7 @@ def evaluate(
         if as_json:
             typer.echo(json.dumps(numbers, indent=2, ensure_ascii=False))
         else:
-            print_evaluation(numbers, saved.task, Console())
+            print_evaluation(numbers, Console())
 
 
 def predict(

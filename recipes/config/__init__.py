@@ -1,10 +1,11 @@
-"""The options of a training, apart from the code that trains: each is written once, as a field of one of four groups.
+"""The options of a training, apart from the code that trains: each is written once, as a field of one of five groups.
 
-``config.data``, ``config.model``, ``config.optimisation`` and ``config.run`` are passed whole to whom they concern. The
-command line, YAML files, ``--set``, `mi2p settings` and docs/settings.md are made from the fields: see
-`mi2p_inject.recipes.config.option`.
+``config.data``, ``config.model``, ``config.optimisation``, ``config.answers`` and ``config.run`` are passed whole to
+whom they concern. The command line, YAML files, ``--set``, `mi2p settings` and docs/settings.md are made from the
+fields: see `mi2p_inject.recipes.config.option`.
 """
 
+from mi2p_inject.recipes.config.answers import AnswersConfig as AnswersConfig
 from mi2p_inject.recipes.config.config import OPTIONS as OPTIONS
 from mi2p_inject.recipes.config.config import Config as Config
 from mi2p_inject.recipes.config.data import DataConfig as DataConfig
@@ -20,6 +21,7 @@ from mi2p_inject.recipes.config.run import RunConfig as RunConfig
 __all__ = [
     "OPTIONS",
     "PRESETS",
+    "AnswersConfig",
     "Config",
     "DataConfig",
     "ModelConfig",

@@ -1,10 +1,11 @@
-"""The four groups of options in one."""
+"""The groups of options in one."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from mi2p_inject.recipes.config.answers import AnswersConfig
 from mi2p_inject.recipes.config.data import DataConfig
 from mi2p_inject.recipes.config.model import ModelConfig
 from mi2p_inject.recipes.config.optimisation import OptimisationConfig
@@ -18,6 +19,7 @@ GROUPS: dict[str, type] = {
     "data": DataConfig,
     "model": ModelConfig,
     "optimisation": OptimisationConfig,
+    "answers": AnswersConfig,
     "run": RunConfig,
 }
 
@@ -33,12 +35,14 @@ class Config:
         data: what is read.
         model: what is trained.
         optimisation: how.
+        answers: how they are decided and checked.
         run: seed, precision, processes, what is kept.
     """
 
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     optimisation: OptimisationConfig = field(default_factory=OptimisationConfig)
+    answers: AnswersConfig = field(default_factory=AnswersConfig)
     run: RunConfig = field(default_factory=RunConfig)
 
     def to_json(self) -> dict[str, Any]:

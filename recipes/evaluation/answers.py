@@ -173,7 +173,7 @@ class Answers:
 def answers_of(run: SavedRun, logits: NDArray[np.float32]) -> list[dict[str, Any]]:
     """What `mi2p predict` says about each of (N, outputs) logits."""
     task, shown = run.task, run.task.shown_decision(run.decision)
-    decided, probabilities = run.decide(logits), run.task.probabilities(logits)
+    decided, probabilities = task.answers(logits, run.decision)
     return [{**task.answer(one, scores), **shown} for one, scores in zip(decided, probabilities, strict=True)]
 
 

@@ -18,7 +18,7 @@ from mi2p_inject.recipes.config.option import options_of
 from mi2p_inject.recipes.data import Samples, load_data, open_image
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.evaluation.answers import Answers, answers_of
-from mi2p_inject.recipes.evaluation.metrics import bootstrap_metrics
+from mi2p_inject.recipes.evaluation.metrics import resampled_answers
 from mi2p_inject.recipes.evaluation.records import read_records
 from mi2p_inject.recipes.saving.run_folder import read_identity
 from mi2p_inject.recipes.saving.saved import SavedRun, collator_of
@@ -67,14 +67,15 @@ def evaluate_run(run: SavedRun, data: str | None, options: Mapping[str, Any], sp
     if split not in samples.splits:
         raise RecipeError(f"there is no split {split!r}", expected=", ".join(samples.splits), fix="--split")
     _check_modalities(config, samples)
-    true, decided = targets_of(run.task, samples, split), run.decide(_logits(run, samples.splits[split]))
+    true = targets_of(run.task, samples, split)
+    decided, probabilities = run.task.answers(_logits(run, samples.splits[split]), run.decision)
     groups = np.unique(np.asarray(samples.splits[split]["group"][:], dtype=str), return_inverse=True)[1]
-    intervals = bootstrap_metrics(run.task, true, decided, groups, seed=config.run.seed)
+    resampled = resampled_answers(run.task, true, decided, probabilities, groups, seed=config.run.seed)
     return {
         "data": config.data.data,
         "split": split,
         "samples": len(true),
-        "metrics": {name: asdict(one) for name, one in intervals.items()},
+        "metrics": {name: asdict(one) for name, one in resampled.intervals().items()},
         "f1_of_classes": run.task.f1_of_classes(true, decided),
         "notes": list(samples.notes),
     }

@@ -30,6 +30,7 @@ METRIC_INFO: dict[str, MetricInfo] = {
     "weighted_f1": MetricInfo("weighted-F1"),
     "micro_f1": MetricInfo("micro-F1"),
     "samples_f1": MetricInfo("samples-F1"),
+    "macro_average_precision": MetricInfo("macro average precision"),
     "log_loss": MetricInfo("log-loss", percent=False, lower_is_better=True),
     "expected_calibration_error": MetricInfo("calibration error", lower_is_better=True),
 }

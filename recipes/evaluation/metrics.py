@@ -8,10 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mi2p_inject.recipes.errors import RecipeError
+from mi2p_inject.recipes.evaluation.probability_metrics import resampled_probability_metrics
 from mi2p_inject.recipes.evaluation.resampling import RESAMPLES, Interval, Resampled, group_weights
-from mi2p_inject.recipes.tasks import Labels, Task
+from mi2p_inject.recipes.tasks import Floats, Labels, Scorer, Task
 
-__all__ = ["Interval", "bootstrap_difference", "bootstrap_metrics", "resampled_metrics"]
+__all__ = ["Interval", "bootstrap_difference", "bootstrap_metrics", "resampled_answers", "resampled_metrics"]
 
 
 def bootstrap_metrics(
@@ -64,13 +65,47 @@ def resampled_metrics(
     task: Task, true: Labels, predicted: Labels, groups: NDArray[np.int64], *, seed: int, resamples: int = RESAMPLES
 ) -> Resampled:
     """The metrics of one prediction on the test set and on its resamples, arguments as in `bootstrap_metrics`."""
+    return _resampled(task.metrics, task.scorer(true, predicted), true, predicted, groups, seed, resamples)
+
+
+def resampled_answers(
+    task: Task,
+    true: Labels,
+    predicted: Labels,
+    probabilities: Floats,
+    groups: NDArray[np.int64],
+    *,
+    seed: int,
+    resamples: int = RESAMPLES,
+) -> Resampled:
+    """Everything that is reported of one prediction, on the same resamples: of answers, rankings and probabilities.
+
+    Args:
+        task, true, predicted, groups, seed, resamples: as in `bootstrap_metrics`.
+        probabilities: (N, classes).
+    """
+    found = resampled_metrics(task, true, predicted, groups, seed=seed, resamples=resamples)
+    if task.ranking_metrics:
+        scorer = task.ranking_scorer(true, probabilities)
+        found |= _resampled(task.ranking_metrics, scorer, true, probabilities, groups, seed, resamples)
+    return found | resampled_probability_metrics(true, probabilities, groups, seed=seed, resamples=resamples)
+
+
+def _resampled(
+    names: tuple[str, ...],
+    measured: Scorer,
+    true: Labels,
+    predicted: Labels | Floats,
+    groups: NDArray[np.int64],
+    seed: int,
+    resamples: int,
+) -> Resampled:
     if len(true) == 0 or len({len(true), len(predicted), len(groups)}) > 1:
         raise RecipeError(
             f"labels, predictions and groups must have one length > 0, got {[len(true), len(predicted), len(groups)]}"
         )
-    measured = task.scorer(true, predicted)
     chunks = group_weights(groups, seed=seed, resamples=resamples)
-    return Resampled(task.metrics, np.concatenate([measured(weights) for weights in chunks]))
+    return Resampled(names, np.concatenate([measured(weights) for weights in chunks]))
 
 
 def _mean(

@@ -11,7 +11,6 @@ from rich.table import Table
 
 from mi2p_inject.recipes.evaluation.metric_info import METRIC_INFO, MetricInfo
 from mi2p_inject.recipes.saving.saved import SavedRun
-from mi2p_inject.recipes.tasks import Task
 
 __all__ = ["print_evaluation", "print_run", "run_markdown", "shown", "title"]
 
@@ -21,39 +20,46 @@ def title(metric: str) -> str:
     return METRIC_INFO.get(metric, MetricInfo(metric)).title
 
 
-def shown(interval: dict[str, float]) -> str:
-    """A metric with its interval, in percent."""
-    return f"{100 * interval['value']:.1f} [{100 * interval['low']:.1f}, {100 * interval['high']:.1f}]"
+def shown(metric: str, interval: Mapping[str, float]) -> str:
+    """A metric with its interval, in percent where it is a share.
+
+    Example:
+        >>> shown("log_loss", {"value": 0.25, "low": 0.2, "high": 0.3})
+        '0.250 [0.200, 0.300]'
+    """
+    value, low, high = (_number(metric, interval[end]) for end in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"
 
 
 def print_run(run: SavedRun, console: Console) -> None:
     """The metrics of the splits that were not trained on, the trivial baseline, and where they are."""
     for split in ("validation", "test"):
         if split in run.numbers:
-            _print_metrics(console, f"{split}, % [95 % interval]", run.numbers[split], run.task)
+            _print_metrics(console, f"{split}, % [95 % interval]", run.numbers[split])
     always = run.numbers["baseline"]
     for split in ("test", "validation"):
         if split in always:
-            scores = ", ".join(f"{title(name)} {_percent(value)}" for name, value in always[split].items())
+            scores = ", ".join(f"{title(name)} {_number(name, value)}" for name, value in always[split].items())
             console.print(f"{split}, always {always['answer']}: {scores}", highlight=False, markup=False)
             break
+    for line in (*_decided_by(run), *run.numbers.get("remarks", [])):
+        console.print(line, highlight=False, markup=False)
     console.print(
         f"in {run.path}: metrics.json, history.json, predictions.safetensors", highlight=False, soft_wrap=True
     )
 
 
-def print_evaluation(numbers: dict[str, Any], task: Task, console: Console) -> None:
+def print_evaluation(numbers: dict[str, Any], console: Console) -> None:
     """What `evaluate_run` gave.
 
     Args:
         numbers: of `evaluate_run`.
-        task: what was learned.
         console: where to print.
     """
     for note in numbers["notes"]:
         console.print(f"note: {note}", highlight=False, markup=False)
     heading = f"{numbers['split']}, {numbers['samples']} samples, % [95 % interval]"
-    _print_metrics(console, heading, numbers["metrics"], task)
+    _print_metrics(console, heading, numbers["metrics"])
 
 
 def run_markdown(run: SavedRun) -> str:
@@ -69,6 +75,8 @@ def run_markdown(run: SavedRun) -> str:
         "",
     ]
     lines += _score_lines(run)
+    for line in (*_decided_by(run), *numbers.get("remarks", [])):
+        lines += ["", f"{line[0].upper()}{line[1:]}."]
     changed = ", ".join(f"{name}={value}" for name, value in config.changed().items())
     lines += ["", f"Settings that differ from the defaults: {changed}", ""]
     return "\n".join([*lines, *(f"- {note}" for note in numbers["notes"])]) + "\n"
@@ -76,34 +84,54 @@ def run_markdown(run: SavedRun) -> str:
 
 def _score_lines(run: SavedRun) -> list[str]:
     """The table of splits with the trivial baseline below, and the F1 of each class."""
-    numbers, names = run.numbers, run.task.metrics
+    numbers = run.numbers
     splits = [split for split in ("validation", "test") if split in numbers]
     if not splits:
         return []
     always, last = numbers["baseline"], splits[-1]
+    names = _metrics(numbers[last])
     lines = [
         f"| split | samples | {' | '.join(title(name) for name in names)} |",
         "|---|---|" + "---|" * len(names),
         *(f"| {one} | {numbers['splits'][one]} | {_cells(names, numbers[one], shown)} |" for one in splits),
-        f"| {last}, always {always['answer']} | {numbers['splits'][last]} | {_cells(names, always[last], _percent)} |",
+        f"| {last}, always {always['answer']} | {numbers['splits'][last]} | {_cells(names, always[last], _number)} |",
     ]
     if numbers[last]["f1_of_classes"]:
         lines += ["", f"| class | F1 on {last} |", "|---|---|"]
-        lines += [f"| {name} | {_percent(f1)} |" for name, f1 in numbers[last]["f1_of_classes"].items()]
+        lines += [f"| {name} | {100 * f1:.1f} |" for name, f1 in numbers[last]["f1_of_classes"].items()]
     return lines
 
 
-def _cells(names: Sequence[str], values: Mapping[str, Any], written: Callable[[Any], str]) -> str:
-    return " | ".join(written(values[name]) for name in names)
+def _decided_by(run: SavedRun) -> list[str]:
+    """Thresholds and temperature, where there are any."""
+    found = []
+    if thresholds := run.task.shown_decision(run.decision).get("thresholds"):
+        common = run.decision.get("common_threshold")
+        own = [f"{name} {at:.3f}" for name, at in thresholds.items() if common is None or abs(at - common) > 1e-6]
+        every = [] if common is None else [f"{common:.3f} for all classes" + (" but" if own else "")]
+        found.append(f"thresholds: {' '.join([*every, ', '.join(own)]).strip()}")
+    if "temperature" in run.decision:
+        found.append(f"temperature: {run.decision['temperature']:.3f}, fitted on the validation split")
+    return found
 
 
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f}"
+def _metrics(numbers: Mapping[str, Any]) -> list[str]:
+    """The metrics of a split, in order."""
+    return [name for name in numbers if name != "f1_of_classes"]
 
 
-def _print_metrics(console: Console, heading: str, metrics: Mapping[str, Any], task: Task) -> None:
+def _cells(names: Sequence[str], values: Mapping[str, Any], written: Callable[[str, Any], str]) -> str:
+    return " | ".join(written(name, values[name]) if name in values else "" for name in names)
+
+
+def _number(metric: str, value: float) -> str:
+    return f"{100 * value:.1f}" if METRIC_INFO.get(metric, MetricInfo(metric)).percent else f"{value:.3f}"
+
+
+def _print_metrics(console: Console, heading: str, metrics: Mapping[str, Any]) -> None:
     table = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD)
-    for name in task.metrics:
-        table.add_column(title(name), no_wrap=True)
-    table.add_row(*(shown(metrics[name]) for name in task.metrics))
+    names = _metrics(metrics)
+    for name in names:
+        table.add_column(title(name))
+    table.add_row(*(shown(name, metrics[name]) for name in names))
     console.print(table)

@@ -13,15 +13,16 @@ import torch
 from numpy.typing import NDArray
 
 from mi2p_inject.fusion import mean_scores
-from mi2p_inject.recipes.config import Config
+from mi2p_inject.recipes.config import AnswersConfig, Config
 from mi2p_inject.recipes.data import Samples
+from mi2p_inject.recipes.evaluation.decisions import choose_decision
 from mi2p_inject.recipes.evaluation.metric_info import describe_metrics
-from mi2p_inject.recipes.evaluation.metrics import resampled_metrics
-from mi2p_inject.recipes.evaluation.probability_metrics import resampled_probability_metrics
+from mi2p_inject.recipes.evaluation.metrics import resampled_answers
+from mi2p_inject.recipes.evaluation.probability_metrics import log_loss
 from mi2p_inject.recipes.evaluation.resampling import Resampled
 from mi2p_inject.recipes.experiments.experiment import Experiment, ExperimentSet
 from mi2p_inject.recipes.saving.saved import SavedRun
-from mi2p_inject.recipes.tasks import Decision, Labels, Logits, Task
+from mi2p_inject.recipes.tasks import Decision, Floats, Labels, Logits, Task, scaled_logits
 from mi2p_inject.recipes.training.numbers import targets_of
 
 __all__ = ["Outcome", "Results", "collect", "public_data"]
@@ -49,7 +50,15 @@ class Outcome:
 
     def decided(self, split: str) -> Labels:
         """The task's answers."""
-        return self.task.decide(self.logits[split], self.decision)
+        return self.answers(split)[0]
+
+    def scaled(self, split: str) -> Logits:
+        """The logits after the decision's temperature."""
+        return scaled_logits(self.logits[split], self.decision.get("temperature", 1.0))
+
+    def answers(self, split: str) -> tuple[Labels, Floats]:
+        """The task's answers, and their probabilities."""
+        return self.task.answers(self.logits[split], self.decision)
 
 
 class Results:
@@ -58,14 +67,17 @@ class Results:
     Args:
         samples: the data that all runs share.
         task: what they learn.
+        answers: how the averages of several models are decided.
         resampling_seed: of the bootstrap.
 
     Attributes:
         true: the targets of the test split.
     """
 
-    def __init__(self, samples: Samples, task: Task, resampling_seed: int = 0) -> None:
-        self.samples, self.task = samples, task
+    def __init__(
+        self, samples: Samples, task: Task, answers: AnswersConfig | None = None, resampling_seed: int = 0
+    ) -> None:
+        self.samples, self.task, self._answers = samples, task, answers or AnswersConfig()
         self.outcomes: dict[str, dict[int, Outcome]] = {}
         self._seed = resampling_seed
         self.true = targets_of(task, samples, "test")
@@ -97,30 +109,31 @@ class Results:
 
     def baseline(self) -> tuple[str, Resampled]:
         """The one answer of a model that reads nothing, in words, and what it scores on the test split."""
-        answer = self.task.baseline(targets_of(self.task, self.samples, "train"))
+        targets = targets_of(self.task, self.samples, "train")
+        answer, prior = self.task.baseline(targets), self.task.prior(targets)
         always = np.broadcast_to(answer, self.true.shape)
-        return self.task.text(answer), resampled_metrics(self.task, self.true, always, self._groups, seed=self._seed)
+        return self.task.text(answer), self._measured(always, np.broadcast_to(prior, (len(always), len(prior))))
+
+    def _measured(self, decided: Labels, probabilities: Floats) -> Resampled:
+        return resampled_answers(self.task, self.true, decided, probabilities, self._groups, seed=self._seed)
 
     def _of(self, name: str, seed: int) -> Resampled:
         if (name, seed) not in self._resampled:
             outcome = self.outcomes[name][seed]
-            answers = outcome.decided("test")
-            decided = resampled_metrics(self.task, self.true, answers, self._groups, seed=self._seed)
-            probabilities = self.task.probabilities(outcome.logits["test"])
-            likely = resampled_probability_metrics(self.true, probabilities, self._groups, seed=self._seed)
-            self._resampled[name, seed] = decided | likely
+            self._resampled[name, seed] = self._measured(*outcome.answers("test"))
         return self._resampled[name, seed]
 
     def _average(self, members: Sequence[Outcome]) -> Outcome:
         logits, present = {}, {}
         for split in members[0].logits:
-            given = torch.stack([torch.from_numpy(one.logits[split]) for one in members])
+            given = torch.stack([torch.from_numpy(one.scaled(split)) for one in members])
             there = torch.stack([torch.from_numpy(one.present[split]) for one in members])
             logits[split] = mean_scores(given, there, multi_label=self.task.independent).numpy()
             present[split] = there.any(dim=0).numpy()
         decision = self.task.usual_decision()
         if "validation" in logits:
-            decision = self.task.tune(logits["validation"], targets_of(self.task, self.samples, "validation"))
+            true = targets_of(self.task, self.samples, "validation")
+            decision = choose_decision(self.task, logits["validation"], true, self._answers)
         encoders = {modality: name for one in members for modality, name in one.encoders.items()}
         return Outcome(logits, present, self.task, decision, dict(sorted(encoders.items())))
 
@@ -234,7 +247,11 @@ def _validation(outcomes: Mapping[int, Outcome], results: Results) -> dict[str, 
     if "validation" not in results.samples.splits:
         return {}
     true = targets_of(results.task, results.samples, "validation")
-    found = [results.task.measure(true, one.decided("validation")) for one in outcomes.values()]
+    found = []
+    for one in outcomes.values():
+        decided, likely = one.answers("validation")
+        ranked = results.task.measure_ranking(true, likely)
+        found.append({**results.task.measure(true, decided), **ranked, "log_loss": log_loss(true, likely)})
     return {name: float(np.mean([one[name] for one in found])) for name in found[0]}
 
 

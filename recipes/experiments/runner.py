@@ -138,7 +138,7 @@ def _write(
 
 def _read(experiments: ExperimentSet, config: Config, out: Path, encoders: str, samples: Samples) -> Results:
     """All finished runs of the folder, those of earlier commands too."""
-    results = Results(samples, load_task(config, samples))
+    results = Results(samples, load_task(config, samples), config.answers)
     for one in experiments.experiments:
         if one.averages:
             results.add_average(one)

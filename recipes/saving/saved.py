@@ -32,7 +32,7 @@ from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.saving.checksums import check_files, read_json
 from mi2p_inject.recipes.saving.run_folder import FINISHED, IDENTITY, read_identity
 from mi2p_inject.recipes.systems import System, SystemModel, build_system
-from mi2p_inject.recipes.tasks import TASKS, Decision, Labels, Logits, Task
+from mi2p_inject.recipes.tasks import TASKS, Decision, Floats, Labels, Logits, Task
 from mi2p_inject.recipes.training.inputs import Collator
 from mi2p_inject.sources.cache import SourceCache
 
@@ -65,7 +65,11 @@ class SavedRun:
 
     def decide(self, logits: Logits) -> Labels:
         """The answers to (N, K) logits of this model."""
-        return self.task.decide(logits, self.decision)
+        return self.task.answers(logits, self.decision)[0]
+
+    def probabilities(self, logits: Logits) -> Floats:
+        """The (N, classes) probabilities for (N, K) logits of this model."""
+        return self.task.answers(logits, self.decision)[1]
 
     def model(self) -> tuple[SystemModel, Mapping[Modality, Encoder]]:
         """The trained model in eval mode, and its encoders by modality.
@@ -141,7 +145,7 @@ class SavedRun:
                 logits, labels, groups = (found[f"{split}_{kind}"] for kind in ("logits", "labels", "groups"))
                 if logits.ndim != 2 or logits.shape[1] != self.task.outputs or not len(logits):
                     raise ValueError(f"logits {logits.shape} of {self.task.outputs} outputs")
-                self.task.decide(logits, self.decision)
+                self.decide(logits)
                 if len(labels) != len(logits) or groups.shape != logits.shape[:1]:
                     raise ValueError(f"{len(logits)} logits, {len(labels)} labels, {groups.shape} groups")
         except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -175,7 +179,7 @@ def load_run(path: Path) -> SavedRun:
     try:
         config = make_config(identity["config"])
         task = TASKS[numbers["problem_type"]](tuple(numbers["classes"]))
-        task.decide(np.zeros((1, task.outputs), dtype=np.float32), numbers["decision"])
+        task.answers(np.zeros((1, task.outputs), dtype=np.float32), numbers["decision"])
         return SavedRun(path, config, task, numbers["decision"], numbers)
     except Mi2pError:
         raise

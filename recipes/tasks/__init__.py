@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mi2p_inject.recipes.tasks.base import Decision, Floats, Labels, Logits, Scorer, Task
+from mi2p_inject.recipes.tasks.base import Decision, Floats, Labels, Logits, Scorer, Task, scaled_logits
 from mi2p_inject.recipes.tasks.multi_label import MultiLabel
 from mi2p_inject.recipes.tasks.single_label import SingleLabel
 from mi2p_inject.recipes.tasks.table import ENTRY_POINT_GROUP, TASKS, metric_names, task_of
@@ -19,5 +19,6 @@ __all__ = [
     "SingleLabel",
     "Task",
     "metric_names",
+    "scaled_logits",
     "task_of",
 ]

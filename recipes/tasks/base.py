@@ -14,17 +14,27 @@ from torch import nn
 if TYPE_CHECKING:
     from mi2p_inject.recipes.config import OptimisationConfig
 
-__all__ = ["Decision", "Floats", "Labels", "Logits", "Scorer", "Task"]
+__all__ = ["Decision", "Floats", "Labels", "Logits", "Scorer", "Task", "scaled_logits"]
 
 Labels = NDArray[np.int64]
 Floats = NDArray[np.float64]
-Logits = NDArray[np.float32]
+Logits = NDArray[np.float32] | NDArray[np.float64]
 
 Decision = Mapping[str, Any]
 """What `Task.decide` needs besides the logits, as JSON values; chosen on the validation split, kept in the run."""
 
 Scorer = Callable[[Floats], Floats]
 """How often each sample counts, (R, N) -> the metrics, (R, M)."""
+
+
+def scaled_logits(logits: Logits, temperature: float) -> Logits:
+    """The logits divided by a temperature: in double precision, in which no two float32 become equal.
+
+    Args:
+        logits: of any shape.
+        temperature: 1 leaves them as they are; above 1 probabilities are less extreme.
+    """
+    return logits if temperature == 1 else logits.astype(np.float64) / temperature
 
 
 @dataclass(frozen=True)
@@ -39,7 +49,8 @@ class Task(ABC):
         multi_label: a sample has any number of labels: its label is a list of class numbers, not one number.
         independent: each output is a yes-or-no question of its own, its probability a sigmoid; else the outputs
             compete, and their probabilities are a softmax.
-        metrics: names, in the order in which they are shown; of each, higher is better.
+        metrics: of answers: names, in the order in which they are shown; of each, higher is better.
+        ranking_metrics: of probabilities, whatever is decided by; shown after `metrics`, and higher is better too.
         selection_metric: chooses the best checkpoint where none is named.
     """
 
@@ -48,6 +59,7 @@ class Task(ABC):
     multi_label: ClassVar[bool] = False
     independent: ClassVar[bool] = False
     metrics: ClassVar[tuple[str, ...]]
+    ranking_metrics: ClassVar[tuple[str, ...]] = ()
     selection_metric: ClassVar[str]
 
     @property
@@ -74,7 +86,7 @@ class Task(ABC):
 
     @abstractmethod
     def decide(self, logits: Logits, decision: Decision) -> Labels:
-        """(N, outputs) logits -> answers, of the shape of targets."""
+        """(N, outputs) logits, after the decision's temperature -> answers, of the shape of targets; see `answers`."""
 
     @abstractmethod
     def scorer(self, true: Labels, predicted: Labels) -> Scorer:
@@ -126,6 +138,60 @@ class Task(ABC):
         """What to decide by while training, and where there is no validation split."""
         return {}
 
+    def ranking_scorer(self, true: Labels, probabilities: Floats) -> Scorer:
+        """The `ranking_metrics` as a function of how often each sample counts, for the bootstrap.
+
+        Args:
+            true: N targets.
+            probabilities: (N, classes).
+        """
+        return lambda weights: np.zeros((len(weights), 0))
+
+    def prior(self, targets: Labels) -> Floats:
+        """(classes,) the probabilities that a model which reads nothing gives: how common each class is.
+
+        Args:
+            targets: of the training split.
+        """
+        if targets.ndim == 2:
+            return np.asarray(targets.mean(axis=0), dtype=np.float64)
+        return np.bincount(targets, minlength=len(self.classes)) / len(targets)
+
+    def unanswered(self, true: Labels, predicted: Labels) -> tuple[str, ...]:
+        """The classes that some sample has and no answer names.
+
+        Args:
+            true, predicted: N targets and N answers.
+
+        Example:
+            >>> from mi2p_inject.recipes.tasks import SingleLabel
+            >>> SingleLabel(("a", "b", "c")).unanswered(np.array([0, 1, 1]), np.array([0, 0, 0]))
+            ('b',)
+        """
+        there, named = (
+            {*np.unique(one)} if one.ndim == 1 else {*np.flatnonzero(one.any(0))} for one in (true, predicted)
+        )
+        return tuple(name for number, name in enumerate(self.classes) if number in there - named)
+
+    def answers(self, logits: Logits, decision: Decision) -> tuple[Labels, Floats]:
+        """A model's logits -> answers, and the probabilities that are shown with them.
+
+        The logits are divided by the decision's ``temperature``, where it has one, before anything is made of them
+        (Guo et al. 2017, "On Calibration of Modern Neural Networks", section 4.2).
+
+        Args:
+            logits: (N, outputs).
+            decision: what `decide` needs.
+
+        Raises:
+            ValueError: the temperature is not a number above 0.
+        """
+        temperature = decision.get("temperature", 1.0)
+        if not isinstance(temperature, (int, float)) or not 0 < temperature < float("inf"):
+            raise ValueError(f"temperature {temperature!r}")
+        scaled = scaled_logits(logits, temperature)
+        return self.decide(scaled, decision), self.probabilities(scaled)
+
     def f1_of_classes(self, true: Labels, predicted: Labels) -> dict[str, float]:
         """The F1 of each class; {} where a class has none."""
         return {}
@@ -142,6 +208,11 @@ class Task(ABC):
         """Each metric of N answers."""
         values = self.scorer(true, predicted)(np.ones((1, len(true))))[0]
         return {name: float(value) for name, value in zip(self.metrics, values, strict=True)}
+
+    def measure_ranking(self, true: Labels, probabilities: Floats) -> dict[str, float]:
+        """Each ranking metric of N samples' probabilities."""
+        values = self.ranking_scorer(true, probabilities)(np.ones((1, len(true))))[0]
+        return {name: float(value) for name, value in zip(self.ranking_metrics, values, strict=True)}
 
     def named(self, probabilities: Floats) -> dict[str, float]:
         """The probabilities by class, rounded for people."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from mi2p_inject.recipes.tasks.average_precision import macro_average_precision
 from mi2p_inject.recipes.tasks.base import Decision, Floats, Labels, Logits, Scorer, Task
 from mi2p_inject.recipes.tasks.counts import LabelCounts
 from mi2p_inject.recipes.tasks.thresholds import tune_thresholds
@@ -73,7 +74,8 @@ class MultiLabel(Task):
     multi_label: ClassVar[bool] = True
     independent: ClassVar[bool] = True
     metrics: ClassVar[tuple[str, ...]] = ("micro_f1", "macro_f1", "samples_f1")
-    selection_metric: ClassVar[str] = "macro_f1"
+    ranking_metrics: ClassVar[tuple[str, ...]] = ("macro_average_precision",)
+    selection_metric: ClassVar[str] = "macro_average_precision"
 
     def encode(self, labels: Sequence[Any]) -> Labels:
         targets = np.zeros((len(labels), len(self.classes)), dtype=np.int64)
@@ -104,10 +106,16 @@ class MultiLabel(Task):
         return (self.probabilities(logits) >= np.asarray(decision["thresholds"])).astype(np.int64)
 
     def tune(self, logits: Logits, true: Labels) -> Decision:
-        return {"thresholds": tune_thresholds(self.probabilities(logits), true).tolist()}
+        """One threshold, and a class's own as far as its samples go: see `mi2p_inject.recipes.tasks.thresholds`."""
+        found = tune_thresholds(self.probabilities(logits), true)
+        return {"thresholds": found.of_classes.tolist(), "common_threshold": found.common}
 
     def usual_decision(self) -> Decision:
-        return {"thresholds": [0.5] * len(self.classes)}
+        return {"thresholds": [0.5] * len(self.classes), "common_threshold": 0.5}
+
+    def ranking_scorer(self, true: Labels, probabilities: Floats) -> Scorer:
+        measured = macro_average_precision(true, probabilities)
+        return lambda weights: measured(weights)[:, None]
 
     def scorer(self, true: Labels, predicted: Labels) -> Scorer:
         counts = LabelCounts.of(true, predicted)
@@ -121,9 +129,14 @@ class MultiLabel(Task):
         return measured
 
     def baseline(self, targets: Labels) -> Labels:
-        """The commonest set of labels."""
-        sets, counts = np.unique(targets, axis=0, return_counts=True)
-        return np.asarray(sets[counts.argmax()], dtype=np.int64)
+        """As many of the commonest labels as have, always answered, the highest micro-F1 in training."""
+        counts = targets.sum(axis=0)
+        order = np.argsort(-counts, kind="stable")
+        answered = len(targets) * np.arange(1, len(counts) + 1)
+        f1 = 2 * np.cumsum(counts[order]) / np.maximum(answered + counts.sum(), 1)
+        found = np.zeros(len(counts), dtype=np.int64)
+        found[order[: f1.argmax() + 1]] = 1
+        return found
 
     def answer(self, decided: Labels, probabilities: Floats) -> dict[str, Any]:
         return {"labels": self._held(decided), "probabilities": self.named(probabilities)}

@@ -34,7 +34,7 @@ def metric_names() -> tuple[str, ...]:
     found: dict[str, None] = {}
     for name in TASKS:
         with suppress(RecipeError):
-            found |= dict.fromkeys(TASKS[name].metrics)
+            found |= dict.fromkeys((*TASKS[name].metrics, *TASKS[name].ranking_metrics))
     return tuple(found)
 
 

@@ -15,7 +15,10 @@ from mi2p_inject.adapters.adapter import Modality
 from mi2p_inject.recipes.config import Config
 from mi2p_inject.recipes.data import Samples
 from mi2p_inject.recipes.encoders.encoder import Encoder
-from mi2p_inject.recipes.evaluation.metrics import bootstrap_metrics
+from mi2p_inject.recipes.evaluation.decisions import check_decision, choose_decision
+from mi2p_inject.recipes.evaluation.metric_info import METRIC_INFO, MetricInfo
+from mi2p_inject.recipes.evaluation.metrics import resampled_answers
+from mi2p_inject.recipes.evaluation.resampling import Resampled
 from mi2p_inject.recipes.systems import PRETRAINED, SystemModel
 from mi2p_inject.recipes.tasks import Decision, Labels, Task
 from mi2p_inject.recipes.training.inputs import Collator, ImageTextDataset
@@ -79,9 +82,9 @@ def numbers_of(
         model: the trained one.
         predictions: of `predict_splits`.
     """
-    decision = task.usual_decision()
-    if "validation_logits" in predictions:
-        decision = task.tune(predictions["validation_logits"], predictions["validation_labels"])
+    decision = _decision(config, task, predictions)
+    scores = _resampled_scores(config, task, predictions, decision)
+    baseline = _resampled_baseline(config, task, samples, predictions)
     groups = model.parameter_groups()
     trained = [(groups[name], p.numel()) for name, p in model.named_parameters() if p.requires_grad]
     return {
@@ -89,8 +92,13 @@ def numbers_of(
         "classes": list(task.classes),
         "decision": dict(decision),
         "splits": {name: len(rows) for name, rows in samples.splits.items()},
-        **_scores(config, task, predictions, decision),
-        "baseline": _baseline(task, samples, predictions),
+        **_scores(task, predictions, decision, scores),
+        "baseline": _baseline(task, samples, baseline),
+        "over_baseline": {split: _intervals(one - baseline[split]) for split, one in scores.items()},
+        "remarks": [
+            *check_decision(config, task, samples.splits),
+            *_remarks(task, predictions, decision, scores, baseline),
+        ],
         "encoders": {modality: encoder.name for modality, encoder in encoders.items()},
         "parameters": {
             "pretrained": sum(count for group, count in trained if group in PRETRAINED),
@@ -102,30 +110,85 @@ def numbers_of(
     }
 
 
-def _scores(
+def _decision(config: Config, task: Task, predictions: Mapping[str, NDArray[Any]]) -> Decision:
+    if "validation_logits" not in predictions:
+        return task.usual_decision()
+    logits, true = predictions["validation_logits"], predictions["validation_labels"]
+    return choose_decision(task, logits, true, config.answers)
+
+
+def _resampled_scores(
     config: Config, task: Task, predictions: Mapping[str, NDArray[Any]], decision: Decision
-) -> dict[str, dict[str, Any]]:
-    """Split -> its metrics with intervals, and the F1 of each class."""
-    scores: dict[str, dict[str, Any]] = {}
+) -> dict[str, Resampled]:
+    """Split -> all metrics of the model."""
+    found = {}
     for split in _SPLITS:
         if f"{split}_logits" in predictions:
             true, groups = predictions[f"{split}_labels"], predictions[f"{split}_groups"]
-            decided = task.decide(predictions[f"{split}_logits"], decision)
-            intervals = bootstrap_metrics(task, true, decided, groups, seed=config.run.seed)
-            scores[split] = {name: asdict(one) for name, one in intervals.items()}
-            scores[split]["f1_of_classes"] = task.f1_of_classes(true, decided)
-    return scores
+            decided, likely = task.answers(predictions[f"{split}_logits"], decision)
+            found[split] = resampled_answers(task, true, decided, likely, groups, seed=config.run.seed)
+    return found
 
 
-def _baseline(task: Task, samples: Samples, predictions: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
-    """What a model scores that reads nothing and always gives the same answer."""
-    answer = task.baseline(targets_of(task, samples, "train"))
-    found: dict[str, Any] = {"answer": task.text(answer)}
+def _resampled_baseline(
+    config: Config, task: Task, samples: Samples, predictions: Mapping[str, NDArray[Any]]
+) -> dict[str, Resampled]:
+    """Split -> all metrics of a model that reads nothing: always the same answer, and how common each class is."""
+    targets = targets_of(task, samples, "train")
+    answer, prior = task.baseline(targets), task.prior(targets)
+    found = {}
     for split in _SPLITS:
         if f"{split}_labels" in predictions:
-            true = predictions[f"{split}_labels"]
-            found[split] = task.measure(true, np.broadcast_to(answer, true.shape))
+            true, groups = predictions[f"{split}_labels"], predictions[f"{split}_groups"]
+            always, likely = np.broadcast_to(answer, true.shape), np.broadcast_to(prior, (len(true), len(prior)))
+            found[split] = resampled_answers(task, true, always, likely, groups, seed=config.run.seed)
     return found
+
+
+def _scores(
+    task: Task, predictions: Mapping[str, NDArray[Any]], decision: Decision, scores: Mapping[str, Resampled]
+) -> dict[str, dict[str, Any]]:
+    """Split -> its metrics with intervals, and the F1 of each class."""
+    found: dict[str, dict[str, Any]] = {}
+    for split, resampled in scores.items():
+        decided, _ = task.answers(predictions[f"{split}_logits"], decision)
+        f1 = task.f1_of_classes(predictions[f"{split}_labels"], decided)
+        found[split] = {**_intervals(resampled), "f1_of_classes": f1}
+    return found
+
+
+def _baseline(task: Task, samples: Samples, baseline: Mapping[str, Resampled]) -> dict[str, Any]:
+    """What a model scores that reads nothing."""
+    answer = task.text(task.baseline(targets_of(task, samples, "train")))
+    values = {split: dict(zip(one.names, one.values[0].tolist(), strict=True)) for split, one in baseline.items()}
+    return {"answer": answer, **values}
+
+
+def _remarks(
+    task: Task,
+    predictions: Mapping[str, NDArray[Any]],
+    decision: Decision,
+    scores: Mapping[str, Resampled],
+    baseline: Mapping[str, Resampled],
+) -> list[str]:
+    """What a user must be told of the answers, from the last split that there is."""
+    if not scores:
+        return []
+    split = list(scores)[-1]
+    true = predictions[f"{split}_labels"]
+    found = []
+    if never := task.unanswered(true, task.answers(predictions[f"{split}_logits"], decision)[0]):
+        found.append(f"{split}: never answers {len(never)} of {len(task.classes)} classes: {', '.join(never)}")
+    over = (scores[split] - baseline[split]).intervals()
+    for name in (task.metrics[0], "log_loss"):
+        info = METRIC_INFO.get(name, MetricInfo(name))
+        if (over[name].high if info.lower_is_better else -over[name].low) >= 0:
+            found.append(f"{split}: no better in {info.title} than the trivial baseline, by the paired 95 % interval")
+    return found
+
+
+def _intervals(resampled: Resampled) -> dict[str, dict[str, float]]:
+    return {name: asdict(one) for name, one in resampled.intervals().items()}
 
 
 def _version(package: str) -> str:

@@ -26,6 +26,7 @@ from mi2p_inject.recipes.data.output_folder import check_outside_data
 from mi2p_inject.recipes.encoders.encoder import Encoder
 from mi2p_inject.recipes.encoders.load import load_encoder
 from mi2p_inject.recipes.errors import RecipeError
+from mi2p_inject.recipes.evaluation.decisions import check_decision
 from mi2p_inject.recipes.saving.run_folder import FINISHED, RunFolder, check_out
 from mi2p_inject.recipes.saving.saved import FORMAT, SavedRun, collator_of, load_run, save_trained
 from mi2p_inject.recipes.systems import SystemModel, build_system
@@ -176,10 +177,10 @@ def _check(config: Config, task: Task, samples: Samples) -> str:
             fix="leave it out, or train another --model",
         )
     metric = config.optimisation.metric or task.selection_metric
-    if metric not in task.metrics:
-        raise RecipeError(
-            f"metric={metric} is none of a {task.name} task", expected=", ".join(task.metrics), given=metric
-        )
+    known = (*task.metrics, *task.ranking_metrics)
+    if metric not in known:
+        raise RecipeError(f"metric={metric} is none of a {task.name} task", expected=", ".join(known), given=metric)
+    check_decision(config, task, samples.splits)
     return metric
 
 

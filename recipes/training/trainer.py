@@ -128,6 +128,13 @@ def _evaluated(
     write_file(folder / "history.json", lambda file: file.write_text(content, encoding="utf-8"))
 
 
+def _measured(task: Task, result: Any) -> dict[str, float]:
+    """Every metric that may choose the best checkpoint."""
+    true = result.label_ids.astype(np.int64)
+    decided, probabilities = task.answers(result.predictions, task.usual_decision())
+    return task.measure(true, decided) | task.measure_ranking(true, probabilities)
+
+
 def _trainer(
     model: SystemModel,
     config: Config,
@@ -168,9 +175,7 @@ def _trainer(
         data_collator=collator,
         train_dataset=data["train"],
         eval_dataset=validation,
-        compute_metrics=lambda result: task.measure(
-            result.label_ids.astype(np.int64), task.decide(result.predictions, task.usual_decision())
-        ),
+        compute_metrics=lambda result: _measured(task, result),
         callbacks=callbacks,
     )
     if trainer.is_fsdp_enabled:

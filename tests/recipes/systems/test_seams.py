@@ -72,11 +72,14 @@ def test_trained_saved_loaded_and_asked(run: Path, table: Path) -> None:
     assert saved.task == TASKS["ordinal"](CLASSES)
     assert set(saved.decision) == {"cut"}
     assert saved.numbers["baseline"]["answer"] == "green"  # the median of equally many of three
-    assert saved.numbers["baseline"]["test"] == {"closeness": pytest.approx(2 / 3), "accuracy": pytest.approx(1 / 3)}
+    always = saved.numbers["baseline"]["test"]
+    assert set(always) == {"closeness", "accuracy", "log_loss", "expected_calibration_error"}
+    assert (always["closeness"], always["accuracy"]) == (pytest.approx(2 / 3), pytest.approx(1 / 3))
+    assert always["log_loss"] == pytest.approx(np.log(3))
     found = saved.predictions()
     assert found["test_logits"].shape == (12, 2)
     again = evaluate_run(saved, None, {})
-    assert again["metrics"] == {name: saved.numbers["test"][name] for name in ("closeness", "accuracy")}
+    assert again["metrics"] == {name: saved.numbers["test"][name] for name in always}
     answers = predict_file(saved, str(table), {})
     decided = saved.decide(found["test_logits"])
     assert len(answers) == 72

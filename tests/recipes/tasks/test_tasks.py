@@ -33,7 +33,7 @@ def task(request: pytest.FixtureRequest) -> Task:
 class TestEveryTask:
     def test_its_name_is_the_tables(self, task: Task) -> None:
         assert type(TASKS[task.name](CLASSES)) is type(task)
-        assert task.selection_metric in task.metrics
+        assert task.selection_metric in (*task.metrics, *task.ranking_metrics)
         assert task_of(task.name, CLASSES, multi_label=task.multi_label) == task
 
     def test_targets_have_a_loss_with_a_gradient(self, task: Task) -> None:
@@ -48,7 +48,9 @@ class TestEveryTask:
 
     def test_perfect_answers_score_one_and_resampling_twice_changes_nothing(self, task: Task) -> None:
         targets = task.encode(LABELS[task.multi_label])
-        assert task.measure(targets, targets)[task.selection_metric] == 1
+        assert task.measure(targets, targets)[task.metrics[0]] == 1
+        sure = targets if task.multi_label else np.eye(len(CLASSES))[targets]
+        assert task.measure_ranking(targets, sure.astype(float)) == dict.fromkeys(task.ranking_metrics, 1.0)
         wrong = np.roll(targets, 1, axis=0)
         scores = task.scorer(targets, wrong)
         once, twice = np.ones((1, len(targets))), np.full((1, len(targets)), 2.0)
@@ -124,23 +126,52 @@ class TestLosses:
         assert loss.item() == pytest.approx(sum(expected) / 15, rel=1e-5)
 
 
-def test_tuned_thresholds_are_the_best_there_are() -> None:
-    random = np.random.default_rng(0)
-    true = (random.random((80, 3)) < [0.1, 0.5, 0.0]).astype(np.int64)
-    logits = (random.normal(size=true.shape) + 1.5 * true - [2, 0, 0]).astype(np.float32).round(1)
-    task = MultiLabel(CLASSES)
-    tuned = task.tune(logits, true)
-    best = f1(task, true, task.decide(logits, tuned))
-    for k in range(2):
-        tried = [f1(task, true, task.decide(logits, {"thresholds": [at] * 3}))[k] for at in np.linspace(0, 1, 999)]
-        assert best[k] == pytest.approx(max(tried), abs=1e-9)
-    assert tuned["thresholds"][2] == 0.5  # nothing to tune on
-    assert (best[:2] > f1(task, true, task.decide(logits, task.usual_decision()))[:2] - 1e-9).all()
-
-
-def f1(task: Task, true: np.ndarray, decided: np.ndarray) -> np.ndarray:
-    return np.array(list(task.f1_of_classes(true, decided).values()))
-
-
 def test_one_label_is_the_likeliest() -> None:
     assert SingleLabel(("a", "b")).decide(np.array([[0.1, 0.3], [2, -1]], dtype=np.float32), {}).tolist() == [1, 0]
+
+
+def test_a_constant_answer_of_several_labels_cannot_score_higher_in_training() -> None:
+    task = MultiLabel(tuple("abcd"))
+    random = np.random.default_rng(0)
+    for _ in range(20):
+        targets = (random.random((12, 4)) < random.random(4)).astype(np.int64)
+        constants = [np.array([number >> k & 1 for k in range(4)]) for number in range(1, 16)]
+        scores = [task.measure(targets, np.tile(one, (12, 1)))["micro_f1"] for one in constants]
+        found = task.measure(targets, np.tile(task.baseline(targets), (12, 1)))["micro_f1"]
+        assert found == pytest.approx(max(scores))
+
+
+def test_the_prior_is_how_common_each_class_is(task: Task) -> None:
+    targets = task.encode(LABELS[task.multi_label])
+    counted = [sum(k in np.atleast_1d(one) for one in LABELS[task.multi_label]) for k in range(3)]
+    assert task.prior(targets).tolist() == pytest.approx([count / 5 for count in counted])
+
+
+def test_classes_that_are_never_answered(task: Task) -> None:
+    true = task.encode(LABELS[task.multi_label])
+    assert task.unanswered(true, true) == ()
+    without = task.encode([[0], [], [0], [0], [0]] if task.multi_label else [0] * 5)
+    assert task.unanswered(true, without) == ("b", "c")
+    assert task.unanswered(without, true) == ()  # a class that no sample has is not missed
+
+
+def test_a_temperature_changes_probabilities_and_no_likeliest_class() -> None:
+    random = np.random.default_rng(0)
+    logits = random.normal(size=(200, 3)).astype(np.float32)
+    logits[:, 1] = np.nextafter(logits[:, 0], np.inf)  # one step of float32 apart
+    task = SingleLabel(CLASSES)
+    for temperature in (0.05, 1 / 3, 1.0, 3.3, 20.0):
+        decided, probabilities = task.answers(logits, {"temperature": temperature})
+        assert decided.tolist() == logits.argmax(axis=1).tolist()
+        assert probabilities == pytest.approx(task.probabilities((logits / temperature).astype(np.float32)), abs=1e-4)
+    several = MultiLabel(CLASSES)
+    decision = {"thresholds": [0.5, 0.3, 0.7], "temperature": 2.0}
+    decided, probabilities = several.answers(logits, decision)
+    assert probabilities == pytest.approx(1 / (1 + np.exp(-logits.astype(float) / 2)))
+    assert (decided == (probabilities >= [0.5, 0.3, 0.7])).all()
+
+
+@pytest.mark.parametrize("temperature", [0, -1, float("nan"), float("inf"), "1", None])
+def test_a_temperature_that_is_none_is_an_error(task: Task, temperature: object) -> None:
+    with pytest.raises(ValueError, match="temperature"):
+        task.answers(np.zeros((1, 3), dtype=np.float32), {**task.usual_decision(), "temperature": temperature})

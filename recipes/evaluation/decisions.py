@@ -1,0 +1,90 @@
+"""What answers are decided by, chosen on the validation split: a temperature where one is asked for, thresholds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from mi2p_inject.recipes.config import AnswersConfig, Config
+from mi2p_inject.recipes.errors import RecipeError
+from mi2p_inject.recipes.evaluation.probability_metrics import log_loss
+from mi2p_inject.recipes.tasks import Decision, Labels, Logits, Task, scaled_logits
+
+__all__ = ["check_decision", "choose_decision", "fit_temperature"]
+
+_LARGEST = 20.0
+"""Temperature, and its inverse the smallest one."""
+
+
+def check_decision(config: Config, task: Task, splits: Mapping[str, Any]) -> tuple[str, ...]:
+    """Whether what is asked for can be chosen, before anything is trained.
+
+    Args:
+        config: what is asked for.
+        task: what is learned.
+        splits: by name.
+
+    Returns:
+        What a user must be told.
+
+    Raises:
+        RecipeError: something is to be tuned, and there is no validation split or nothing to tune.
+    """
+    asked = {"thresholds=tuned": config.answers.thresholds == "tuned", "calibrate=true": config.answers.calibrate}
+    given = [name for name, holds in asked.items() if holds]
+    if given and "validation" not in splits:
+        raise RecipeError(
+            f"{' and '.join(given)} needs a validation split",
+            expected="train, validation, test",
+            given=", ".join(splits),
+            fix="leave it out, or give a validation split",
+        )
+    if config.answers.thresholds is not None and not task.usual_decision():
+        raise RecipeError(
+            f"thresholds={config.answers.thresholds}: a {task.name} task has none",
+            expected="a task that decides by thresholds, such as multi-label",
+            given=task.name,
+            fix="leave thresholds out",
+        )
+    if task.usual_decision() and "validation" not in splits:
+        return ("there is no validation split: nothing is tuned, a label holds from 0.5 on",)
+    return ()
+
+
+def choose_decision(task: Task, logits: Logits, true: Labels, answers: AnswersConfig) -> Decision:
+    """What to decide by.
+
+    Args:
+        task: what is learned.
+        logits, true: of the validation split.
+        answers: whether the task's own part is tuned, and whether a temperature is fitted first: thresholds are then
+            those of the calibrated probabilities.
+    """
+    temperature = fit_temperature(task, logits, true) if answers.calibrate else 1.0
+    scaled = scaled_logits(logits, temperature)
+    decision = task.usual_decision() if answers.thresholds == "fixed" else task.tune(scaled, true)
+    return {**decision, "temperature": temperature} if answers.calibrate else decision
+
+
+def fit_temperature(task: Task, logits: Logits, true: Labels) -> float:
+    """The temperature with the lowest log-loss, from 1/20 to 20: one number for all classes.
+
+    Args:
+        task: makes probabilities of logits.
+        logits, true: (N, outputs) and N targets.
+
+    Example:
+        >>> from mi2p_inject.recipes.tasks import SingleLabel
+        >>> logits = np.array([[2.0, 0.0]] * 4)  # three of four are right, with a confidence of 0.88
+        >>> round(fit_temperature(SingleLabel(("a", "b")), logits, np.array([0, 0, 0, 1])), 2)  # 2 / log 3
+        1.82
+    """
+    from scipy.optimize import minimize_scalar
+
+    def loss(log_temperature: float) -> float:
+        return log_loss(true, task.probabilities(scaled_logits(logits, float(np.exp(log_temperature)))))
+
+    bound = float(np.log(_LARGEST))
+    return float(np.exp(minimize_scalar(loss, bounds=(-bound, bound), method="bounded").x))
