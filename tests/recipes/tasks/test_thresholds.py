@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, f1_score
 
@@ -86,6 +86,7 @@ def slow_average_precision(true: np.ndarray, scores: np.ndarray) -> float:
     return found
 
 
+@settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10**6), count=st.integers(1, 40))
 def test_average_precision_is_scikit_learns(seed: int, count: int) -> None:
     true, scores = drawn(count, [0.1, 0.5, 0.0, 0.9], seed)
