@@ -22,3 +22,8 @@ class AnswersConfig:
     calibrate: bool = option(
         False, "divide the logits by a temperature that is fitted on the validation split: better probabilities"
     )
+    reading_check: bool = option(
+        True,
+        "after the training of a model that reads both modalities: the validation metric with one withheld, and with "
+        "another sample's",
+    )

@@ -18,9 +18,13 @@ from mi2p_inject.sources.cache import SourceCache
 if TYPE_CHECKING:
     import datasets
 
-__all__ = ["Collator", "ImageTextDataset", "Item"]
+__all__ = ["Collator", "Exchanged", "ImageTextDataset", "Item"]
 
 Item = dict[str, Any]
+
+
+Exchanged = Mapping[str, Sequence[int | None]]
+"""Modality -> the row that each sample takes it from, None for nowhere."""
 
 
 class ImageTextDataset(Dataset[Item]):
@@ -31,10 +35,20 @@ class ImageTextDataset(Dataset[Item]):
         spec: of the pictures; None: they are not read.
         augment: crop and mirror them at random.
         seed: of the augmentation.
+        exchanged: what samples lack or take from others, on purpose; a modality that is not there is their own.
     """
 
-    def __init__(self, rows: datasets.Dataset, spec: ImageSpec | None, *, augment: bool = False, seed: int = 0) -> None:
+    def __init__(
+        self,
+        rows: datasets.Dataset,
+        spec: ImageSpec | None,
+        *,
+        augment: bool = False,
+        seed: int = 0,
+        exchanged: Exchanged | None = None,
+    ) -> None:
         self.rows, self.spec, self.augment, self.seed, self.epoch = rows, spec, augment, seed, 0
+        self.exchanged = exchanged or {}
         self._transform = spec.transform(augment) if spec else None
 
     def __len__(self) -> int:
@@ -42,14 +56,23 @@ class ImageTextDataset(Dataset[Item]):
 
     def __getitem__(self, index: int) -> Item:
         """``id``, ``pixels`` (3, H, W) or None, ``bad`` (the `ImageError.kind` of a bad image) or None, ``text`` or
-        None, ``label`` or None."""
+        None, ``label`` or None; ``image_id`` and ``text_id``, the ids of the samples that they are of, or None."""
         row = self.rows[index]
+        image, text = (self._row_of(modality, index, row) for modality in ("image", "text"))
         pixels, bad = None, None
         try:
-            pixels = self._pixels(row["image"], index)
+            pixels = self._pixels(image.get("image"), index)
         except ImageError as error:
             bad = error.kind
-        return {"id": row.get("id"), "pixels": pixels, "bad": bad, "text": row["text"], "label": row.get("label")}
+        found = {"id": row.get("id"), "pixels": pixels, "bad": bad, "text": text.get("text"), "label": row.get("label")}
+        return found | {"image_id": image.get("id"), "text_id": text.get("id")}
+
+    def _row_of(self, modality: str, index: int, row: dict[str, Any]) -> dict[str, Any]:
+        """Whose image or text a sample has; {} for nobody's."""
+        if modality not in self.exchanged:
+            return row
+        other = self.exchanged[modality][index]
+        return {} if other is None else cast(dict[str, Any], self.rows[other])
 
     def _pixels(self, image: Any, index: int) -> Tensor | None:
         if self.spec is None or self._transform is None:
@@ -88,7 +111,7 @@ class Collator:
         (B, L)."""
         batch: dict[str, Tensor] = {}
         for modality, cache in self.cached.items():
-            batch.update(_cached(modality, cache, [item["id"] for item in items]))
+            batch.update(_cached(modality, cache, [item[f"{modality}_id"] for item in items]))
         if self.image is not None:
             blank = self.image.blank()
             pixels = [item["pixels"] for item in items]
@@ -105,13 +128,13 @@ class Collator:
         return batch
 
 
-def _cached(modality: str, cache: SourceCache, samples: list[str]) -> dict[str, Tensor]:
+def _cached(modality: str, cache: SourceCache, samples: list[str | None]) -> dict[str, Tensor]:
     """The features of those samples that have any, zeros for the others."""
-    present = torch.tensor([sample in cache for sample in samples])
+    present = torch.tensor([sample is not None and sample in cache for sample in samples])
     batch = {f"{modality}_present": present}
     if not present.any():
         return batch
-    found = cache[[sample for sample in samples if sample in cache]]
+    found = cache[[sample for sample in samples if sample is not None and sample in cache]]
     features = {f"{modality}_source": found.data}
     if found.mask is not None:
         features[f"{modality}_source_mask"] = found.mask

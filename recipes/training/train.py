@@ -27,13 +27,14 @@ from mi2p_inject.recipes.encoders.encoder import Encoder
 from mi2p_inject.recipes.encoders.load import load_encoder
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.evaluation.decisions import check_decision
+from mi2p_inject.recipes.evaluation.reading import check_reading, checked_modalities, reading_remarks
 from mi2p_inject.recipes.saving.run_folder import FINISHED, RunFolder, check_out
 from mi2p_inject.recipes.saving.saved import FORMAT, SavedRun, collator_of, load_run, save_trained
 from mi2p_inject.recipes.systems import SystemModel, build_system
 from mi2p_inject.recipes.tasks import Task, task_of
 from mi2p_inject.recipes.training.caching import cache_sources
 from mi2p_inject.recipes.training.checkpoints import CHECKPOINTS
-from mi2p_inject.recipes.training.inputs import ImageTextDataset
+from mi2p_inject.recipes.training.inputs import Collator, ImageTextDataset
 from mi2p_inject.recipes.training.numbers import numbers_of, predict_splits, targets_of
 from mi2p_inject.recipes.training.progress import row_progress
 from mi2p_inject.recipes.training.trainer import fit
@@ -101,6 +102,7 @@ def train_run(
         fitted = fit(model, config, task, data, collator, out, metric=metric, on_step=on_step, say=say)
     predictions = predict_splits(model, config, task, samples, data, collator)
     numbers = numbers_of(config, task, samples, encoders, model, predictions)
+    numbers |= _reading(model, config, task, data, collator, predictions, numbers, metric)
     numbers |= {"best_step": fitted.best_step, "selected_by": metric, "seconds": round(fitted.seconds, 1)}
     if processes.is_main_process:
         _write(folder, config, model, encoders, predictions, fitted.history, numbers)
@@ -118,6 +120,24 @@ def _tune(config: Config, out: Path, console: Console, samples: Samples) -> dict
             train_run(alone(config, modality), folder, console, samples=samples)
         found[modality] = load_run(folder)
     return found
+
+
+def _reading(
+    model: SystemModel,
+    config: Config,
+    task: Task,
+    data: Mapping[str, ImageTextDataset],
+    collator: Collator,
+    predictions: Mapping[str, NDArray[Any]],
+    numbers: Mapping[str, Any],
+    metric: str,
+) -> dict[str, Any]:
+    """What the reading check adds to the numbers of a training."""
+    if not config.answers.reading_check or not checked_modalities(config.model.system):
+        return {}
+    found = check_reading(model, config, task, data, collator, predictions, numbers["decision"], metric)
+    said = ["no reading check: there is no validation split"] if found is None else reading_remarks(found, config)
+    return {"reading": found, "remarks": [*numbers["remarks"], *said]}
 
 
 def load_samples(config: Config) -> Samples:
