@@ -54,7 +54,8 @@ class OptimisationConfig:
     augment: bool = option(True, "random crops and mirrored pictures in training")
     metric: str | None = option(
         None,
-        "chooses the best checkpoint on the validation split; default: accuracy, with several labels a sample macro_f1",
+        "chooses the best checkpoint on the validation split; default: accuracy, with several labels a sample "
+        "macro_average_precision, which needs no threshold",
         choices=metric_names,
     )
     patience: int = option(

@@ -160,8 +160,9 @@ def _but(one: Mapping[str, Any]) -> str:
 
 def _advice(modality: Modality, config: Config) -> str:
     if modality not in config.model.system.source_modalities:
-        return f"more steps (epochs, max_steps), or a higher {_RATES[modality]}"
-    return f"more steps (epochs, max_steps), other sites ({_SITES[modality]}), or a source that is tuned on the task"
+        return f"more steps (epochs, min_steps), or a higher {_RATES[modality]}"
+    tuned = "" if config.model.tuned else ", or a source that is tuned on the task (source=tuned)"
+    return f"more steps (epochs, min_steps), other sites ({_SITES[modality]}){tuned}"
 
 
 _RATES: dict[Modality, str] = {"image": "vision_learning_rate", "text": "text_learning_rate"}

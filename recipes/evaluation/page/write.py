@@ -103,7 +103,7 @@ def _answers(run: SavedRun, predictions: dict[str, Any], split: str) -> dict[str
     """What depends on single answers: classes, confusion, calibration, mistakes."""
     task, true = run.task, predictions[f"{split}_labels"]
     logits = predictions[f"{split}_logits"]
-    decided, probabilities = run.decide(logits), run.task.probabilities(logits)
+    decided, probabilities = run.task.answers(logits, run.decision)
     flags = as_flags(task, true)
     if task.multi_label:
         confidence, right = np.maximum(probabilities, 1 - probabilities), (probabilities >= 0.5) == flags
