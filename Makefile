@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test check lint types fuzz bench docs-pages build lowest clean
+.PHONY: install demo test check lint types fuzz bench docs docs-pages build lowest clean
 
 install: $(VENV)/installed
 
@@ -38,6 +38,10 @@ check: install
 docs-pages: install
 	$(BIN)/python docs/make_tables.py
 	$(BIN)/python docs/make_reliability.py
+
+# The site of the documentation, in site/: strict, and its tutorials are run.
+docs: install
+	$(BIN)/mkdocs build
 
 build: install
 	$(BIN)/python -m build
