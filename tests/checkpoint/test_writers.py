@@ -49,6 +49,7 @@ def test_modes(tmp_path: Path, umask: int) -> None:
     assert {path.stat().st_mode & 0o777 for path in (tmp_path / "a").iterdir()} == {0o666 & ~umask}
 
 
+@pytest.mark.fuzz
 @pytest.mark.fault(
     "kills", "SIGKILL at any moment of save_pretrained", "the checkpoint before or the new one; no leftovers"
 )

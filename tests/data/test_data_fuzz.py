@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import random
 import tracemalloc
 import warnings
@@ -27,8 +28,11 @@ TABLES = {
     "tsv": b'image\ttext\tlabel\na.png\twords\tc\nb.png\t"x\td\n',
     "jsonl": b'{"image": "a.png", "text": "x\\ud83d", "label": ["c", "d"]}\n{"text": NaN, "label": null}\n',
 }
+NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
 INSERTS = [b'"', b"\n", b"\r", b"\0", b",", b"\t", b"\xff\xfe", b"\xef\xbb\xbf", b"{", b"[", b"\\u", b"1e999", b"\x80"]
-FEW = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FEW = settings(
+    max_examples=2000 if NIGHTLY else 150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 
 
 def mutated(data: bytes, seed: int) -> bytes:
@@ -61,6 +65,7 @@ def read_all(path: Path) -> None:
         assert all(isinstance(row.id, str) for row in rows)
 
 
+@pytest.mark.fuzz
 @pytest.mark.parametrize("ending", TABLES)
 class TestTables:
     @FEW
@@ -77,7 +82,9 @@ class TestTables:
         (tmp_path / f"a.{ending}").write_bytes(mutated(TABLES[ending], seed))
         read_all(tmp_path / f"a.{ending}")
 
-    @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(
+        max_examples=100 if NIGHTLY else 8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    )
     @given(seed=st.integers(0, 2**32))
     def test_what_is_read_can_be_stored(self, ending: str, seed: int, tmp_path: Path) -> None:
         (tmp_path / f"a.{ending}").write_bytes(mutated(TABLES[ending], seed))
@@ -119,6 +126,7 @@ def opened(data: bytes, path: Path) -> Any:
     return found
 
 
+@pytest.mark.fuzz
 class TestImages:
     @FEW
     @given(data=st.binary(max_size=300), start=st.sampled_from([b"", *[one[:24] for one in IMAGES.values()]]))
@@ -127,7 +135,9 @@ class TestImages:
         opened(start + data, tmp_path / "a.png")
 
     @pytest.mark.parametrize("kind", IMAGES)
-    @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(
+        max_examples=500 if NIGHTLY else 60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    )
     @given(seed=st.integers(0, 2**32))
     @pytest.mark.fault("fuzz", "bytes of an image changed, nine formats", "a bad image of a named kind, or a picture")
     def test_changed_images(self, kind: str, seed: int, tmp_path: Path) -> None:

@@ -94,6 +94,7 @@ def slow_words(samples: list[str]) -> dict[str, Tensor]:
     return words_for(samples)
 
 
+@pytest.mark.fuzz
 @pytest.mark.fault(
     "kills", "SIGKILL at any moment of filling a source cache", "filling again ends with the same values"
 )

@@ -8,8 +8,12 @@ import random
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 FORK = multiprocessing.get_context("fork")
+CLEAN = multiprocessing.get_context("forkserver")  # a process that has imported all and run nothing
+CLEAN.set_forkserver_preload(["training_runs", "mi2p_inject.recipes.experiments.runner", "transformers.trainer"])
 KILLS = 30 if os.environ.get("HYPOTHESIS_PROFILE") == "nightly" else 4
 """How many a test of random moments does."""
 
@@ -45,3 +49,47 @@ def killed_after(action: Callable[[], object], most: float) -> bool:
     os.kill(process.pid or 0, signal.SIGKILL)
     process.join(30)
     return process.exitcode == -signal.SIGKILL
+
+
+def _started(action: Callable[..., object], args: tuple[Any, ...]) -> Any:
+    """A process of its own, which has just begun with `action`, a function of a module."""
+    began = CLEAN.Event()
+    process = CLEAN.Process(target=_begin, args=(began, action, args))
+    process.start()
+    assert began.wait(300)
+    return process
+
+
+def _begin(began: Any, action: Callable[..., object], args: tuple[Any, ...]) -> None:
+    began.set()
+    action(*args)
+
+
+def ends_after(action: Callable[..., object], *args: Any) -> float:
+    """Run `action` to its end; the seconds that it takes."""
+    process = _started(action, args)
+    began = time.monotonic()
+    process.join(900)
+    process.kill()
+    process.join()
+    assert process.exitcode == 0
+    return time.monotonic() - began
+
+
+def kill_until_done(action: Callable[..., object], *args: Any, seconds: float, kills: int) -> int:
+    """Begin `action`, kill it within so many seconds, some times; then let it end. Gives how often it was killed."""
+    for number in range(kills):
+        process = _started(action, args)
+        process.join(random.uniform(0, seconds))
+        process.kill()
+        process.join()
+        if process.exitcode != -signal.SIGKILL:  # it was faster
+            assert process.exitcode == 0
+            return number
+    ends_after(action, *args)
+    return kills
+
+
+def files_below(folder: Path) -> list[str]:
+    """Names of all files and folders, hidden ones included."""
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))

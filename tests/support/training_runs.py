@@ -12,6 +12,8 @@ from typing import Any
 from rich.console import Console
 
 from mi2p_inject.recipes.config import make_config
+from mi2p_inject.recipes.experiments.paper_tables import TABLES
+from mi2p_inject.recipes.experiments.runner import run_experiments
 from mi2p_inject.recipes.saving.checksums import CHECKSUMS, checksums_of
 from mi2p_inject.recipes.training.train import train_run
 
@@ -53,3 +55,16 @@ def wait_for(happened: Callable[[], bool], process: subprocess.Popen[str], secon
         assert process.poll() is None, process.stdout.read() if process.stdout else "ended"
         assert time.monotonic() < end, "did not happen"
         time.sleep(0.01)
+
+
+def finish_training(table: Path, out: Path) -> None:
+    """As `mi2p train`, with a source cache beside the run and checkpoints on the way."""
+    train(table, out, model="me-text", epochs=1, max_steps=4, save_steps=2, source_cache=str(out.parent / "sources"))
+
+
+def finish_table(table: Path, out: Path) -> None:
+    """As `mi2p table 6` of two experiments, with a source cache beside it and checkpoints on the way."""
+    given = {"data": str(table), "epochs": 1, "max_steps": 2, "save_steps": 1, "batch_size": 8, "image_size": 32}
+    config = TABLES[6].config({**given, **RATES, "source_cache": str(out.parent / "sources")}, preset="practical")
+    only = ("clip-image", "me-clip-image")
+    run_experiments(TABLES[6], config, out, Console(quiet=True), encoders="tiny", seeds=(0,), only=only)
