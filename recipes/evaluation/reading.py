@@ -23,7 +23,7 @@ from mi2p_inject.recipes.tasks import Decision, Task
 from mi2p_inject.recipes.training.inputs import Collator, ImageTextDataset
 from mi2p_inject.recipes.training.trainer import predict
 
-__all__ = ["PERMUTATIONS", "check_reading", "checked_modalities", "reading_remarks", "shuffled_rows"]
+__all__ = ["PERMUTATIONS", "check_reading", "checked_modalities", "mean_reading", "reading_remarks", "shuffled_rows"]
 
 PERMUTATIONS = 3
 _SPLIT = "validation"
@@ -123,6 +123,33 @@ def shuffled_rows(count: int, having: NDArray[np.int64], seed: Sequence[int]) ->
     for taker, giver in zip(order, np.roll(order, -1), strict=True):  # one circle: nobody keeps its own
         rows[int(taker)] = int(giver)
     return rows
+
+
+def mean_reading(readings: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Reading checks of several seeds as one: modality -> means, and with how many seeds it is worth something.
+
+    Args:
+        readings: of each seed, as `check_reading` gives them.
+
+    Returns:
+        ``metric``, ``as_is``, ``withheld``, ``shuffled`` (None where a seed has none), ``worth`` (means), ``seeds`` and
+        ``above`` (seeds whose interval lies above 0).
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for modality in dict.fromkeys(name for one in readings for name in one["modalities"]):
+        own = [one for one in readings if modality in one["modalities"]]
+        checks = [one["modalities"][modality] for one in own]
+        shuffled = [one["shuffled"] for one in checks]
+        found[modality] = {
+            "metric": own[0]["metric"],
+            "as_is": float(np.mean([one["as_is"][one["metric"]] for one in own])),
+            "withheld": float(np.mean([one["withheld"] for one in checks])),
+            "shuffled": None if None in shuffled else float(np.mean(shuffled)),
+            "worth": float(np.mean([one["worth"]["value"] for one in checks])),
+            "seeds": len(checks),
+            "above": sum(one["worth"]["low"] > 0 for one in checks),
+        }
+    return found
 
 
 def reading_remarks(reading: Mapping[str, Any], config: Config) -> list[str]:

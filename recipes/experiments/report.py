@@ -9,6 +9,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from mi2p_inject.recipes.evaluation.metric_info import METRIC_INFO, MetricInfo
+
 __all__ = ["Gain", "gains_of", "markdown", "show", "shown_gain", "significant"]
 
 Numbers = Mapping[str, Any]
@@ -42,6 +44,8 @@ def markdown(numbers: Numbers) -> str:
     for name, base, gain in gains:
         cells = [_marked(gain["test"][one], info) for one, info in metrics.items()]
         text.append(_cells([f"{name} minus {base}", *cells]))
+    if read := _reading(numbers):
+        text += ["", *_table(read[0]), *map(_cells, read[1:])]
     return "\n".join([*text, "", *(f"{note}\n" for note in _notes(numbers, paper))])
 
 
@@ -64,6 +68,8 @@ def show(numbers: Numbers, console: Console) -> None:
     heads = [_head(info) for info in metrics.values()]
     _print(console, heading, ["experiment", *heads], results)
     _print(console, "Differences, in points [95 % interval, paired]", ["difference", *heads], gains)
+    if read := _reading(numbers):
+        _print(console, "Reading check", [read[0][0], read[0][-1]], {line[0]: [line[-1]] for line in read[1:]})
     for note in _notes(numbers, []):
         console.print(note, highlight=False, markup=False)
 
@@ -130,19 +136,46 @@ def _baseline(numbers: Numbers, columns: int) -> list[str]:
     return [_cells([*cells, *[""] * (columns - len(cells))])]
 
 
+def _reading(numbers: Numbers) -> list[list[str]]:
+    """The lines of the reading check, headings first; [] where no experiment has one."""
+    lines = []
+    for name, line in numbers["experiments"].items():
+        for modality, one in line.get("reading", {}).items():
+            values = [one["as_is"], one["withheld"], one["shuffled"]]
+            shown = ["" if value is None else f"{100 * value:.1f}" for value in values]
+            title = METRIC_INFO.get(one["metric"], MetricInfo(one["metric"])).title
+            worth = f"{100 * one['worth']:+.1f}, interval above 0 with {one['above']} of {one['seeds']} seeds"
+            lines.append([f"{name}: {modality}", title, *shown, worth])
+    head = ["reading check, validation", "metric", "as is", "withheld", "another sample's", "worth, points"]
+    return [head, *lines] if lines else []
+
+
+def _never_answered(numbers: Numbers) -> Iterator[str]:
+    """Which experiments never answer some classes that the test split has, with at least one seed."""
+    lines = numbers["experiments"].items()
+    found = [f"{name} ({', '.join(line['unanswered'])})" for name, line in lines if line.get("unanswered")]
+    if found:
+        yield f"Classes that are never answered on the test split, with at least one seed: {'; '.join(found)}."
+
+
 def _not_better(numbers: Numbers) -> Iterator[str]:
-    """Which experiments do not surely beat the trivial baseline in the first metric."""
+    """Which experiments do not surely beat the trivial baseline, in the first metric and in log-loss."""
     metric, info = next(iter(numbers["metrics"].items()))
-    weak = [
-        name
-        for name, line in numbers["experiments"].items()
-        if line["over_baseline"].get(metric, {"low": 1})["low"] <= 0
-    ]
+    lines = numbers["experiments"].items()
+    weak = [name for name, line in lines if line["over_baseline"].get(metric, {"low": 1})["low"] <= 0]
     if weak:
         yield (
             f"No better in {info['title']} than always answering {numbers['baseline']['answer']}, by the paired 95 % "
             f"interval: {', '.join(weak)}."
         )
+    unsure = [name for name, line in lines if line["over_baseline"].get("log_loss", {"high": -1})["high"] >= 0]
+    if unsure:
+        yield (
+            "No better in log-loss than the classes' shares in training, by the paired 95 % interval: "
+            f"{', '.join(unsure)}."
+        )
+    if "log_loss" in (numbers["baseline"] or {"test": {}})["test"]:
+        yield "The trivial baseline's probabilities are the classes' shares in training."
 
 
 def _notes(numbers: Numbers, paper: list[str]) -> Iterator[str]:
@@ -168,6 +201,7 @@ def _notes(numbers: Numbers, paper: list[str]) -> Iterator[str]:
     if paper:
         yield "The paper's lines and figures stand beside for comparison, in percent."
     yield from _not_better(numbers)
+    yield from _never_answered(numbers)
     if any("random weights" in line["title"] for line in numbers["experiments"].values()):
         yield "Encoders with random weights are small stand-ins: their numbers say nothing about the real ones."
     yield from numbers["notes"]

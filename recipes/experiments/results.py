@@ -19,6 +19,7 @@ from mi2p_inject.recipes.evaluation.decisions import choose_decision
 from mi2p_inject.recipes.evaluation.metric_info import describe_metrics
 from mi2p_inject.recipes.evaluation.metrics import resampled_answers
 from mi2p_inject.recipes.evaluation.probability_metrics import log_loss
+from mi2p_inject.recipes.evaluation.reading import mean_reading
 from mi2p_inject.recipes.evaluation.resampling import Resampled
 from mi2p_inject.recipes.experiments.experiment import Experiment, ExperimentSet
 from mi2p_inject.recipes.saving.saved import SavedRun
@@ -218,6 +219,8 @@ def _line(one: Experiment, results: Results) -> dict[str, Any]:
         "sd": {name: float(np.std(values, ddof=1)) for name, values in by_seed.items() if len(seeds) > 1},
         "by_seed": by_seed,
         "validation": _validation(outcomes, results),
+        "unanswered": [name for name in results.task.classes if name in _unanswered(outcomes, results)],
+        "reading": mean_reading([run["reading"] for run in runs if run.get("reading")]),
         "gain": {base: gain for base in one.compared_with if (gain := _gain(one.name, base, results))},
         **noted,
         **({"parameters": runs[0]["parameters"]} if all(runs) else {}),
@@ -253,6 +256,11 @@ def _validation(outcomes: Mapping[int, Outcome], results: Results) -> dict[str, 
         ranked = results.task.measure_ranking(true, likely)
         found.append({**results.task.measure(true, decided), **ranked, "log_loss": log_loss(true, likely)})
     return {name: float(np.mean([one[name] for one in found])) for name in found[0]}
+
+
+def _unanswered(outcomes: Mapping[int, Outcome], results: Results) -> set[str]:
+    """Classes of the test split that at least one seed never answers."""
+    return {name for one in outcomes.values() for name in results.task.unanswered(results.true, one.decided("test"))}
 
 
 def _versions(experiments: ExperimentSet, results: Results) -> dict[str, str]:

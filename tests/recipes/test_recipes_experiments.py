@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import numpy as np
 import pytest
 from recipes_data import write_table
 from rich.console import Console
+from training_runs import wait_for
 from typer.testing import CliRunner
 
 from mi2p_inject.recipes.cli.app import app
@@ -113,6 +113,12 @@ def test_the_intervals_are_those_of_the_paired_group_bootstrap(finished: tuple[P
     for expected, one in zip((mean, gain), shown, strict=True):
         assert one["macro_f1"] == pytest.approx(vars(expected))
     assert lines["me-clip-image"]["gain"]["clip-image"]["seeds"] == [0, 1]
+    single = lines["me-clip-image"]["gain"]["clip-image"]["test"]["log_loss"]
+    losses = {
+        name: [log_loss(true, task.probabilities(one["test_logits"])) for one in of] for name, of in found.items()
+    }
+    assert single["value"] == pytest.approx(np.mean(losses["me-clip-image"]) - np.mean(losses["clip-image"]))
+    assert single["low"] < single["value"] < single["high"]
 
 
 def test_the_trivial_baseline_stands_below(finished: tuple[Path, Path]) -> None:
@@ -126,7 +132,19 @@ def test_the_trivial_baseline_stands_below(finished: tuple[Path, Path]) -> None:
     for line in numbers["experiments"].values():
         over = line["over_baseline"]["accuracy"]["value"]
         assert over == pytest.approx(line["test"]["accuracy"]["value"] - (true == always).mean())
+        shares = run.task.probabilities(np.log([[1 / 3] * 3])).repeat(len(true), axis=0)  # as many of each in training
+        over = line["over_baseline"]["log_loss"]["value"]
+        assert over == pytest.approx(line["test"]["log_loss"]["value"] - log_loss(true, shares))
+        assert set(line["unanswered"]) <= set(run.task.classes)
+    reading = numbers["experiments"]["me-clip-image"]["reading"]["text"]
+    checks = [
+        load_run(out / "experiments" / "me-clip-image" / f"seed-{seed}").numbers["reading"]["modalities"]["text"]
+        for seed in (0, 1)
+    ]
+    assert reading["worth"] == pytest.approx(np.mean([one["worth"]["value"] for one in checks]))
+    assert reading["above"] == sum(one["worth"]["low"] > 0 for one in checks)
     text = (out / "table.md").read_text()
+    assert "| me-clip-image: text | accuracy |" in text
     assert f"| trivial baseline | always {run.task.classes[always]} | " in text
     assert "No better in accuracy than always answering" in text  # two steps of a random model
 
@@ -208,12 +226,10 @@ def test_a_killed_table_goes_on_to_the_very_same_numbers(finished: tuple[Path, P
         [sys.executable, "-m", "mi2p_inject.recipes", *command],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        env={
-            **os.environ,
-            "OMP_NUM_THREADS": "1",
-        },  # as in this process
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},  # as in this process
     ) as process:
-        wait_for(middle, process)
+        wait_for(middle.exists, process)
         process.send_signal(signal.SIGKILL)
     assert finished_runs(out) == {"clip-image": [0, 1]}
     assert "2 finished runs kept" in what_is_kept(out)
@@ -282,11 +298,3 @@ def test_a_smoke_run_takes_a_few_samples(finished: tuple[Path, Path], tmp_path: 
     saved = load_run(tmp_path / "out" / "experiments" / "clip-image" / "seed-0")
     assert saved.config.optimisation.epochs == 1
     assert (tmp_path / "out" / "table.md").read_text().count("SMOKE") == 1
-
-
-def wait_for(path: Path, process: subprocess.Popen[bytes], seconds: float = 300) -> None:
-    end = time.monotonic() + seconds
-    while not path.exists():
-        assert process.poll() is None, process.stdout and process.stdout.read().decode()
-        assert time.monotonic() < end, f"{path.name} did not appear"
-        time.sleep(0.02)

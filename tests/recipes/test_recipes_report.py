@@ -12,6 +12,7 @@ from rich.console import Console
 
 from mi2p_inject.recipes.evaluation.metric_info import METRIC_INFO, describe_metrics
 from mi2p_inject.recipes.evaluation.probability_metrics import PROBABILITY_METRICS
+from mi2p_inject.recipes.evaluation.reading import mean_reading
 from mi2p_inject.recipes.experiments.figure import draw_figure
 from mi2p_inject.recipes.experiments.prose import gain_sentences, verdict
 from mi2p_inject.recipes.experiments.report import markdown, show, significant
@@ -112,6 +113,40 @@ def test_what_needs_no_model_stands_below() -> None:
     text = markdown(numbers)
     assert text.splitlines()[4] == "| trivial baseline | always red | 45.0 [30.0, 60.0] |  |  |"
     assert "No better in accuracy than always answering red, by the paired 95 % interval: alone.\n" in text
+
+
+def test_what_models_never_answer_and_do_not_beat_in_log_loss() -> None:
+    numbers = report({"accuracy": [0.1], "log_loss": [-0.1]}, {"accuracy": (0.05, 0.15), "log_loss": (-1, 1)}, [0])
+    numbers["baseline"] = {
+        "answer": "red",
+        "test": {"accuracy": interval(0.45, 0.3, 0.6), "log_loss": interval(0.6, 0.5, 0.7)},
+    }
+    for name, high in (("alone", 0.05), ("expanded", -0.01)):
+        over = {"accuracy": interval(0.1, 0.05, 0.2), "log_loss": interval(-0.1, -0.2, high)}
+        numbers["experiments"][name]["over_baseline"] = over
+    numbers["experiments"]["alone"]["unanswered"] = ["b"]
+    text = markdown(numbers)
+    assert "| trivial baseline | always red | 45.0 [30.0, 60.0] | 0.600 [0.500, 0.700] |" in text
+    assert "No better in log-loss than the classes' shares in training, by the paired 95 % interval: alone.\n" in text
+    assert "never answered on the test split, with at least one seed: alone (b).\n" in text
+    assert "No better in accuracy" not in text
+
+
+def test_the_reading_check_stands_below_the_differences() -> None:
+    def check(value: float, low: float, shuffled: float | None) -> dict[str, Any]:
+        one = {"withheld": 0.6, "shuffled": shuffled, "worth": interval(value, low, value + 0.1)}
+        return {"metric": "accuracy", "as_is": {"accuracy": 0.6 + value}, "modalities": {"text": one}}
+
+    numbers = report({"accuracy": [0.1]}, {"accuracy": (0.05, 0.15)}, [0, 1])
+    assert "reading check" not in markdown(numbers)
+    numbers["experiments"]["expanded"]["reading"] = mean_reading([check(0.1, 0.02, 0.5), check(0.04, -0.02, 0.4)])
+    head, _, line = markdown(numbers).splitlines()[9:12]
+    assert head == "| reading check, validation | metric | as is | withheld | another sample's | worth, points |"
+    assert line == ("| expanded: text | accuracy | 67.0 | 60.0 | 45.0 | +7.0, interval above 0 with 1 of 2 seeds |")
+    assert mean_reading([check(0.1, 0.02, 0.5), check(0.1, 0.02, None)])["text"]["shuffled"] is None
+    console = Console(width=120, record=True, file=io.StringIO())
+    show(numbers, console)
+    assert "+7.0, interval above 0 with 1 of 2 seeds" in console.export_text()
 
 
 def test_a_terminal_gets_as_many_metrics_as_it_has_room_for() -> None:
