@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mi2p_inject.recipes.experiments.report import gains_of, significant
+from mi2p_inject.recipes.systems import SYSTEMS
 
-__all__ = ["gain_sentences", "verdict"]
+__all__ = ["gain_sentences", "picked_sentence", "verdict"]
 
 Numbers = Mapping[str, Any]
 
@@ -54,6 +55,49 @@ def verdict(reports: Sequence[Numbers], metric: str = "") -> dict[str, list[str]
             kind = ("better" if _ahead(one["value"], info) else "worse") if significant(one) else "neither"
             found[kind].append(f"{experiment} than {base} ({_number(one['value'], info)})")
     return found
+
+
+def picked_sentence(numbers: Numbers) -> str:
+    """The best expanded system beside the strongest late fusion of plain encoders, both picked on the validation split.
+
+    Args:
+        numbers: metrics.json of a set.
+
+    Returns:
+        Markdown; "" where the set has no such two, or does not compare them.
+    """
+    metric = next(iter(numbers["metrics"]))
+    lines = numbers["experiments"]
+    expanded = [name for name, line in lines.items() if _modalities(line, lines) and _is_expanded(line, lines)]
+    late = [name for name, line in lines.items() if len(_modalities(line, lines)) > 1 and name not in expanded]
+    if not expanded or not late:
+        return ""
+    best, rival = (max(one, key=lambda name: lines[name]["validation"].get(metric, 0.0)) for one in (expanded, late))
+    gain = lines[best]["gain"].get(rival)
+    if not gain:
+        return ""
+    found = []
+    for name in dict.fromkeys([metric, *(one for one in numbers["metrics"] if one == "log_loss")]):
+        info = numbers["metrics"][name]
+        unit = f"{'points of ' if info['percent'] else 'in '}{info['title']}"
+        found.append(f"{_number(gain['test'][name]['value'], info)} {unit}; {_interval(gain['test'][name], info)}")
+    title = numbers["metrics"][metric]["title"]
+    return (
+        f"Picked by {title} on the validation split, the best expanded system is **{best}** and the strongest late "
+        f"fusion **{rival}**. On the test split, {best} minus {rival}: {'. '.join(found)}."
+    )
+
+
+def _members(line: Mapping[str, Any], lines: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [lines[name] for name in line["averages"]] or [line]
+
+
+def _is_expanded(line: Mapping[str, Any], lines: Mapping[str, Any]) -> bool:
+    return any(SYSTEMS[one["settings"]["model"]].source_modalities for one in _members(line, lines))
+
+
+def _modalities(line: Mapping[str, Any], lines: Mapping[str, Any]) -> set[str]:
+    return {kind for one in _members(line, lines) for kind in SYSTEMS[one["settings"]["model"]].modalities}
 
 
 def _sentence(gains: Sequence[Mapping[str, Any]], metric: str, info: Mapping[str, Any]) -> str:
