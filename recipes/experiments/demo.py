@@ -17,7 +17,7 @@ def _trained(name: str, title: str, *compared_with: str, sources: tuple[str, ...
 
 DEMO = ExperimentSet(
     name="demo",
-    title="Pictures and their names: seven systems side by side",
+    title="Pictures and their names: eight systems side by side",
     experiments=(
         _trained("vision", "{vision}"),
         _trained("text", "{text}"),
@@ -25,6 +25,12 @@ DEMO = ExperimentSet(
         _trained("me-vision", "ME {vision}, reads {text}", "vision"),
         _trained("me-vision-tuned", "ME {vision}, reads {text} tuned on the task", "vision", "text", sources=("text",)),
         _trained("me-text", "ME {text}, reads {vision}", "text"),
+        Experiment(
+            "me-score-apart",
+            "mean of me-vision and me-text",
+            averages=("me-vision", "me-text"),
+            compared_with=("score-apart",),
+        ),
         Experiment(
             "me-tuned-score-apart",
             "mean of me-vision-tuned and me-text",

@@ -42,7 +42,8 @@ def draw_figure(numbers: Mapping[str, Any], file: Path, results: Results | None 
     figure = Figure(figsize=(11, height), dpi=150, facecolor="white")
     FigureCanvasAgg(figure)
     top, bottom = 1 - 0.45 / height, (0.95 + pictures) / height
-    grid = figure.add_gridspec(1, 2, wspace=0.55, left=0.13, right=0.975, top=top, bottom=bottom)
+    room = max(0.55, 0.021 * max(map(len, gains), default=0))  # for the names of the differences
+    grid = figure.add_gridspec(1, 2, wspace=room, left=0.13, right=0.975, top=top, bottom=bottom)
     scale, unit = (100, ", %") if info["percent"] else (1, "")
     _draw_results(figure.add_subplot(grid[0]), numbers, metric, scale, f"test {info['title']}{unit}")
     if gains:

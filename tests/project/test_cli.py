@@ -14,7 +14,16 @@ import pytest
 from filelock import FileLock
 
 TRAINED = ["me-text", "me-vision", "text", "vision"]
-EVERY = {"vision", "text", "score-apart", "me-vision", "me-vision-tuned", "me-text", "me-tuned-score-apart"}
+EVERY = {
+    "vision",
+    "text",
+    "score-apart",
+    "me-vision",
+    "me-vision-tuned",
+    "me-text",
+    "me-score-apart",
+    "me-tuned-score-apart",
+}
 FILES = {"run.json", "metrics.json", "table.md", "figure.png"}
 
 

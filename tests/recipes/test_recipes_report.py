@@ -14,7 +14,7 @@ from mi2p_inject.recipes.evaluation.metric_info import METRIC_INFO, describe_met
 from mi2p_inject.recipes.evaluation.probability_metrics import PROBABILITY_METRICS
 from mi2p_inject.recipes.evaluation.reading import mean_reading
 from mi2p_inject.recipes.experiments.figure import draw_figure
-from mi2p_inject.recipes.experiments.prose import gain_sentences, verdict
+from mi2p_inject.recipes.experiments.prose import gain_sentences, picked_sentence, verdict
 from mi2p_inject.recipes.experiments.report import markdown, show, significant
 from mi2p_inject.recipes.tasks import metric_names
 
@@ -235,3 +235,39 @@ def test_a_figure_grows_with_its_lines(tmp_path: Path) -> None:
         draw_figure(numbers, tmp_path / "figure.png")
         heights.append(Image.open(tmp_path / "figure.png").size[1])
     assert heights[0] < heights[1]
+
+
+def test_the_best_expanded_system_stands_beside_the_strongest_late_fusion() -> None:
+    """Both are picked on validation, whatever the test split says."""
+    info = {"title": "accuracy", "percent": True, "lower_is_better": False}
+    loss = {"title": "log-loss", "percent": False, "lower_is_better": True}
+
+    def line(model: str, validation: float, *averages: str, **gain: Any) -> dict[str, Any]:
+        settings = {} if averages else {"model": model}
+        return {
+            "settings": settings, "averages": list(averages), "validation": {"accuracy": validation}, "gain": gain,
+        }  # fmt: skip
+
+    def measured(value: float, low: float, high: float) -> dict[str, Any]:
+        one = {"value": value, "low": low, "high": high}
+        return {"test": {"accuracy": one, "log_loss": {"value": -value, "low": -high, "high": -low}}}
+
+    numbers = {
+        "metrics": {"accuracy": info, "log_loss": loss},
+        "experiments": {
+            "vision": line("vision", 0.99),
+            "text": line("text", 0.99),
+            "apart": line("", 0.8, "vision", "text"),
+            "concat": line("late-fusion", 0.7),
+            "me-vision": line("me-vision", 0.6, apart=measured(0.2, 0.1, 0.3)),
+            "mean": line("", 0.9, "me-vision", "text", apart=measured(0.03, 0.01, 0.05)),
+        },
+    }
+    assert picked_sentence(numbers) == (
+        "Picked by accuracy on the validation split, the best expanded system is **mean** and the strongest late "
+        "fusion **apart**. On the test split, mean minus apart: +3.0 points of accuracy; the 95 % interval [1.0, 5.0] "
+        "leaves 0 out. -0.030 in log-loss; the 95 % interval [-0.050, -0.010] leaves 0 out."
+    )
+    for missing in ({"apart"}, {"mean", "me-vision"}):  # the rival is compared with nothing; nothing is expanded
+        fewer = {name: one for name, one in numbers["experiments"].items() if name not in missing}
+        assert picked_sentence({**numbers, "experiments": fewer}) == ""

@@ -90,7 +90,7 @@ def test_what_table_3_says_in_the_papers_text() -> None:
 
 
 def test_the_demo() -> None:
-    assert len(DEMO.experiments) == 7
+    assert len(DEMO.experiments) == 8
     values = {
         one.name: DEMO.config_of(one, DEMO.config(), encoders="demo", seed=3).to_json()
         for one in DEMO.experiments
