@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from mi2p_inject.recipes.config.answers import AnswersConfig
-from mi2p_inject.recipes.config.data import DataConfig
-from mi2p_inject.recipes.config.model import ModelConfig
-from mi2p_inject.recipes.config.optimisation import OptimisationConfig
 from mi2p_inject.recipes.config.option import Option, options_of
-from mi2p_inject.recipes.config.run import RunConfig
+from mi2p_inject.recipes.config.sections.answers import AnswersConfig
+from mi2p_inject.recipes.config.sections.data import DataConfig
+from mi2p_inject.recipes.config.sections.model import ModelConfig
+from mi2p_inject.recipes.config.sections.optimisation import OptimisationConfig
+from mi2p_inject.recipes.config.sections.run import RunConfig
 
 __all__ = ["GROUPS", "OPTIONS", "Config"]
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from mi2p_inject.fusion import fusion_options
 from mi2p_inject.recipes.config.config import GROUPS, OPTIONS, Config
-from mi2p_inject.recipes.config.model import RECOMMENDED_UNITS, ModelConfig
 from mi2p_inject.recipes.config.names import closest, instead
 from mi2p_inject.recipes.config.option import options_of
 from mi2p_inject.recipes.config.presets import PRESETS, preset_values
+from mi2p_inject.recipes.config.sections.model import RECOMMENDED_UNITS, ModelConfig
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.units import option_names, unit_config
 

@@ -20,8 +20,8 @@ from mi2p_inject.recipes.config import Config
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.evaluation.records import Records
 from mi2p_inject.recipes.saving.saved import SavedRun, collator_of
+from mi2p_inject.recipes.systems.inputs import ImageTextDataset, Item
 from mi2p_inject.recipes.training.hf_trainer import arguments
-from mi2p_inject.recipes.training.inputs import ImageTextDataset, Item
 
 __all__ = ["Answers", "answers_of"]
 

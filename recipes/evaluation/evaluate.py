@@ -18,11 +18,11 @@ from mi2p_inject.recipes.config.option import options_of
 from mi2p_inject.recipes.data import Samples, load_data, open_image
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.evaluation.answers import Answers, answers_of
-from mi2p_inject.recipes.evaluation.metrics import resampled_answers
 from mi2p_inject.recipes.evaluation.records import read_records
+from mi2p_inject.recipes.metrics.metrics import resampled_answers
 from mi2p_inject.recipes.saving.run_folder import read_identity
 from mi2p_inject.recipes.saving.saved import SavedRun, collator_of
-from mi2p_inject.recipes.training.inputs import ImageTextDataset
+from mi2p_inject.recipes.systems.inputs import ImageTextDataset
 from mi2p_inject.recipes.training.numbers import targets_of
 from mi2p_inject.recipes.training.train import load_samples, quiet
 from mi2p_inject.recipes.training.trainer import predict

@@ -9,7 +9,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from mi2p_inject.recipes.evaluation.metric_info import METRIC_INFO, MetricInfo
+from mi2p_inject.recipes.metrics.metric_info import METRIC_INFO, MetricInfo
 from mi2p_inject.recipes.saving.saved import SavedRun
 
 __all__ = ["print_evaluation", "print_run", "run_markdown", "shown", "title"]

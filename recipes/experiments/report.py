@@ -9,7 +9,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from mi2p_inject.recipes.evaluation.metric_info import METRIC_INFO, MetricInfo
+from mi2p_inject.recipes.metrics.metric_info import METRIC_INFO, MetricInfo
 
 __all__ = ["Gain", "gains_of", "markdown", "show", "shown_gain", "significant"]
 

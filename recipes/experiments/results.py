@@ -15,16 +15,16 @@ from numpy.typing import NDArray
 from mi2p_inject.fusion import mean_scores
 from mi2p_inject.recipes.config import AnswersConfig, Config
 from mi2p_inject.recipes.data import Samples
-from mi2p_inject.recipes.evaluation.decisions import choose_decision
-from mi2p_inject.recipes.evaluation.metric_info import describe_metrics
-from mi2p_inject.recipes.evaluation.metrics import resampled_answers
-from mi2p_inject.recipes.evaluation.probability_metrics import log_loss
-from mi2p_inject.recipes.evaluation.reading import mean_reading
-from mi2p_inject.recipes.evaluation.resampling import Resampled
 from mi2p_inject.recipes.experiments.experiment import Experiment, ExperimentSet
+from mi2p_inject.recipes.metrics.decisions import choose_decision
+from mi2p_inject.recipes.metrics.metric_info import describe_metrics
+from mi2p_inject.recipes.metrics.metrics import resampled_answers
+from mi2p_inject.recipes.metrics.probability_metrics import log_loss
+from mi2p_inject.recipes.metrics.resampling import Resampled
 from mi2p_inject.recipes.saving.saved import SavedRun
 from mi2p_inject.recipes.tasks import Decision, Floats, Labels, Logits, Task, scaled_logits
 from mi2p_inject.recipes.training.numbers import targets_of
+from mi2p_inject.recipes.training.reading import mean_reading
 
 __all__ = ["Outcome", "Results", "collect", "public_data"]
 

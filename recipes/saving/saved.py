@@ -32,8 +32,8 @@ from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.saving.checksums import check_files, read_json
 from mi2p_inject.recipes.saving.run_folder import FINISHED, IDENTITY, read_identity
 from mi2p_inject.recipes.systems import System, SystemModel, build_system
+from mi2p_inject.recipes.systems.inputs import Collator
 from mi2p_inject.recipes.tasks import TASKS, Decision, Floats, Labels, Logits, Task
-from mi2p_inject.recipes.training.inputs import Collator
 from mi2p_inject.sources.cache import SourceCache
 
 __all__ = ["FORMAT", "SavedRun", "collator_of", "load_run", "save_trained"]

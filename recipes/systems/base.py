@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["PRETRAINED", "Batch", "FrozenSource", "Group", "System", "SystemModel"]
 
 Batch = Mapping[str, Tensor]
-"""What `mi2p_inject.recipes.training.inputs.Collator` makes of samples."""
+"""What `mi2p_inject.recipes.systems.inputs.Collator` makes of samples."""
 
 Group = Literal["image", "text", "image_units", "text_units", "new"]
 """Which learning rate a parameter has: that of a pre-trained encoder, that of the units in it, or that of whatever else

@@ -14,7 +14,7 @@ from safetensors.torch import save_model
 
 from mi2p_inject.recipes.config import Config
 from mi2p_inject.recipes.errors import RecipeError
-from mi2p_inject.recipes.training.inputs import ImageTextDataset
+from mi2p_inject.recipes.systems.inputs import ImageTextDataset
 from mi2p_inject.recipes.training.optimizer import make_optimizer
 from mi2p_inject.recipes.training.progress import OnStep
 

@@ -15,13 +15,13 @@ from mi2p_inject.adapters.adapter import Modality
 from mi2p_inject.recipes.config import Config
 from mi2p_inject.recipes.data import Samples
 from mi2p_inject.recipes.encoders.encoder import Encoder
-from mi2p_inject.recipes.evaluation.decisions import check_decision, choose_decision
-from mi2p_inject.recipes.evaluation.metric_info import METRIC_INFO, MetricInfo
-from mi2p_inject.recipes.evaluation.metrics import resampled_answers
-from mi2p_inject.recipes.evaluation.resampling import Resampled
+from mi2p_inject.recipes.metrics.decisions import check_decision, choose_decision
+from mi2p_inject.recipes.metrics.metric_info import METRIC_INFO, MetricInfo
+from mi2p_inject.recipes.metrics.metrics import resampled_answers
+from mi2p_inject.recipes.metrics.resampling import Resampled
 from mi2p_inject.recipes.systems import PRETRAINED, SystemModel
+from mi2p_inject.recipes.systems.inputs import Collator, ImageTextDataset
 from mi2p_inject.recipes.tasks import Decision, Labels, Task
-from mi2p_inject.recipes.training.inputs import Collator, ImageTextDataset
 from mi2p_inject.recipes.training.trainer import predict
 
 __all__ = ["numbers_of", "predict_splits", "targets_of"]

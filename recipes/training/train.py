@@ -22,21 +22,21 @@ from mi2p_inject.adapters.adapter import Modality
 from mi2p_inject.core.errors import CheckpointError
 from mi2p_inject.recipes.config import Config
 from mi2p_inject.recipes.data import Samples, load_data
-from mi2p_inject.recipes.data.output_folder import check_outside_data
 from mi2p_inject.recipes.encoders.encoder import Encoder
 from mi2p_inject.recipes.encoders.load import load_encoder
 from mi2p_inject.recipes.errors import RecipeError
-from mi2p_inject.recipes.evaluation.decisions import check_decision
-from mi2p_inject.recipes.evaluation.reading import check_reading, checked_modalities, reading_remarks
+from mi2p_inject.recipes.metrics.decisions import check_decision
+from mi2p_inject.recipes.saving.output_folder import check_outside_data
 from mi2p_inject.recipes.saving.run_folder import FINISHED, RunFolder, check_out
 from mi2p_inject.recipes.saving.saved import FORMAT, SavedRun, collator_of, load_run, save_trained
 from mi2p_inject.recipes.systems import SystemModel, build_system
+from mi2p_inject.recipes.systems.inputs import Collator, ImageTextDataset
 from mi2p_inject.recipes.tasks import Task, task_of
 from mi2p_inject.recipes.training.caching import cache_sources
 from mi2p_inject.recipes.training.checkpoints import CHECKPOINTS
-from mi2p_inject.recipes.training.inputs import Collator, ImageTextDataset
 from mi2p_inject.recipes.training.numbers import numbers_of, predict_splits, targets_of
 from mi2p_inject.recipes.training.progress import row_progress
+from mi2p_inject.recipes.training.reading import check_reading, checked_modalities, reading_remarks
 from mi2p_inject.recipes.training.trainer import fit
 from mi2p_inject.recipes.training.tuned_source import SOURCES, alone, check_source_runs, digests, use_tuned
 

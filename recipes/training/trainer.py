@@ -23,10 +23,10 @@ from mi2p_inject.core.files.atomic_write import write_file
 from mi2p_inject.recipes.config import Config
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.systems import SystemModel
+from mi2p_inject.recipes.systems.inputs import Collator, ImageTextDataset
 from mi2p_inject.recipes.tasks import Task
 from mi2p_inject.recipes.training.checkpoints import CHECKPOINTS, last_checkpoint, read_state, was_the_last
 from mi2p_inject.recipes.training.hf_trainer import Epochs, OurTrainer, Patience, SaveEvery, Watch, arguments
-from mi2p_inject.recipes.training.inputs import Collator, ImageTextDataset
 from mi2p_inject.recipes.training.progress import OnStep
 from mi2p_inject.recipes.training.schedule import epochs_of, least_steps
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from data_files import Load, draw, load, sizes, write
 
-from mi2p_inject.recipes.data.output_folder import check_outside_data
 from mi2p_inject.recipes.errors import RecipeError
+from mi2p_inject.recipes.saving.output_folder import check_outside_data
 
 __all__ = ["load"]
 

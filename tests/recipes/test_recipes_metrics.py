@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
 from mi2p_inject.recipes.errors import RecipeError
-from mi2p_inject.recipes.evaluation.metrics import bootstrap_difference, bootstrap_metrics
+from mi2p_inject.recipes.metrics.metrics import bootstrap_difference, bootstrap_metrics
 from mi2p_inject.recipes.tasks import MultiLabel, SingleLabel, Task
 
 TRUE = np.array([0, 0, 0, 1, 1, 2])

@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from sklearn.metrics import log_loss as of_sklearn
 
 from mi2p_inject.recipes.errors import RecipeError
-from mi2p_inject.recipes.evaluation.metrics import bootstrap_metrics
-from mi2p_inject.recipes.evaluation.probability_metrics import (
+from mi2p_inject.recipes.metrics.metrics import bootstrap_metrics
+from mi2p_inject.recipes.metrics.probability_metrics import (
     PROBABILITY_METRICS,
     expected_calibration_error,
     log_loss,
     resampled_probability_metrics,
 )
-from mi2p_inject.recipes.evaluation.resampling import group_weights
+from mi2p_inject.recipes.metrics.resampling import group_weights
 from mi2p_inject.recipes.tasks import MultiLabel, SingleLabel, Task
 
 

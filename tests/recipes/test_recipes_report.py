@@ -10,13 +10,13 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from mi2p_inject.recipes.evaluation.metric_info import METRIC_INFO, describe_metrics
-from mi2p_inject.recipes.evaluation.probability_metrics import PROBABILITY_METRICS
-from mi2p_inject.recipes.evaluation.reading import mean_reading
 from mi2p_inject.recipes.experiments.figure import draw_figure
 from mi2p_inject.recipes.experiments.prose import gain_sentences, picked_sentence, verdict
 from mi2p_inject.recipes.experiments.report import markdown, show, significant
+from mi2p_inject.recipes.metrics.metric_info import METRIC_INFO, describe_metrics
+from mi2p_inject.recipes.metrics.probability_metrics import PROBABILITY_METRICS
 from mi2p_inject.recipes.tasks import metric_names
+from mi2p_inject.recipes.training.reading import mean_reading
 
 Values = dict[str, list[float]]
 

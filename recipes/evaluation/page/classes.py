@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mi2p_inject.recipes.evaluation.resampling import Interval, group_weights
+from mi2p_inject.recipes.metrics.resampling import Interval, group_weights
 from mi2p_inject.recipes.tasks import Labels, Task
 from mi2p_inject.recipes.tasks.counts import LabelCounts
 

@@ -9,11 +9,11 @@ import numpy as np
 
 from mi2p_inject.recipes.data import Samples
 from mi2p_inject.recipes.errors import RecipeError
-from mi2p_inject.recipes.evaluation.metric_info import METRIC_INFO, MetricInfo
 from mi2p_inject.recipes.evaluation.page.classes import as_flags, class_scores, confusion
 from mi2p_inject.recipes.evaluation.page.figures import calibration_figure, confusion_figure, learning_curves
 from mi2p_inject.recipes.evaluation.page.template import TEMPLATE
 from mi2p_inject.recipes.evaluation.page.worst import worst_mistakes
+from mi2p_inject.recipes.metrics.metric_info import METRIC_INFO, MetricInfo
 from mi2p_inject.recipes.saving.checksums import read_json
 from mi2p_inject.recipes.saving.saved import SavedRun
 from mi2p_inject.recipes.training.train import load_samples, quiet

@@ -16,10 +16,10 @@ from training_runs import settings, train
 
 from mi2p_inject.recipes.config import AnswersConfig, make_config
 from mi2p_inject.recipes.errors import RecipeError
-from mi2p_inject.recipes.evaluation.decisions import choose_decision, fit_temperature
 from mi2p_inject.recipes.evaluation.evaluate import evaluate_run, predict_file, predict_one
-from mi2p_inject.recipes.evaluation.probability_metrics import expected_calibration_error, log_loss
 from mi2p_inject.recipes.evaluation.run_report import run_markdown
+from mi2p_inject.recipes.metrics.decisions import choose_decision, fit_temperature
+from mi2p_inject.recipes.metrics.probability_metrics import expected_calibration_error, log_loss
 from mi2p_inject.recipes.saving.saved import SavedRun, load_run
 from mi2p_inject.recipes.tasks import MultiLabel, SingleLabel, Task
 from mi2p_inject.recipes.training.train import load_samples, train_run

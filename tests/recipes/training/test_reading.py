@@ -16,10 +16,10 @@ from training_runs import settings, train
 
 from mi2p_inject.recipes.config import make_config
 from mi2p_inject.recipes.evaluation.evaluate import evaluate_run
-from mi2p_inject.recipes.evaluation.reading import PERMUTATIONS, checked_modalities, reading_remarks, shuffled_rows
 from mi2p_inject.recipes.evaluation.run_report import run_markdown
 from mi2p_inject.recipes.saving.saved import load_run
 from mi2p_inject.recipes.systems import SYSTEMS
+from mi2p_inject.recipes.training.reading import PERMUTATIONS, checked_modalities, reading_remarks, shuffled_rows
 from mi2p_inject.recipes.training.train import load_samples, train_run
 
 VALIDATION = range(48, 60)  # rows of `write_table`

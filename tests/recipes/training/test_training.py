@@ -20,7 +20,7 @@ from mi2p_inject.recipes.config import make_config
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.evaluation.evaluate import predict_one
 from mi2p_inject.recipes.saving.saved import load_run
-from mi2p_inject.recipes.training.inputs import ImageTextDataset
+from mi2p_inject.recipes.systems.inputs import ImageTextDataset
 from mi2p_inject.recipes.training.train import load_samples
 
 

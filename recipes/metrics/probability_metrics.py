@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mi2p_inject.recipes.errors import RecipeError
-from mi2p_inject.recipes.evaluation.resampling import RESAMPLES, Resampled, group_weights
+from mi2p_inject.recipes.metrics.resampling import RESAMPLES, Resampled, group_weights
 
 __all__ = [
     "PROBABILITY_METRICS",

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from mi2p_inject.adapters.adapter import Modality
 from mi2p_inject.recipes.config import Config
-from mi2p_inject.recipes.evaluation.metric_info import METRIC_INFO, MetricInfo
-from mi2p_inject.recipes.evaluation.metrics import resampled_answers
-from mi2p_inject.recipes.evaluation.resampling import Resampled
+from mi2p_inject.recipes.metrics.metric_info import METRIC_INFO, MetricInfo
+from mi2p_inject.recipes.metrics.metrics import resampled_answers
+from mi2p_inject.recipes.metrics.resampling import Resampled
 from mi2p_inject.recipes.systems import System, SystemModel
+from mi2p_inject.recipes.systems.inputs import Collator, ImageTextDataset
 from mi2p_inject.recipes.tasks import Decision, Task
-from mi2p_inject.recipes.training.inputs import Collator, ImageTextDataset
 from mi2p_inject.recipes.training.trainer import predict
 
 __all__ = ["PERMUTATIONS", "check_reading", "checked_modalities", "mean_reading", "reading_remarks", "shuffled_rows"]

@@ -9,7 +9,7 @@ import numpy as np
 
 from mi2p_inject.recipes.config import AnswersConfig, Config
 from mi2p_inject.recipes.errors import RecipeError
-from mi2p_inject.recipes.evaluation.probability_metrics import log_loss
+from mi2p_inject.recipes.metrics.probability_metrics import log_loss
 from mi2p_inject.recipes.tasks import Decision, Labels, Logits, Task, scaled_logits
 
 __all__ = ["check_decision", "choose_decision", "fit_temperature"]

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mi2p_inject.recipes.errors import RecipeError
-from mi2p_inject.recipes.evaluation.probability_metrics import resampled_probability_metrics
-from mi2p_inject.recipes.evaluation.resampling import RESAMPLES, Interval, Resampled, group_weights
+from mi2p_inject.recipes.metrics.probability_metrics import resampled_probability_metrics
+from mi2p_inject.recipes.metrics.resampling import RESAMPLES, Interval, Resampled, group_weights
 from mi2p_inject.recipes.tasks import Floats, Labels, Scorer, Task
 
 __all__ = ["Interval", "bootstrap_difference", "bootstrap_metrics", "resampled_answers", "resampled_metrics"]

@@ -1,0 +1,3 @@
+"""The sections of a configuration: its fields, each written once."""
+
+__all__: list[str] = []
