@@ -121,9 +121,16 @@ def _stages(model: nn.Module) -> list[str]:
     entries: list[Any] = list(getattr(info, "info", info))
     modules = dict(model.named_modules())
     deep = [one for one in entries if one.get("reduction", 0) > OUTERMOST_STRIDE] or entries
-    named = list(dict.fromkeys(one.get("module") for one in deep))
-    runs = all(path and path in modules and not isinstance(modules[path], nn.ModuleList) for path in named)
-    return named if runs else []
+    found = [_running_name(one.get("module") or "", modules) for one in deep]
+    return list(dict.fromkeys(found)) if all(found) else []
+
+
+def _running_name(path: str, modules: dict[str, nn.Module]) -> str:
+    """Where the module of that name stands in a timm model or its ``features_only=True`` wrapper; "": nowhere."""
+    names = (path, f"model.{path}", f"body.{path}", path.replace(".", "_"))
+    return next(
+        (name for name in names if name and not isinstance(modules.get(name, nn.ModuleList()), nn.ModuleList)), ""
+    )
 
 
 def _wrapped(model: nn.Module) -> list[str]:

@@ -13,7 +13,8 @@ from models import BERT, HF, SPECIAL, TINY, TRANSFORMER
 from torch import Tensor, nn
 
 from mi2p_inject import ExpandedModel, SourceFeatures, ViewSpec, inject
-from mi2p_inject.core.errors import InjectionError, SiteError, SourceError
+from mi2p_inject.core.errors import InjectionError, LayoutError, SiteError, SourceError
+from mi2p_inject.core.layout import Axes, Layout
 from mi2p_inject.testing.randomize import randomize_zero_parameters
 
 WORDS = ViewSpec.tokens(12)
@@ -110,6 +111,28 @@ def test_features_only(name: str, layers: str, options: dict[str, Any]) -> None:
     assert [one.shape for one in out] == [one.shape for one in plain]
     assert differs(out[-1], plain[-1])
     assert not differs(me.eject()(pixels), plain)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("densenet121", {}), ("densenet121", {"feature_cls": "hook"}), ("nfnet_l0", {}), ("resnet51q", {}),
+     ("mobilevit_xxs", {}), ("resnet10t", {"feature_cls": "getter"}), ("convnext_atto", {"feature_cls": "getter"}),
+     ("pit_ti_224", {"img_size": 64, "layout": Layout(Axes.NCHW, element=0)})],
+    ids=str,
+)  # fmt: skip
+@pytest.mark.fault("calls", "features_only models of timm with no layers named", "the default sites, and they fire")
+def test_default_sites_of_features_only(name: str, options: dict[str, Any]) -> None:
+    options = dict(options)
+    layout = options.pop("layout", None)
+    model = timm.create_model(name, features_only=True, **options).eval()
+    pixels = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    plain = model(pixels)
+    if layout:
+        with pytest.raises(LayoutError, match="layout=Layout"):
+            active(model, example_inputs=pixels)
+    me = active(model, example_inputs=pixels, layout=layout)
+    assert differs(me(pixels, source=token_features(2))[-1], plain[-1])
+    assert not differs(me(pixels)[-1], plain[-1])
 
 
 def decoder(name: str) -> nn.Module:
