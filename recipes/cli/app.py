@@ -9,7 +9,7 @@ import typer
 import mi2p_inject
 from mi2p_inject.recipes.cli.config_options import ConfigCommand
 from mi2p_inject.recipes.cli.doctor import doctor
-from mi2p_inject.recipes.cli.experiment_commands import demo, table
+from mi2p_inject.recipes.cli.experiment_commands import compare, demo, table
 from mi2p_inject.recipes.cli.layers import layers
 from mi2p_inject.recipes.cli.run_commands import evaluate, predict, report
 from mi2p_inject.recipes.cli.sweep import sweep
@@ -43,5 +43,6 @@ app.command("eval")(evaluate)
 app.command()(predict)
 app.command()(report)
 app.command("table", cls=ConfigCommand)(table)
+app.command()(compare)
 app.command()(doctor)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)(sweep)

@@ -26,7 +26,7 @@ from mi2p_inject.recipes.experiments.experiment import ExperimentSet
 from mi2p_inject.recipes.experiments.folder import what_is_kept
 from mi2p_inject.recipes.saving.run_folder import check_out
 
-__all__ = ["demo", "table"]
+__all__ = ["compare", "demo", "table"]
 
 ExperimentOption = Annotated[
     list[str] | None, typer.Option("--experiment", help="Only this line of the table; repeatable.")
@@ -140,6 +140,41 @@ def _table(
 
 
 table = takes_options(_table, ("data", "task", "image_col", "text_col", "label_col", "split_col"))
+
+
+def compare(
+    runs: Annotated[
+        list[Path], typer.Argument(parser=home_path, metavar="RUN...", help="Folders that `mi2p train --out` wrote.")
+    ],
+    figure: Annotated[
+        Path | None, typer.Option(parser=home_path, metavar="PATH", help="Draw results and differences: a .png file.")
+    ] = None,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="The whole table as Markdown.")] = False,
+) -> None:
+    """Finished runs on the same data side by side; each is compared with the first, sample by sample.
+
+    Runs that differ in nothing but the seed are one line.
+
+    Examples:
+
+    - `mi2p compare runs/vision runs/me-vision`
+
+    - `mi2p compare runs/vision-* runs/me-vision-* --figure gains.png`
+    """
+    with reported():
+        from mi2p_inject.core.files.atomic_write import write_file
+        from mi2p_inject.recipes.experiments.compare import compare_runs
+        from mi2p_inject.recipes.experiments.figure import draw_figure
+        from mi2p_inject.recipes.experiments.report import markdown, show
+        from mi2p_inject.recipes.saving.saved import load_run
+
+        numbers = compare_runs([load_run(run) for run in runs])
+        if as_markdown:
+            typer.echo(markdown(numbers), nl=False)
+        else:
+            show(numbers, Console())
+        if figure is not None:
+            write_file(figure, lambda file: draw_figure(numbers, file))
 
 
 def _set(name: str) -> ExperimentSet:

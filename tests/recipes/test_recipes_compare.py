@@ -1,0 +1,77 @@
+"""`mi2p compare`: the numbers of single runs, paired sample by sample and seed by seed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from recipes_data import write_table
+from training_runs import train
+from typer.testing import CliRunner
+
+from mi2p_inject.recipes.cli.app import app
+from mi2p_inject.recipes.errors import RecipeError
+from mi2p_inject.recipes.experiments.compare import compare_runs
+from mi2p_inject.recipes.saving.saved import load_run
+
+SHORT = {"epochs": 1, "max_steps": 3, "keep_weights": False}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two models with two seeds each, and one of other data."""
+    here = tmp_path_factory.mktemp("compare")
+    table = write_table(here / "data")
+    for model in ("vision", "text"):
+        for seed in (0, 1):
+            train(table, here / f"{model}-{seed}", model=model, seed=seed, **SHORT)
+    train(table, here / "slow", model="vision", **{**SHORT, "learning_rate": 1e-4})
+    other = write_table(here / "other", name="other.csv")
+    other.write_text("\n".join(other.read_text().splitlines()[:-3]) + "\n")
+    train(other, here / "elsewhere", model="vision", **SHORT)
+    return here
+
+
+def test_seeds_are_one_line_and_differences_are_paired(folder: Path) -> None:
+    runs = [load_run(folder / name) for name in ("vision-0", "text-0", "vision-1", "text-1")]
+    numbers = compare_runs(runs)
+    lines = numbers["experiments"]
+    assert list(lines) == ["vision", "text"]
+    accuracy = {run.path.name: run.numbers["test"]["accuracy"]["value"] for run in runs}
+    for model in lines:
+        assert lines[model]["by_seed"]["accuracy"] == pytest.approx([accuracy[f"{model}-0"], accuracy[f"{model}-1"]])
+    gain = lines["text"]["gain"]["vision"]
+    assert gain["seeds"] == [0, 1]
+    assert gain["by_seed"]["accuracy"] == pytest.approx(
+        np.array(lines["text"]["by_seed"]["accuracy"]) - np.array(lines["vision"]["by_seed"]["accuracy"])
+    )
+    assert gain["test"]["accuracy"]["value"] == pytest.approx(np.mean(gain["by_seed"]["accuracy"]))
+
+
+def test_equal_models_are_told_apart_by_their_folders(folder: Path) -> None:
+    numbers = compare_runs([load_run(folder / name) for name in ("vision-0", "slow")])
+    assert list(numbers["experiments"]) == ["vision, vision-0", "vision, slow"]
+
+
+def test_the_command(folder: Path, tmp_path: Path) -> None:
+    names = [str(folder / name) for name in ("vision-0", "text-0")]
+    shown = CliRunner().invoke(app, ["compare", *names, "--figure", str(tmp_path / "gains.png")])
+    assert shown.exit_code == 0, shown.output
+    assert "text minus vision" in shown.output
+    assert (tmp_path / "gains.png").read_bytes().startswith(b"\x89PNG")
+    table = CliRunner().invoke(app, ["compare", *names, "--markdown"]).output
+    assert "| text minus vision |" in table
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (("vision-0", "elsewhere"), "cannot be compared"),
+        (("vision-0", "vision-1"), "nothing to compare"),
+        (("vision-0", "text-0", "text-0"), "repeats another"),
+    ],
+)
+def test_what_cannot_be_compared(names: tuple[str, ...], words: str, folder: Path) -> None:
+    with pytest.raises(RecipeError, match=words):
+        compare_runs([load_run(folder / name) for name in names])
