@@ -180,7 +180,7 @@ def test_files_and_assignments_that_cannot_be_read(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def shown() -> str:
     """``mi2p train --help``."""
-    wide = {"COLUMNS": "300", "NO_COLOR": "1", "TERM": "dumb"}
+    wide = {"COLUMNS": "800", "NO_COLOR": "1", "TERM": "dumb"}
     return CliRunner().invoke(app, ["train", "--help"], env=wide).output
 
 
