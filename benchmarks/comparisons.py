@@ -165,7 +165,7 @@ def cached_against_in_memory_densenet() -> Comparison:
     from benchmarks import models as m
     from mi2p_inject import inject
 
-    me = inject(m.densenet(), source_encoder=m.bert())
+    me = inject(m.densenet(), "paper", source_encoder=m.bert())
     batch = {"input_ids": m.ids()}
     return _cached(me, m.pixels(), lambda rows: {"input_ids": batch["input_ids"][rows]})
 

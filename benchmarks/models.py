@@ -70,14 +70,15 @@ def densenet() -> nn.Module:
     return model.to(DEVICE).train()
 
 
-def me_bert(backbone: nn.Module | None = None, sites: int = 12, **options: Any) -> ExpandedModel:
-    """ME BERT-base: a unit after each of the first `sites` layers, source map 1024×7×7."""
-    return inject(backbone or bert(), LAYERS[:sites], source_spec=PICTURE, **options)
+def me_bert(backbone: nn.Module | None = None, sites: int | None = 12, **options: Any) -> ExpandedModel:
+    """ME BERT-base: a unit after each of the first `sites` layers (None: the recommended ones), source map 1024×7×7."""
+    layers = None if sites is None else LAYERS[:sites]
+    return inject(backbone or bert(), layers, source_spec=PICTURE, **options)
 
 
-def me_densenet(backbone: nn.Module | None = None, **options: Any) -> ExpandedModel:
-    """ME DenseNet-121: a unit after each of the four blocks, source of 768-wide tokens."""
-    return inject(backbone or densenet(), source_spec=WORDS, **options)
+def me_densenet(backbone: nn.Module | None = None, layers: str | None = "paper", **options: Any) -> ExpandedModel:
+    """ME DenseNet-121: a unit after each of the four blocks (None: the recommended one), source of 768-wide tokens."""
+    return inject(backbone or densenet(), layers, source_spec=WORDS, **options)
 
 
 def ids(batch: int = BATCH) -> Tensor:
