@@ -75,7 +75,9 @@ def demo(
 def _table(
     name: Annotated[
         str,
-        typer.Argument(metavar="TABLE", help="The paper's 3, 4, 5 or 6, or defaults: what those were chosen among."),
+        typer.Argument(
+            metavar="TABLE", help="The paper's 3, 4, 5 or 6, or defaults: unit, sites and rate, and what else there is."
+        ),
     ],
     out: Annotated[
         Path | None,

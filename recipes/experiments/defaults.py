@@ -1,4 +1,4 @@
-"""What the defaults of an expanded model were chosen among: unit, sites and learning rate, one changed at a time."""
+"""The defaults of an expanded model and the choices beside them: unit, sites and learning rate, one changed at a time."""
 
 from __future__ import annotations
 
@@ -45,5 +45,5 @@ DEFAULTS = ExperimentSet(
     ),
     encoders=ENCODERS,
     settings={"keep_weights": False, "new_learning_rate": 1e-3},
-    notes=("Chosen on the validation splits; the test figures stand beside and decide nothing.",),
+    notes=("To be chosen by on the validation split; the test figures stand beside and decide nothing.",),
 )
