@@ -1,4 +1,4 @@
-"""The defaults of an expanded model and the choices beside them: unit, sites and learning rate, one changed at a time."""
+"""The defaults of an expanded model and the choices beside them: unit, sites and rate, one changed at a time."""
 
 from __future__ import annotations
 
