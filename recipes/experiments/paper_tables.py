@@ -59,6 +59,33 @@ def _apart(name: str, title: str, *averages: str, compared_with: tuple[str, ...]
 #: the late fusions of plain encoders that an expanded system is held to
 _LATE = ("score-own-losses", "score-apart", "concat")
 
+#: systems of the literature; docs/systems.md says what each takes of the encoders
+_COMPARED = (
+    _line("centralnet", "CentralNet of {vision} and {text}", "CentralNet", "centralnet"),
+    *(
+        _line(name, f"{title} of {{vision}} and {{text}}", paper_title, "late-fusion", fusion=name)
+        for name, title, paper_title in (
+            ("gmu", "gated multimodal unit", "GMU"),
+            ("compact-bilinear", "compact bilinear pooling", "CBP"),
+            ("gated-bilinear", "compact bilinear gated pooling", "CBGP"),
+        )
+    ),
+    *(
+        _line(title.lower(), f"{title} on {{vision}} and {{text}}", title, title.lower())
+        for title in ("MMBT", "VisualBERT")
+    ),
+    # Not pooled: at 224 pixels 3 x 3 pixels of a map would be left; PixelBERT's authors have pictures of 800.
+    _line(
+        "pixelbert",
+        "PixelBERT on {vision} and {text}",
+        "PixelBERT",
+        "pixelbert",
+        system_options={"pool": 1},
+    ),
+    _line("vilt", "ViLT from random weights, pictures as {vision}, size of {text}", "ViT", "vilt"),
+    _line("interbert", "InterBERT on {vision} and {text}", "", "interbert"),
+)
+
 _COMPARISON = (
     _line("vision", "{vision}", "Unimodal DenseNet", "vision"),
     _line("text", "{text}", "Unimodal BERT", "text"),
@@ -88,8 +115,7 @@ _COMPARISON = (
         "late-fusion",
         fusion="cross-attention",
     ),
-    # The compared systems of the paper (CentralNet, GMU, CBP, CBGP, MMBT, VisualBERT, PixelBERT, ViLT) belong here:
-    # each a model of its own that the configuration names, and a line.
+    *_COMPARED,
     _line("me-vision", "ME {vision}, reads {text}", "ME DenseNet", "me-vision", "vision", "text"),
     _line(
         "me-vision-tuned",
