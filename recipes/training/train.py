@@ -30,6 +30,7 @@ from mi2p_inject.recipes.saving.output_folder import check_outside_data
 from mi2p_inject.recipes.saving.run_folder import FINISHED, RunFolder, check_out
 from mi2p_inject.recipes.saving.saved import FORMAT, SavedRun, collator_of, load_run, save_trained
 from mi2p_inject.recipes.systems import SystemModel, build_system
+from mi2p_inject.recipes.systems.auxiliary import add_auxiliary, load_auxiliary
 from mi2p_inject.recipes.systems.inputs import Collator, ImageTextDataset
 from mi2p_inject.recipes.tasks import Task, task_of
 from mi2p_inject.recipes.training.caching import cache_sources
@@ -39,6 +40,7 @@ from mi2p_inject.recipes.training.progress import row_progress
 from mi2p_inject.recipes.training.reading import check_reading, checked_modalities, reading_remarks
 from mi2p_inject.recipes.training.trainer import fit
 from mi2p_inject.recipes.training.tuned_source import SOURCES, alone, check_source_runs, digests, use_tuned
+from mi2p_inject.reparam import Pathway
 
 __all__ = ["load_encoders", "load_samples", "load_task", "quiet", "train_run"]
 
@@ -79,7 +81,7 @@ def train_run(
     for note in samples.notes if notes is None else notes:
         console.print(f"note: {note}", highlight=False, markup=False)
 
-    encoders, model = _build(config, task, samples)
+    encoders, model, pathway = _build(config, task, samples)
     sources = check_source_runs(config, task, encoders, samples.fingerprint)
     if processes.is_main_process:  # not before: a mistaken name must neither leave a folder nor delete an earlier run
         folder = RunFolder(out, _identity(config, samples, sources), overwrite=overwrite)
@@ -100,6 +102,8 @@ def train_run(
     with row_progress(console, config.model.model) as on_step:
         say = partial(console.print, highlight=False, markup=False)
         fitted = fit(model, config, task, data, collator, out, metric=metric, on_step=on_step, say=say)
+    if pathway is not None:
+        pathway.fold()  # from here on the model is what a plain training leaves
     predictions = predict_splits(model, config, task, samples, data, collator)
     numbers = numbers_of(config, task, samples, encoders, model, predictions)
     numbers |= _reading(model, config, task, data, collator, predictions, numbers, metric)
@@ -170,11 +174,12 @@ def load_encoders(config: Config) -> dict[Modality, Encoder]:
     }
 
 
-def _build(config: Config, task: Task, samples: Samples) -> tuple[dict[Modality, Encoder], SystemModel]:
+def _build(config: Config, task: Task, samples: Samples) -> tuple[dict[Modality, Encoder], SystemModel, Pathway | None]:
     transformers.set_seed(config.run.seed)
-    encoders = load_encoders(config)
+    encoders, auxiliary = load_encoders(config), load_auxiliary(config.model)
     transformers.set_seed(config.run.seed)  # whatever the encoders took: the same new parameters for all of them
-    return encoders, build_system(config, encoders, task, targets_of(task, samples, "train"))
+    model = build_system(config, encoders, task, targets_of(task, samples, "train"))
+    return encoders, model, add_auxiliary(encoders, auxiliary, config.model)
 
 
 def _check(config: Config, task: Task, samples: Samples) -> str:

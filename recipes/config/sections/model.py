@@ -65,6 +65,11 @@ class ModelConfig:
     source_run: tuple[Layer, ...] | None = option(
         None, "runs of `mi2p train --model text` or vision whose trained encoders are the sources; implies source=tuned"
     )
+    auxiliary: str | None = option(
+        None,
+        "encoder of the other modality whose weights a model of one (vision, text) takes beside its own, each times a "
+        "learned number (M2PT); a transformer of the same widths",
+    )
     branch_loss: bool | None = option(
         None, "add the loss of each branch alone to that of a fused model; default: with score fusion"
     )
