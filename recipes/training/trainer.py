@@ -28,7 +28,7 @@ from mi2p_inject.recipes.tasks import Task
 from mi2p_inject.recipes.training.checkpoints import CHECKPOINTS, last_checkpoint, read_state, was_the_last
 from mi2p_inject.recipes.training.hf_trainer import Epochs, OurTrainer, Patience, SaveEvery, Watch, arguments
 from mi2p_inject.recipes.training.progress import OnStep
-from mi2p_inject.recipes.training.schedule import epochs_of, least_steps
+from mi2p_inject.recipes.training.schedule import epochs_of, least_steps, steps_between_evaluations
 
 __all__ = ["Fitted", "fit", "predict"]
 
@@ -121,7 +121,9 @@ def _evaluated(
     found: Mapping[str, float],
 ) -> None:
     """After an evaluation: a line, and history.json as far as it goes."""
-    losses = [entry["loss"] for entry in logged if "loss" in entry and entry.get("epoch", 0) > found["epoch"] - 1]
+    earlier = [entry["epoch"] for entry in logged if f"eval_{metric}" in entry and entry["epoch"] < found["epoch"]]
+    since = max(earlier, default=0.0)
+    losses = [entry["loss"] for entry in logged if "loss" in entry and entry["epoch"] > since]
     loss = f"loss {np.mean(losses):.3f}, " if losses else ""
     say(f"epoch {found['epoch']:.0f}: {loss}validation {metric} {found[f'eval_{metric}']:.3f}")
     content = json.dumps(_history(logged), indent=2) + "\n"
@@ -146,6 +148,8 @@ def _trainer(
     watch: Watch,
 ) -> OurTrainer:
     validation = data.get("validation")
+    often = steps_between_evaluations(config.optimisation, len(data["train"]))
+    when = "epoch" if often is None else "steps"
     callbacks: list[Any] = [Epochs(data["train"]), watch]
     if config.run.save_steps:
         callbacks.append(SaveEvery(config.run.save_steps))
@@ -162,8 +166,9 @@ def _trainer(
             config,
             folder / CHECKPOINTS,
             num_train_epochs=epochs_of(config.optimisation, len(data["train"])),
-            eval_strategy="no" if validation is None else "epoch",
-            save_strategy="epoch",
+            eval_strategy="no" if validation is None else when,
+            save_strategy=when,
+            **({} if often is None else {"eval_steps": often, "save_steps": often}),
             save_total_limit=2,  # the best and the last; with 1 the last would be gone when the training ends
             load_best_model_at_end=validation is not None,
             metric_for_best_model=metric if validation is not None else None,

@@ -28,10 +28,9 @@ _BOTH: tuple[Modality, ...] = ("image", "text")
 
 
 def alone(config: Config, modality: Modality) -> Config:
-    """The configuration of the model that reads this modality alone; its schedule is the same."""
-    return with_options(
-        config, {"model": _ALONE[modality], "source": "pretrained", "source_run": None, "keep_weights": True}
-    )
+    """The configuration of the model that reads this modality alone, all of it trained; its schedule is the same."""
+    whole = {"model": _ALONE[modality], "source": "pretrained", "source_run": None}
+    return with_options(config, {**whole, "trainable": "all", "keep_weights": True})
 
 
 def check_source_runs(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from training_runs import losses, train
 
 from mi2p_inject.recipes.config import OptimisationConfig, make_config
-from mi2p_inject.recipes.training.schedule import USUAL_EPOCHS, epochs_of
+from mi2p_inject.recipes.training.schedule import USUAL_EPOCHS, epochs_of, steps_between_evaluations
 
 
 @given(
@@ -24,8 +25,11 @@ def test_as_many_epochs_as_the_steps_need(samples: int, batch: int, accumulated:
         left -= batch * accumulated
         steps_of_an_epoch += 1
     while epochs * steps_of_an_epoch < least:
-        epochs += 1
+        epochs += USUAL_EPOCHS
     assert epochs_of(config, samples) == epochs
+    often = steps_between_evaluations(config, samples)
+    assert (often or steps_of_an_epoch) * USUAL_EPOCHS == epochs * steps_of_an_epoch  # as many evaluations as usual
+    assert (often is None) == (epochs == USUAL_EPOCHS)
 
 
 def test_epochs_that_are_given_are_kept() -> None:
@@ -41,6 +45,14 @@ def test_a_small_set_trains_so_many_steps(
     chosen = {"model": "vision", "min_steps": 60, "patience": 0, "keep_weights": False, "epochs": None, **given_epochs}
     train(table, out, **chosen)  # six steps an epoch
     assert len(losses(out)) == steps
+
+
+def test_a_stretched_training_is_evaluated_ten_times_and_to_its_end(table: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    train(table, out, model="vision", min_steps=110, patience=0, keep_weights=False, epochs=None)
+    history = json.loads((out / "history.json").read_text())
+    assert [entry["step"] for entry in history if "eval_accuracy" in entry] == list(range(12, 121, 12))
+    assert len(losses(out)) == 120
 
 
 def test_patience_waits_for_them(table: Path, tmp_path: Path) -> None:

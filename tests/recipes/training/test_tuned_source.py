@@ -68,6 +68,13 @@ def test_what_is_expanded_and_a_source_too_starts_pretrained(table: Path, tmp_pa
     assert not same(own_weights(run), own_weights(inside))
 
 
+def test_it_is_tuned_even_where_only_units_train(table: Path, tmp_path: Path) -> None:
+    train(table, tmp_path / "plain", model="me-vision", trainable="units", **SHORT)
+    train(table, tmp_path / "tuned", model="me-vision", trainable="units", source="tuned", **SHORT)
+    plain, tuned = (load_run(tmp_path / name) for name in ("plain", "tuned"))
+    assert not same(source_weights(plain), source_weights(tuned))
+
+
 def test_features_in_a_cache_are_those_of_the_tuned_source(table: Path, text_run: Path, tmp_path: Path) -> None:
     given = {"model": "me-vision", "source_run": [str(text_run)], **SHORT}
     train(table, tmp_path / "plain", model="me-vision", source_cache=str(tmp_path / "cache"), **SHORT)  # fills it
