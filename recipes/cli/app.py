@@ -10,6 +10,7 @@ import mi2p_inject
 from mi2p_inject.recipes.cli.config_options import ConfigCommand
 from mi2p_inject.recipes.cli.doctor import doctor
 from mi2p_inject.recipes.cli.experiment_commands import compare, demo, table
+from mi2p_inject.recipes.cli.explain import explain
 from mi2p_inject.recipes.cli.layers import layers
 from mi2p_inject.recipes.cli.run_commands import evaluate, predict, report
 from mi2p_inject.recipes.cli.sweep import sweep
@@ -42,6 +43,7 @@ app.command(cls=ConfigCommand)(settings)
 app.command("eval")(evaluate)
 app.command()(predict)
 app.command()(report)
+app.command()(explain)
 app.command("table", cls=ConfigCommand)(table)
 app.command()(compare)
 app.command()(doctor)

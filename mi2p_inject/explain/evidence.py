@@ -1,0 +1,121 @@
+"""`explain`: what the attention of an expanded model says of one number, and what its source's features say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from mi2p_inject.core.errors import ExplainError
+from mi2p_inject.expansion.expanded_model import ExpandedModel
+from mi2p_inject.explain.record import SiteAttention, record_attention
+from mi2p_inject.sources.features import SourceFeatures
+
+__all__ = ["Evidence", "attends", "evidence", "explain"]
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """Attention, and the evidence for a number, of a batch.
+
+    Attributes:
+        score: (B,) the numbers that are explained, such as one class's logits.
+        attention: site path -> what its unit attended to; empty for units without attention.
+        by_attention: site path -> gradient × attention (B, heads, queries, keys): to first order, what each weight adds
+            to the number.
+        by_source: gradient × features, summed over what is no place: (B, L) of tokens, (B, H, W) of a map. To first
+            order, what each place of the source adds to the number, for any kind of unit.
+    """
+
+    score: Tensor
+    attention: Mapping[str, SiteAttention]
+    by_attention: Mapping[str, Tensor]
+    by_source: Tensor
+
+
+def attends(me: ExpandedModel) -> bool:
+    """Whether some unit of the model has attention."""
+    return any(me.unit(site.path).attention_axes() is not None for site in me.sites)
+
+
+def explain(
+    me: ExpandedModel, *args: Any, source: Any, score: Callable[[Any], Tensor], **kwargs: Any
+) -> Evidence:
+    """The evidence for a number that is computed from the expanded model's output.
+
+    Args:
+        me: the expanded model, as it is: in eval mode, as a rule.
+        *args: the backbone's own arguments, as are `**kwargs`.
+        source: as for the model's forward; encoded once.
+        score: of the output: (B,) numbers, such as ``lambda output: output[:, 3]``.
+
+    Raises:
+        ExplainError: the score is no number a sample, or does not depend on the source.
+        SourceError: as for the model's forward.
+
+    Source: gradient × attention as in Chefer et al. 2021 (https://arxiv.org/abs/2103.15679), with its sign and without
+    its propagation through layers: units stand beside the backbone, not in a row.
+
+    Example:
+        >>> import torch
+        >>> from mi2p_inject import SourceFeatures, ViewSpec, inject
+        >>> from mi2p_inject.explain import explain
+        >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.Flatten(), torch.nn.Linear(8 * 36, 2))
+        >>> x, words = torch.randn(2, 3, 8, 8), SourceFeatures(torch.randn(2, 5, 4))
+        >>> me = inject(net, layers="0", source_spec=ViewSpec.tokens(4), example_inputs=x, zero_init=None, num_heads=2)
+        >>> found = explain(me, x, source=words, score=lambda logits: logits[:, 1])
+        >>> found.by_source.shape, found.by_attention["0"].shape  # five words; two heads, eight channels
+        (torch.Size([2, 5]), torch.Size([2, 2, 8, 5]))
+    """
+    features = source if isinstance(source, SourceFeatures) else me.encode(source)
+    return evidence(me, features, lambda given: score(me(*args, source=given, **kwargs)))
+
+
+def evidence(me: ExpandedModel, features: SourceFeatures, run: Callable[[SourceFeatures], Tensor]) -> Evidence:
+    """As `explain`, for a number that a larger model computes with an expanded one inside it.
+
+    Args:
+        me: the expanded model inside.
+        features: its source's.
+        run: of the features that `me` is to be given: (B,) numbers.
+
+    Raises:
+        ExplainError: as `explain`.
+    """
+    leaf = SourceFeatures(features.data.detach().clone().requires_grad_(), features.mask)
+    recorded = record_attention(me, gradients=True, views=True) if attends(me) else nullcontext()
+    with torch.enable_grad(), recorded as seen:
+        score = run(leaf)
+        if not isinstance(score, Tensor) or score.shape != leaf.data.shape[:1]:
+            raise ExplainError(
+                "the score is no number a sample",
+                expected=f"a tensor of shape ({len(leaf)},)",
+                given=str(tuple(score.shape)) if isinstance(score, Tensor) else type(score).__name__,
+                fix="choose one class: score=lambda output: output[:, 3]",
+            )
+        total = score.sum()
+        of_data = torch.autograd.grad(total, leaf.data, retain_graph=True, allow_unused=True)[0] if _grad(total) else None
+        if of_data is None:
+            raise ExplainError(
+                "the score does not depend on the source",
+                expected="a number computed from the output, with its graph",
+                given="one without a gradient by the source's features",
+                fix="compute it from the output without detach(), item() or no_grad()",
+            )
+        gradients = {} if seen is None else seen.gradients(total)
+    places = (of_data * leaf.data).detach()
+    by_source = places.sum(1) if places.dim() == 4 else places.sum(2)
+    if leaf.mask is not None:
+        by_source = by_source.masked_fill(~leaf.mask, 0)
+    attention = {} if seen is None else dict(seen)
+    by_attention = {path: attention[path].weights * gradient for path, gradient in gradients.items()}
+    return Evidence(score.detach(), attention, by_attention, by_source)
+
+
+def _grad(score: Tensor) -> bool:
+    return score.requires_grad

@@ -1,0 +1,162 @@
+"""What an explanation holds: arrays, and a figure of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mi2p_inject.recipes.errors import RecipeError
+
+__all__ = ["FIGURE_ENDINGS", "BranchExplanation", "ChannelGroup", "Explanation", "check_figure_file", "save_figure"]
+
+Floats = NDArray[np.float64]
+
+FIGURE_ENDINGS = (".png", ".pdf", ".svg")
+
+
+@dataclass(frozen=True, eq=False)
+class ChannelGroup:
+    """Channels of a picture model that attend to the same words.
+
+    Attributes:
+        channels: how many.
+        words: (W,) the share of their attention that each word gets.
+        rest: the share of tokens of no word, such as [CLS] and [SEP].
+        map: (h, w) where they are active, as shares.
+    """
+
+    channels: int
+    words: Floats
+    rest: float
+    map: Floats
+
+
+@dataclass(frozen=True, eq=False)
+class BranchExplanation:
+    """What one expanded model of a run took from the other modality. None where a kind of unit has no such thing.
+
+    Attributes:
+        modality: what its backbone reads.
+        unit: kind of its units.
+        site: the last one that attends: attention is shown there, evidence is of all sites.
+        spread: over how many of `keys` its attention is spread, on average over heads and queries: e to the entropy.
+        keys: words' tokens, channels or pixels that it can attend to.
+        word_attention: (W,) of a picture model, the share of attention that each word gets; of a text model None.
+        rest_attention: the share of tokens of no word.
+        word_maps: (W, h, w) of a text model: the channels that a word attends to more than evenly, over the picture; of
+            a picture model: the channels that attend to a word more than evenly.
+        word_evidence: (W,) gradient × attention of each word, in logits of the class: what it takes from the picture
+            (text model), or what is taken from it (picture model; gradient × features where units do not attend).
+        rest_evidence: the same of tokens of no word.
+        evidence_map: (h, w) the evidence by place, in logits of the class: gradient × features of the source map (text
+            model), or the channels' gradient × attention spread over where they are active (picture model).
+        groups: of a picture model's channels.
+    """
+
+    modality: Literal["image", "text"]
+    unit: str
+    site: str | None
+    spread: float | None
+    keys: int | None
+    word_attention: Floats | None
+    rest_attention: float
+    word_maps: Floats | None
+    word_evidence: Floats | None
+    rest_evidence: float
+    evidence_map: Floats | None
+    groups: tuple[ChannelGroup, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """One sample's answer, and what the expanded models in it took from the other modality.
+
+    Attributes:
+        image: (H, W, 3) uint8, the picture as the model sees it: resized and cropped.
+        words: of the text, as far as the model reads it.
+        target: the class that the evidence is about.
+        probabilities: of each class.
+        without: probability of `target` without the text and without the image, where the model allows it.
+        branches: one for each expanded model.
+    """
+
+    image: NDArray[np.uint8]
+    words: tuple[str, ...]
+    target: str
+    probabilities: dict[str, float]
+    without: dict[str, float]
+    branches: tuple[BranchExplanation, ...]
+
+    def figure(self) -> Any:
+        """A `matplotlib.figure.Figure`."""
+        from mi2p_inject.recipes.explain.draw import draw_explanation
+
+        return draw_explanation(self)
+
+    def save(self, file: str | Path) -> None:
+        """Write the figure: .png, .pdf or .svg.
+
+        Raises:
+            RecipeError: another ending, or the file cannot be written.
+        """
+        check_figure_file(Path(file))
+        save_figure(self.figure(), Path(file))
+
+    def to_json(self) -> dict[str, Any]:
+        """The numbers by word, as JSON."""
+        return {
+            "target": self.target,
+            "probability": self.probabilities[self.target],
+            "without": self.without,
+            "words": list(self.words),
+            "branches": [
+                {
+                    "modality": one.modality,
+                    "unit": one.unit,
+                    "site": one.site,
+                    "spread": one.spread,
+                    "keys": one.keys,
+                    "word_attention": _list(one.word_attention),
+                    "word_evidence": _list(one.word_evidence),
+                    "rest_evidence": one.rest_evidence,
+                    "evidence_map": _list(one.evidence_map),
+                }
+                for one in self.branches
+            ],
+        }
+
+
+def check_figure_file(file: Path) -> None:
+    """Refuse a figure's file before anything is computed.
+
+    Raises:
+        RecipeError: an ending that is none of a figure, a folder, or no folder to write into.
+    """
+    if file.suffix.lower() not in FIGURE_ENDINGS:
+        raise RecipeError(
+            f"{file} is no name of a figure", expected=" or ".join(FIGURE_ENDINGS), given=file.name, fix="--out fig.png"
+        )
+    if file.is_dir() or not file.absolute().parent.is_dir():
+        raise RecipeError(
+            f"{file} cannot be written", expected="a file in a folder that exists", given=str(file), fix="--out"
+        )
+
+
+def save_figure(figure: Any, file: Path) -> None:
+    """Write a figure.
+
+    Raises:
+        RecipeError: the file cannot be written.
+    """
+    try:
+        figure.savefig(file, format=file.suffix[1:].lower())
+    except OSError as error:
+        raise RecipeError(f"{file} cannot be written: {error}", fix="another --out") from error
+
+
+def _list(array: Floats | None) -> Any:
+    return None if array is None else np.round(array, 6).tolist()
