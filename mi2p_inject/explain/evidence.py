@@ -43,9 +43,7 @@ def attends(me: ExpandedModel) -> bool:
     return any(me.unit(site.path).attention_axes() is not None for site in me.sites)
 
 
-def explain(
-    me: ExpandedModel, *args: Any, source: Any, score: Callable[[Any], Tensor], **kwargs: Any
-) -> Evidence:
+def explain(me: ExpandedModel, *args: Any, source: Any, score: Callable[[Any], Tensor], **kwargs: Any) -> Evidence:
     """The evidence for a number that is computed from the expanded model's output.
 
     Args:
@@ -99,7 +97,9 @@ def evidence(me: ExpandedModel, features: SourceFeatures, run: Callable[[SourceF
                 fix="choose one class: score=lambda output: output[:, 3]",
             )
         total = score.sum()
-        of_data = torch.autograd.grad(total, leaf.data, retain_graph=True, allow_unused=True)[0] if _grad(total) else None
+        of_data = (
+            torch.autograd.grad(total, leaf.data, retain_graph=True, allow_unused=True)[0] if _grad(total) else None
+        )
         if of_data is None:
             raise ExplainError(
                 "the score does not depend on the source",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,34 @@ from mi2p_inject.recipes.explain.result import BranchExplanation, Explanation
 __all__ = ["draw_explanation"]
 
 Floats = NDArray[np.float64]
-_INK, _FAINT, _FOR, _AGAINST, _READ = "#222222", "#777777", "#1b6ca8", "#b5452c", "#b9c6d2"
-_COLUMNS, _MOST_WORDS, _CELL = 6, 12, 1.9  # pictures in a row, words that are shown, inches of a picture
-_TITLE = {"image": "The picture model reads the text", "text": "The text model reads the picture"}
+_INK, _FAINT, _FOR, _AGAINST = "#222222", "#777777", "#1b6ca8", "#b5452c"
+_MOST_WORDS = 12
+_WIDTH, _EDGE, _GAP = 11.0, 0.25, 0.14  # inches, as all numbers of the layout
+_LARGE, _SMALL, _IN_A_ROW = 2.35, 1.62, 6
+_HEAD, _TITLE_LINE, _CAPTION, _FOOT = 0.85, 0.55, 0.3, 0.15
+_READS = {"image": "The picture model reads the text", "text": "The text model reads the picture"}
+_WORD_MAPS = {
+    "text": "where the channels are active that each word attends to more than evenly (one scale for all words)",
+    "image": "where the channels are active that attend to each word more than evenly (one scale for all words)",
+}
+
+
+@dataclass
+class _Page:
+    """A figure that is filled from the top down, in inches."""
+
+    figure: Any
+    height: float
+    top: float = 0.0
+
+    def axes(self, left: float, width: float, height: float) -> Any:
+        """Axes whose upper edge is at the place that the page is filled to."""
+        bottom = self.height - self.top - height
+        return self.figure.add_axes((left / _WIDTH, bottom / self.height, width / _WIDTH, height / self.height))
+
+    def text(self, left: float, below: float, words: str, **look: Any) -> None:
+        """Words, their baseline `below` the place that the page is filled to."""
+        self.figure.text(left / _WIDTH, 1 - (self.top + below) / self.height, words, **look)
 
 
 def draw_explanation(explanation: Explanation) -> Any:
@@ -23,41 +49,28 @@ def draw_explanation(explanation: Explanation) -> Any:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    blocks = [_rows(branch) for branch in explanation.branches]
-    inches = [[0.55, *(2.5 if row == "overview" else _CELL + 0.55 for row, _ in rows)] for rows in blocks]
-    heights = [one for block in inches for one in block]
-    head = 0.85
-    total = sum(heights) + head + 0.2
-    figure = Figure(figsize=(_COLUMNS * _CELL, total), dpi=130, facecolor="white")
-    FigureCanvasAgg(figure)
-    grid = figure.add_gridspec(
-        len(heights), 12, height_ratios=heights, top=1 - head / total, bottom=0.15 / total, left=0.02, right=0.985,
-        hspace=0.0, wspace=0.12,
-    )  # fmt: skip
-    _head(figure, explanation, total)
-    line = 0
-    for branch, rows in zip(explanation.branches, blocks, strict=True):
-        _block_title(figure.add_subplot(grid[line, :]), branch)
-        line += 1
-        for row, chosen in rows:
-            if row == "overview":
-                _overview(figure, grid, line, explanation, branch)
-            elif row == "groups":
-                _groups(figure, grid, line, explanation, branch)
-            else:
-                _words(figure, grid, line, explanation, branch, chosen)
-            line += 1
-    return figure
+    height = _HEAD + _FOOT + sum(_height(branch) for branch in explanation.branches)
+    page = _Page(Figure(figsize=(_WIDTH, height), dpi=130, facecolor="white"), height)
+    FigureCanvasAgg(page.figure)
+    _head(page, explanation)
+    for branch in explanation.branches:
+        _block_title(page, branch)
+        _overview(page, explanation, branch)
+        if branch.groups:
+            _groups(page, explanation, branch)
+        if branch.word_maps is not None:
+            _words(page, explanation, branch)
+    return page.figure
 
 
-def _rows(branch: BranchExplanation) -> list[tuple[str, list[int]]]:
-    rows: list[tuple[str, list[int]]] = [("overview", [])]
+def _height(branch: BranchExplanation) -> float:
+    height = _TITLE_LINE + _CAPTION + _LARGE + 0.45
     if branch.groups:
-        rows.append(("groups", []))
+        height += _CAPTION + 0.6 + _SMALL + _GAP
     if branch.word_maps is not None:
-        words = _shown_words(branch, len(branch.word_maps))
-        rows += [("words", words[start : start + _COLUMNS]) for start in range(0, len(words), _COLUMNS)]
-    return rows
+        rows = -(-len(_shown_words(branch, len(branch.word_maps))) // _IN_A_ROW)
+        height += _CAPTION + rows * (_SMALL + 0.34)
+    return height
 
 
 def _shown_words(branch: BranchExplanation, count: int) -> list[int]:
@@ -66,114 +79,125 @@ def _shown_words(branch: BranchExplanation, count: int) -> list[int]:
     return sorted(np.argsort(-weight, kind="stable")[:_MOST_WORDS].tolist())
 
 
-def _head(figure: Any, explanation: Explanation, total: float) -> None:
-    probability = explanation.probabilities[explanation.target]
-    parts = [f"without the {name}: {_percent(one)}" for name, one in explanation.without.items()]
-    figure.text(
-        0.02, 1 - 0.28 / total, f"{explanation.target}: {_percent(probability)}", fontsize=14, color=_INK, weight="bold"
-    )  # fmt: skip
-    figure.text(0.985, 1 - 0.28 / total, ",  ".join(parts), fontsize=9, color=_FAINT, ha="right")
-    text = textwrap.shorten(" ".join(explanation.words), 120, placeholder=" …")
-    figure.text(0.02, 1 - 0.56 / total, f"“{text}”", fontsize=10.5, color=_INK, style="italic")
+def _head(page: _Page, explanation: Explanation) -> None:
+    answer = f"{explanation.target}: {_percent(explanation.probabilities[explanation.target])}"
+    page.text(_EDGE, 0.34, answer, fontsize=14, color=_INK, weight="bold")
+    parts = [f"without the {name} {_percent(one)}" for name, one in explanation.without.items()]
+    page.text(_WIDTH - _EDGE, 0.34, ",  ".join(parts), fontsize=9, color=_FAINT, ha="right")
+    text = textwrap.shorten(" ".join(explanation.words), 110, placeholder=" …")
+    page.text(_EDGE, 0.64, f"“{text}”", fontsize=10.5, color=_INK, style="italic")
+    page.top += _HEAD
 
 
-def _block_title(axes: Any, branch: BranchExplanation) -> None:
-    axes.axis("off")
-    axes.plot([0, 1], [0.98, 0.98], transform=axes.transAxes, color="#dddddd", lw=1)
-    axes.text(0, 0.3, _TITLE[branch.modality], fontsize=11, weight="bold", color=_INK, transform=axes.transAxes)
-    said = f"{branch.unit} units without attention"
+def _block_title(page: _Page, branch: BranchExplanation) -> None:
+    line = page.axes(_EDGE, _WIDTH - 2 * _EDGE, 0.02)
+    line.axis("off")
+    line.axhline(0, color="#cccccc", lw=1)
+    page.text(_EDGE, 0.3, _READS[branch.modality], fontsize=11, weight="bold", color=_INK)
+    said = f"{branch.unit} units, which have no attention"
     if branch.spread is not None:
-        said = f"{branch.unit}, site {branch.site}: attention is spread over {branch.spread:,.0f} of {branch.keys:,} "
-        said += "tokens" if branch.modality == "image" else "pixels" if "cross" in branch.unit else "channels"
-        said += ", a head and query, on average"
-    axes.text(1, 0.3, said, fontsize=8.5, color=_FAINT, ha="right", transform=axes.transAxes)
+        said = (
+            f"{branch.unit} at {branch.site}: a head's attention is spread over {branch.spread:,.0f} of {branch.keys:,}"
+        )
+        said += " tokens" if branch.modality == "image" else " pixels" if "cross" in branch.unit else " channels"
+    page.text(_WIDTH - _EDGE, 0.3, said, fontsize=8.5, color=_FAINT, ha="right")
+    page.top += _TITLE_LINE
 
 
-def _overview(figure: Any, grid: Any, line: int, explanation: Explanation, branch: BranchExplanation) -> None:
-    axes = figure.add_subplot(grid[line, 0:3])
-    _picture(axes, explanation, None, "the picture, as the model sees it")
-    axes = figure.add_subplot(grid[line, 3:6])
+def _overview(page: _Page, explanation: Explanation, branch: BranchExplanation) -> None:
+    page.text(_EDGE, 0.14, "the picture, as the model sees it", fontsize=8.5, color=_INK)
+    second = _EDGE + _LARGE + 2 * _GAP
+    target, right = _short(explanation.target, 28), second + _LARGE + 2.45
     if branch.evidence_map is not None:
-        _evidence(figure, axes, explanation, branch)
-    else:
-        axes.axis("off")
+        page.text(second, 0.14, "evidence by place, logits", fontsize=8.5, color=_INK)
+    what = "what each word takes from the picture" if branch.modality == "text" else "what is taken from each word"
     if branch.word_evidence is not None:
-        _bars(figure.add_subplot(grid[line, 8:12]), explanation, branch)
+        page.text(right - 1.35, 0.14, f"evidence for {target}, logits: {what}", fontsize=8.5, color=_INK)
+    page.top += _CAPTION - 0.08
+    _picture(page.axes(_EDGE, _LARGE, _LARGE), explanation, None)
+    if branch.evidence_map is not None:
+        _evidence(page, second, explanation, np.asarray(branch.evidence_map))
+    if branch.word_evidence is not None:
+        _bars(page.axes(right, _WIDTH - _EDGE - right, _LARGE), explanation, branch)
+    page.top += _LARGE + 0.45 + 0.08
 
 
-def _evidence(figure: Any, axes: Any, explanation: Explanation, branch: BranchExplanation) -> None:
-    found = np.asarray(branch.evidence_map)
+def _evidence(page: _Page, left: float, explanation: Explanation, found: Floats) -> None:
     largest = float(np.abs(found).max()) or 1.0
-    shown = _picture(axes, explanation, found, "evidence by place", signed=True, largest=largest)
-    bar = figure.colorbar(shown, ax=axes, fraction=0.045, pad=0.03, ticks=[-largest, 0, largest])
-    bar.ax.set_yticklabels([f"−{largest:.2g}", "0", f"+{largest:.2g}"], fontsize=7, color=_FAINT)
+    shown = _picture(page.axes(left, _LARGE, _LARGE), explanation, found, signed=True, largest=largest)
+    bar = page.figure.colorbar(shown, cax=page.axes(left + _LARGE + 0.08, 0.09, _LARGE), ticks=[-largest, 0, largest])
+    bar.ax.set_yticklabels([f"-{largest:.2g}", "0", f"+{largest:.2g}"], fontsize=7, color=_FAINT)
+    bar.ax.tick_params(length=0)
     bar.outline.set_visible(False)
 
 
 def _bars(axes: Any, explanation: Explanation, branch: BranchExplanation) -> None:
     evidence = np.asarray(branch.word_evidence)
     chosen = _shown_words(branch, len(evidence))
-    names = [_short(explanation.words[one], 16) for one in chosen] + ["other tokens"]
+    names = [_short(explanation.words[one], 16) for one in chosen]
+    names.append("special tokens" if len(chosen) == len(evidence) else "all others")
     values = [*evidence[chosen], branch.rest_evidence + float(np.delete(evidence, chosen).sum())]
-    places = -np.arange(len(values))
-    axes.barh(places, values, height=0.62, color=[_FOR if one >= 0 else _AGAINST for one in values])
-    axes.axvline(0, color=_FAINT, lw=0.8)
     if branch.word_attention is not None:
         others = branch.rest_attention + float(np.delete(branch.word_attention, chosen).sum())
         shares = [*branch.word_attention[chosen], others]
-        names = [f"{name}  ({_percent(share)} read)" for name, share in zip(names, shares, strict=True)]
+        names = [f"{name} ({_percent(share)})" for name, share in zip(names, shares, strict=True)]
+    places = -np.arange(len(values))
+    axes.barh(places, values, height=0.62, color=[_FOR if one >= 0 else _AGAINST for one in values])
+    axes.axvline(0, color=_FAINT, lw=0.8)
     axes.set_yticks(places, names, fontsize=8, color=_INK)
+    axes.set_ylim(min(places[-1], -4) - 0.6, 0.6)
     axes.tick_params(axis="x", labelsize=7, colors=_FAINT)
     axes.tick_params(axis="y", length=0)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
-    what = "what each word takes from the picture" if branch.modality == "text" else "what is taken from each word"
-    axes.set_title(f"evidence for {_short(explanation.target, 24)}, logits: {what}", fontsize=8.5, color=_INK, loc="right")
-    axes.margins(y=0.02)
+    if branch.word_attention is not None:
+        axes.set_xlabel("in brackets: each word's share of the attention", fontsize=7.5, color=_FAINT)
 
 
-def _groups(figure: Any, grid: Any, line: int, explanation: Explanation, branch: BranchExplanation) -> None:
+def _groups(page: _Page, explanation: Explanation, branch: BranchExplanation) -> None:
+    page.text(
+        _EDGE, 0.14, "channels that attend alike: where they are active, and what they read", fontsize=8.5, color=_INK
+    )
+    page.top += _CAPTION
+    step = (_WIDTH - 2 * _EDGE) / 4
     for place, group in enumerate(branch.groups[:4]):
-        axes = figure.add_subplot(grid[line, 3 * place : 3 * place + 3])
-        best = np.argsort(-group.words)[:3]
-        words = ", ".join(f"{_short(explanation.words[one], 12)} {_percent(group.words[one])}" for one in best)
-        title = f"{group.channels} channels read\n{words}\nother tokens {_percent(group.rest)}"
-        _picture(axes, explanation, group.map, title)
+        left = _EDGE + place * step
+        _picture(page.axes(left, _SMALL, _SMALL), explanation, group.map)
+        best = np.argsort(-group.words)[:4]
+        lines = [f"{_short(explanation.words[one], 12)} {_percent(group.words[one])}" for one in best]
+        said = "\n".join([f"{group.channels} channels", *lines, f"special {_percent(group.rest)}"])
+        page.text(left + _SMALL + 0.07, 0.12, said, fontsize=7.5, color=_INK, va="top", linespacing=1.5)
+    page.top += _SMALL + 0.6 + _GAP - 0.35
 
 
-def _words(
-    figure: Any, grid: Any, line: int, explanation: Explanation, branch: BranchExplanation, chosen: list[int]
-) -> None:
+def _words(page: _Page, explanation: Explanation, branch: BranchExplanation) -> None:
     maps = np.asarray(branch.word_maps)
-    largest = float(maps.max()) or 1.0
-    for place, word in enumerate(chosen):
-        axes = figure.add_subplot(grid[line, 2 * place : 2 * place + 2])
-        _picture(axes, explanation, maps[word], _short(explanation.words[word], 18), largest=largest)
+    chosen, largest = _shown_words(branch, len(maps)), float(maps.max()) or 1.0
+    page.text(_EDGE, 0.14, _WORD_MAPS[branch.modality], fontsize=8.5, color=_INK)
+    page.top += _CAPTION
+    for start in range(0, len(chosen), _IN_A_ROW):
+        for place, word in enumerate(chosen[start : start + _IN_A_ROW]):
+            left = _EDGE + place * (_SMALL + _GAP)
+            page.text(left, 0.08, _short(explanation.words[word], 20), fontsize=9, color=_INK, weight="bold")
+            page.top += 0.14
+            _picture(page.axes(left, _SMALL, _SMALL), explanation, maps[word], largest=largest)
+            page.top -= 0.14
+        page.top += _SMALL + 0.34
 
 
 def _picture(
-    axes: Any,
-    explanation: Explanation,
-    heat: Floats | None,
-    title: str,
-    *,
-    signed: bool = False,
-    largest: float | None = None,
+    axes: Any, explanation: Explanation, heat: Floats | None, *, signed: bool = False, largest: float | None = None
 ) -> Any:
     """The picture, and over its grey form a heat map stretched to its size."""
     height, width = explanation.image.shape[:2]
     extent = (0, width, height, 0)
-    axes.set_title(title, fontsize=8.5, color=_INK)
     axes.axis("off")
     if heat is None:
-        return axes.imshow(explanation.image, extent=extent)
-    grey = explanation.image.mean(2)
-    axes.imshow(grey, extent=extent, cmap="gray", vmin=-60, vmax=255)
+        return axes.imshow(explanation.image, extent=extent, aspect="auto")
+    axes.imshow(explanation.image.mean(2), extent=extent, cmap="gray", vmin=-60, vmax=255, aspect="auto")
     top = (float(np.abs(heat).max()) or 1.0) if largest is None else largest
-    look: dict[str, Any] = {"cmap": "RdBu", "vmin": -top, "vmax": top} if signed else {"cmap": "inferno", "vmin": 0}
-    if not signed:
-        look["vmax"] = top
-    return axes.imshow(heat, extent=extent, interpolation="bicubic", alpha=0.55, **look)
+    look: dict[str, Any] = {"cmap": "RdBu", "vmin": -top} if signed else {"cmap": "inferno", "vmin": 0}
+    return axes.imshow(heat, extent=extent, interpolation="bicubic", alpha=0.55, vmax=top, aspect="auto", **look)
 
 
 def _percent(share: float) -> str:

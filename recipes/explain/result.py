@@ -155,7 +155,9 @@ def save_figure(figure: Any, file: Path) -> None:
     try:
         figure.savefig(file, format=file.suffix[1:].lower())
     except OSError as error:
-        raise RecipeError(f"{file} cannot be written: {error}", fix="another --out") from error
+        raise RecipeError(
+            f"{file} cannot be written: {error}", expected="a place to write to", given=str(file), fix="another --out"
+        ) from error
 
 
 def _list(array: Floats | None) -> Any:

@@ -96,7 +96,12 @@ def load_expanded(run: SavedRun) -> Loaded:
     collator = collator_of(run.config.model.system, encoders, run.task)
     image, text = encoders["image"].spec, encoders["text"].spec
     if not isinstance(image, ImageSpec) or not isinstance(text, TextSpec):
-        raise RecipeError("an explanation needs an image and a text encoder", fix="explain a run of both")
+        raise RecipeError(
+            "an explanation needs an image and a text encoder",
+            expected="both",
+            given=f"{type(image).__name__}, {type(text).__name__}",
+            fix="explain a run of both",
+        )
     return Loaded(run, model, image, text, expanded, encoders, collator)
 
 

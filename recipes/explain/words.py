@@ -73,7 +73,9 @@ def words_of(text: str, spec: TextSpec) -> Words:
     owner = [*owner, *[NOBODY] * (len(ids) - len(owner))][: len(ids)]
     kept = sorted(set(owner) - {NOBODY})
     if not kept:
-        raise RecipeError("the text has no word that the model reads", given=repr(text), fix="give another text")
+        raise RecipeError(
+            "the text has no word that the model reads", expected="a word", given=repr(text), fix="give another text"
+        )
     place = {old: new for new, old in enumerate(kept)}
     return Words(tuple(spans[one] for one in kept), tuple(place.get(one, NOBODY) for one in owner))
 
