@@ -38,17 +38,16 @@ def token_maps(attention: SiteAttention, weights: Tensor, source: Tensor) -> Ten
         weights: (B, heads, queries, keys): its weights, or another number for each, such as the evidence of each.
         source: the source's features, (B, C, H, W) or (B, L, D).
     """
-    mean = weights.float().mean(1)
+    mean, maps = weights.float().mean(1), attention.view
     if attention.queries == "tokens":
-        pair, mean, maps = attention.keys, mean, source
-        grid = attention.key_grid
+        pair, grid, maps = attention.keys, attention.key_grid, source
     elif attention.keys == "tokens":
-        pair, mean, maps = attention.queries, mean.mT, attention.view
-        grid = attention.query_grid
+        pair, grid, mean = attention.queries, attention.query_grid, mean.mT
     else:
         return None
     if pair == "pixels" and grid is not None:
-        return mean.unflatten(2, grid)
+        pixels: Tensor = mean.unflatten(2, grid)
+        return pixels
     if pair == "channels" and maps is not None and maps.dim() == 4:
         return torch.einsum("blc,bcyx->blyx", mean, channel_maps(maps))
     return None
@@ -66,4 +65,5 @@ def effective_count(weights: Tensor) -> Tensor:
         >>> effective_count(torch.tensor([[1.0, 0.0, 0.0, 0.0], [0.25, 0.25, 0.25, 0.25]]))
         tensor([1., 4.])
     """
-    return torch.special.entr(weights.float()).sum(-1).exp()
+    count: Tensor = torch.special.entr(weights.float()).sum(-1).exp()
+    return count
