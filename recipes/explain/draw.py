@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import textwrap
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mi2p_inject.recipes.explain.result import BranchExplanation, Explanation
+if TYPE_CHECKING:
+    from mi2p_inject.recipes.explain.result import BranchExplanation, Explanation
 
 __all__ = ["draw_explanation"]
 
