@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 from mi2p_inject.core.errors import LayoutError, RecomputeError, SiteError, SourceError
+from mi2p_inject.core.numerics.weights_taken import taken_weights
 from mi2p_inject.core.site import Site
 from mi2p_inject.expansion.call import Call, Calls, TakesPart
 from mi2p_inject.expansion.recompute import check_gradients, in_backward, recall, remember
 from mi2p_inject.units.base import Unit
-from mi2p_inject.units.weights_taken import taken_weights
 
 __all__ = ["SiteHook", "hook_path", "hooked_paths", "purge"]
 

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from mi2p_inject.core.errors import ExplainError
+from mi2p_inject.core.numerics.weights_taken import Axis
 from mi2p_inject.core.site import Site
 from mi2p_inject.expansion.call import Call
 from mi2p_inject.expansion.expanded_model import ExpandedModel
 from mi2p_inject.sources.features import PreparedSource
 from mi2p_inject.units.base import Unit
-from mi2p_inject.units.weights_taken import Axis
 
 __all__ = ["AttentionRecord", "SiteAttention", "record_attention"]
 

@@ -26,11 +26,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mi2p_inject.core.numerics.recording import is_exporting
+from mi2p_inject.core.numerics.weights_taken import give_weights, wants_weights
 from mi2p_inject.units.cpu_kernel.block_operator import opaque
 from mi2p_inject.units.cpu_kernel.blockwise import attend_in_blocks
 from mi2p_inject.units.embed import SiteEmbedder, SourceEmbedder, filled
 from mi2p_inject.units.token_factors import TokenFactors
-from mi2p_inject.units.weights_taken import give_weights, wants_weights
 
 __all__ = ["MANY", "Kernel", "Order", "ScoreOrder", "Sizes", "ValueOrder", "attend", "cheapest", "kernel_for"]
 

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from mi2p_inject.core.errors import LayoutError, UnitError
 from mi2p_inject.core.numerics.precision import compute_dtype
+from mi2p_inject.core.numerics.weights_taken import Axis
 from mi2p_inject.core.views import ViewSpec
 from mi2p_inject.sources.features import PreparedSource
-from mi2p_inject.units.weights_taken import Axis
 
 __all__ = [
     "Unit",
@@ -68,7 +68,7 @@ class Unit(nn.Module, ABC):
         """What its attention's queries and keys are; None: it has none, by default.
 
         A kind that has says so here, and hands its weights over with `give_weights` where `wants_weights()`
-        (`mi2p_inject.units.weights_taken`); then `record_attention` records them.
+        (`mi2p_inject.core.numerics.weights_taken`); then `record_attention` records them.
         """
         return None
 

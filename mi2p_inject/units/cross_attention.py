@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mi2p_inject.core.numerics.precision import full_range, saturated
+from mi2p_inject.core.numerics.weights_taken import Axis, give_weights, wants_weights
 from mi2p_inject.core.views import ViewSpec
 from mi2p_inject.sources.features import PreparedSource
 from mi2p_inject.units.base import (
@@ -22,7 +23,6 @@ from mi2p_inject.units.base import (
     normalised,
 )
 from mi2p_inject.units.layers.linear import FullRangeLinear
-from mi2p_inject.units.weights_taken import Axis, give_weights, wants_weights
 
 __all__ = ["CrossAttention", "CrossAttentionUnit"]
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mi2p_inject.core.numerics.precision import compute_dtype, full_range, saturated
+from mi2p_inject.core.numerics.weights_taken import Axis
 from mi2p_inject.core.views import ViewSpec
 from mi2p_inject.sources.features import PreparedSource
 from mi2p_inject.units.attention import Sizes, attend, cheapest
@@ -18,7 +19,6 @@ from mi2p_inject.units.base import Unit, UnitConfig, ZeroInit, check_flag, check
 from mi2p_inject.units.embed import key_for, query_for, value_for
 from mi2p_inject.units.layers.gate import ZeroGate
 from mi2p_inject.units.layers.linear import PlainLinear
-from mi2p_inject.units.weights_taken import Axis
 
 __all__ = ["MI2P", "MI2PUnit"]
 

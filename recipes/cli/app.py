@@ -10,9 +10,8 @@ import mi2p_inject
 from mi2p_inject.recipes.cli.config_options import ConfigCommand
 from mi2p_inject.recipes.cli.doctor import doctor
 from mi2p_inject.recipes.cli.experiment_commands import compare, demo, table
-from mi2p_inject.recipes.cli.explain import explain
 from mi2p_inject.recipes.cli.layers import layers
-from mi2p_inject.recipes.cli.run_commands import evaluate, predict, report
+from mi2p_inject.recipes.cli.run_commands import evaluate, explain, predict, report
 from mi2p_inject.recipes.cli.sweep import sweep
 from mi2p_inject.recipes.cli.train_commands import settings, train
 

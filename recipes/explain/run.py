@@ -27,7 +27,7 @@ from mi2p_inject.recipes.explain.result import BranchExplanation, Explanation
 from mi2p_inject.recipes.explain.words import Words, words_of
 from mi2p_inject.recipes.saving.saved import SavedRun, collator_of
 from mi2p_inject.recipes.systems import SystemModel
-from mi2p_inject.recipes.training.inputs import Collator, Item
+from mi2p_inject.recipes.systems.inputs import Collator, Item
 from mi2p_inject.recipes.training.train import quiet
 from mi2p_inject.sources.features import SourceFeatures
 
@@ -65,7 +65,7 @@ class Loaded:
     def batch(self, items: list[tuple[Tensor | None, str]]) -> Batch:
         """Pictures' pixels (None: missing) and texts (empty: missing) as a batch."""
         rows: list[Item] = [{"id": None, "pixels": pixels, "text": text, "label": None} for pixels, text in items]
-        return self.collator(rows)
+        return dict(self.collator(rows))
 
     @torch.no_grad()
     def probabilities(self, batch: Batch) -> NDArray[np.float64]:

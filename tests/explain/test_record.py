@@ -18,11 +18,11 @@ from torch.utils.checkpoint import checkpoint
 
 from mi2p_inject import ExpandedModel, SourceFeatures, ViewSpec, inject
 from mi2p_inject.core.errors import ExplainError
+from mi2p_inject.core.numerics.weights_taken import taken_weights
 from mi2p_inject.explain import record_attention
 from mi2p_inject.sources.features import prepare
 from mi2p_inject.testing.randomize import randomize_zero_parameters
 from mi2p_inject.units import UNITS, attention, unit_config
-from mi2p_inject.units.weights_taken import taken_weights
 
 ATTEND = {"mi2p": literal_weights, "mi2p-paper": literal_weights, "cross-attention": cross_attention_weights}
 SITES = {"map": ViewSpec.map(6, 3, 4), "tokens": ViewSpec.tokens(6)}

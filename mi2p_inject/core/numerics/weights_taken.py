@@ -50,7 +50,7 @@ def taken_weights() -> Iterator[list[Tensor]]:
 
     Example:
         >>> import torch
-        >>> from mi2p_inject.units.weights_taken import give_weights, taken_weights, wants_weights
+        >>> from mi2p_inject.core.numerics.weights_taken import give_weights, taken_weights, wants_weights
         >>> with taken_weights() as weights:
         ...     give_weights(torch.ones(1, 1, 2, 1))
         >>> len(weights), wants_weights()
