@@ -63,8 +63,8 @@ def demo(
         wanted = _seeds(seeds)
         check_out(out, overwrite=overwrite, extend=True)  # before the seconds that the imports take
         os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing here needs the network: never wait for it
-        from mi2p_inject.recipes.experiments.demo import DEMO
         from mi2p_inject.recipes.experiments.runner import run_experiments
+        from mi2p_inject.recipes.experiments.sets.demo import DEMO
 
         settings = DEMO.config({"split_seed": split_seed})
         run_experiments(
@@ -180,8 +180,8 @@ def compare(
 
 
 def _set(name: str) -> ExperimentSet:
-    from mi2p_inject.recipes.experiments.defaults import DEFAULTS
-    from mi2p_inject.recipes.experiments.paper_tables import TABLES
+    from mi2p_inject.recipes.experiments.sets.defaults import DEFAULTS
+    from mi2p_inject.recipes.experiments.sets.paper_tables import TABLES
 
     known = {**{str(number): table for number, table in TABLES.items()}, "defaults": DEFAULTS}
     if name not in known:

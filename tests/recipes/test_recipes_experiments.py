@@ -23,8 +23,8 @@ from mi2p_inject.recipes.cli.app import app
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.experiments.experiment import Experiment
 from mi2p_inject.recipes.experiments.folder import finished_runs, what_is_kept
-from mi2p_inject.recipes.experiments.paper_tables import TABLES
 from mi2p_inject.recipes.experiments.runner import run_experiments
+from mi2p_inject.recipes.experiments.sets.paper_tables import TABLES
 from mi2p_inject.recipes.metrics.metrics import bootstrap_difference, bootstrap_metrics
 from mi2p_inject.recipes.metrics.probability_metrics import expected_calibration_error, log_loss
 from mi2p_inject.recipes.saving.saved import load_run

@@ -13,11 +13,11 @@ from rich.console import Console
 
 from mi2p_inject.recipes.data.formats.crisismmd import TASKS
 from mi2p_inject.recipes.errors import RecipeError
-from mi2p_inject.recipes.experiments.defaults import DEFAULTS
-from mi2p_inject.recipes.experiments.demo import DEMO
 from mi2p_inject.recipes.experiments.experiment import Experiment, ExperimentSet
-from mi2p_inject.recipes.experiments.paper_tables import ENCODERS, TABLES
 from mi2p_inject.recipes.experiments.runner import run_experiments
+from mi2p_inject.recipes.experiments.sets.defaults import DEFAULTS
+from mi2p_inject.recipes.experiments.sets.demo import DEMO
+from mi2p_inject.recipes.experiments.sets.paper_tables import ENCODERS, TABLES
 from mi2p_inject.recipes.saving.saved import load_run
 
 SETS = [DEMO, DEFAULTS, *TABLES.values()]

@@ -12,8 +12,8 @@ from typing import Any
 from rich.console import Console
 
 from mi2p_inject.recipes.config import make_config
-from mi2p_inject.recipes.experiments.paper_tables import TABLES
 from mi2p_inject.recipes.experiments.runner import run_experiments
+from mi2p_inject.recipes.experiments.sets.paper_tables import TABLES
 from mi2p_inject.recipes.saving.checksums import CHECKSUMS, checksums_of
 from mi2p_inject.recipes.training.train import train_run
 

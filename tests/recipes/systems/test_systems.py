@@ -12,7 +12,7 @@ from mi2p_inject import ExpandedModel
 from mi2p_inject.core.errors import UnitError
 from mi2p_inject.fusion import FUSIONS
 from mi2p_inject.recipes.errors import RecipeError
-from mi2p_inject.recipes.experiments.demo import DEMO
+from mi2p_inject.recipes.experiments.sets.demo import DEMO
 from mi2p_inject.recipes.systems import SYSTEMS, Branches, build_system
 from mi2p_inject.recipes.tasks import SingleLabel
 from mi2p_inject.recipes.training.train import load_encoders

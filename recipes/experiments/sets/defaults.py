@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mi2p_inject.recipes.experiments.experiment import Experiment, ExperimentSet
-from mi2p_inject.recipes.experiments.paper_tables import ENCODERS
+from mi2p_inject.recipes.experiments.sets.paper_tables import ENCODERS
 
 __all__ = ["DEFAULTS"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mi2p_inject.recipes.experiments.experiment import Experiment, ExperimentSet
-from mi2p_inject.recipes.experiments.paper_figures import FIGURES
+from mi2p_inject.recipes.experiments.sets.paper_figures import FIGURES
 
 __all__ = ["ENCODERS", "TABLES"]
 
