@@ -18,6 +18,8 @@ from mi2p_inject.recipes.config import AnswersConfig, make_config
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.evaluation.evaluate import evaluate_run, predict_file, predict_one
 from mi2p_inject.recipes.evaluation.run_report import run_markdown
+from mi2p_inject.recipes.experiments.experiment import Experiment
+from mi2p_inject.recipes.experiments.results import Results
 from mi2p_inject.recipes.metrics.decisions import choose_decision, fit_temperature
 from mi2p_inject.recipes.metrics.probability_metrics import expected_calibration_error, log_loss
 from mi2p_inject.recipes.saving.saved import SavedRun, load_run
@@ -156,3 +158,27 @@ def test_the_temperature_has_the_lowest_log_loss(task: Task) -> None:
     assert found == pytest.approx(min(losses, key=lambda at: losses[at]), rel=0.02)
     assert log_loss(true, task.probabilities(logits / found)) <= min(losses.values()) + 1e-6
     assert found > 1
+
+
+@pytest.mark.parametrize("answers", [AnswersConfig(), AnswersConfig(calibrate=True), AnswersConfig(thresholds="fixed")])
+def test_an_average_is_decided_as_its_members_are(calibrated: SavedRun, answers: AnswersConfig) -> None:
+    """Of their calibrated probabilities, with thresholds and a temperature of its own."""
+    task, samples = calibrated.task, load_samples(calibrated.config)
+    if answers.thresholds and not task.multi_label:
+        return
+    results, found = Results(samples, task, answers), calibrated.predictions()
+    flipped = replace(calibrated, decision={**calibrated.decision, "temperature": 3.0})
+    for name, run in (("one", calibrated), ("other", flipped)):
+        results.add_run(name, 0, run)
+    results.add_average(Experiment("both", "both", averages=("one", "other")))
+    average = results.outcomes["both"][0]
+    members = [run.probabilities(found["validation_logits"]) for run in (calibrated, flipped)]
+    mean = np.mean(members, axis=0)
+    logits = np.log(mean / (1 - mean)) if task.multi_label else np.log(mean)
+    assert task.probabilities(average.logits["validation"]) == pytest.approx(mean, abs=1e-5)
+    expected = choose_decision(task, logits, found["validation_labels"], answers)
+    assert set(average.decision) == set(expected)
+    if answers.calibrate:
+        assert average.decision["temperature"] == pytest.approx(expected["temperature"], rel=1e-3)
+    if answers.thresholds == "fixed":
+        assert average.decision["thresholds"] == [0.5] * 3
