@@ -67,7 +67,7 @@ def write_answers(answers: Answers, out: Path) -> list[str]:
         out: the file, checked by `check_answers_file`.
 
     Returns:
-        What a user must be told.
+        What a user should know.
 
     Raises:
         RecipeError: a record cannot be read, or the file cannot be written; no part of it is then there.

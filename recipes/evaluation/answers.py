@@ -112,7 +112,7 @@ class Answers:
 
     @property
     def notes(self) -> list[str]:
-        """What a user must be told of these records; complete after an iteration."""
+        """What a user should know of these records; complete after an iteration."""
         found, total = list(self.records.notes), len(self)
         if self._unread:
             fix = f"; paths start from {self.records.image_root}, or --image-root" if self.records.image_root else ""

@@ -27,7 +27,7 @@ def check_decision(config: Config, task: Task, splits: Mapping[str, Any]) -> tup
         splits: by name.
 
     Returns:
-        What a user must be told.
+        What a user should know.
 
     Raises:
         RecipeError: something is to be tuned, and there is no validation split or nothing to tune.

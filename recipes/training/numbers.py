@@ -171,7 +171,7 @@ def _remarks(
     scores: Mapping[str, Resampled],
     baseline: Mapping[str, Resampled],
 ) -> list[str]:
-    """What a user must be told of the answers, from the last split that there is."""
+    """What a user should know of the answers, from the last split that there is."""
     if not scores:
         return []
     split = list(scores)[-1]
