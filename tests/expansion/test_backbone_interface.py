@@ -100,6 +100,16 @@ def test_what_the_backbone_lacks_is_lacking() -> None:
     assert not hasattr(over("GPT2LMHeadModel"), "generate")  # it would run without a source
 
 
+@pytest.mark.fault("S3", "a backbone that says whether its loss is scaled already", "the expanded model says the same")
+def test_who_scales_the_loss() -> None:
+    me = expanded()
+    assert not hasattr(me, "accepts_loss_kwargs")
+    backbone: Any = me.backbone
+    for says in (True, False):
+        backbone.accepts_loss_kwargs = says
+        assert me.accepts_loss_kwargs is says
+
+
 @pytest.mark.fault("S4", "tied weights", "saved once, loaded by either name")
 def test_tied_weights_are_saved_once_and_loaded_by_either_name(tmp_path: Path) -> None:
     me, given, source = over("GPT2LMHeadModel"), inputs_of("GPT2LMHeadModel"), token_features(2)
