@@ -69,8 +69,9 @@ class Loaded:
 
     @torch.no_grad()
     def probabilities(self, batch: Batch) -> NDArray[np.float64]:
-        """(B, K)."""
-        return self.run.task.probabilities(self.model(**batch)["logits"].float().cpu().numpy())
+        """(B, K), as `mi2p predict` shows them."""
+        logits = self.model(**batch)["logits"].float().cpu().numpy()
+        return self.run.task.answers(logits, self.run.decision)[1]
 
 
 def load_expanded(run: SavedRun) -> Loaded:

@@ -23,7 +23,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Both models expanded with units that attend: XLNet's special tokens stand at the end."""
     out = tmp_path_factory.mktemp("runs") / "mi2p"
-    train(table, out, max_steps=2, vision="tiny", zero_init="none")
+    train(table, out, max_steps=2, vision="tiny", unit="mi2p", zero_init="none")
     return out
 
 
