@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -28,6 +28,9 @@ from mi2p_inject.recipes.saving.run_folder import FINISHED
 from mi2p_inject.recipes.saving.saved import SavedRun
 from mi2p_inject.recipes.systems import SystemModel
 from mi2p_inject.recipes.training.train import train_run
+
+if TYPE_CHECKING:
+    from mi2p_inject.recipes.explain.result import Explanation
 
 __all__ = ["Run", "fit", "load_run"]
 
@@ -183,6 +186,24 @@ class Run:
             with torch.no_grad():
                 vectors.append(self.model.vectors(batch).float().cpu())
         return torch.cat(vectors).numpy()
+
+    def explain(self, image: Any, text: str, target: str | None = None) -> Explanation:
+        """What the model takes from the other modality for one sample: maps of words, or words of channels.
+
+        Args:
+            image: a path or an open picture.
+            text: a text with a word or more.
+            target: the class that the evidence is about; None: the likeliest one.
+
+        Returns:
+            Arrays, with ``figure()`` and ``save(path)``; see docs/explain.md for what attention shows and what not.
+
+        Raises:
+            RecipeError: the model is not expanded, or image or text cannot be read.
+        """
+        from mi2p_inject.recipes.explain.run import explain_run
+
+        return explain_run(self.saved, image, text, target)
 
     def _asked(self, data: Any, options: Mapping[str, Any]) -> Answers:
         path = as_file(data, options.get("image_col", self.saved.config.data.image_col))

@@ -168,3 +168,12 @@ def test_equal_data_are_one_file(frame: pandas.DataFrame, tmp_path: Path) -> Non
     changed = frame.copy()
     changed.loc[0, "text"] = "another"
     assert as_file(changed, folder=tmp_path) != first
+
+
+def test_it_explains_an_answer(run: Run, frame: pandas.DataFrame, tmp_path: Path) -> None:
+    picture = next(cell for cell in frame["image"] if isinstance(cell, Image.Image))
+    found = run.explain(picture, "a crimson thing")
+    found.save(tmp_path / "seen.png")
+    assert (tmp_path / "seen.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(RecipeError, match="needs both"):
+        run.explain(picture, " ")
