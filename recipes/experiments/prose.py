@@ -82,9 +82,10 @@ def picked_sentence(numbers: Numbers) -> str:
         unit = f"{'points of ' if info['percent'] else 'in '}{info['title']}"
         found.append(f"{_number(gain['test'][name]['value'], info)} {unit}; {_interval(gain['test'][name], info)}")
     title = numbers["metrics"][metric]["title"]
+    seeds = f"seed{'s' if len(gain['seeds']) > 1 else ''} {', '.join(map(str, gain['seeds']))}"
     return (
         f"Picked by {title} on the validation split, the best expanded system is **{best}** and the strongest late "
-        f"fusion **{rival}**. On the test split, {best} minus {rival}: {'. '.join(found)}."
+        f"fusion **{rival}**. On the test split, with {seeds}, {best} minus {rival}: {'. '.join(found)}."
     )
 
 
