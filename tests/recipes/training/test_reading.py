@@ -48,7 +48,7 @@ def test_it_is_what_files_without_the_text_score(more: dict[str, Any], tmp_path:
     table = write_table(tmp_path, several=several)
     table.write_text(re.sub(r"(?m)^(?=,\w+ thing number 8 of validation)", "img/validation5.png", table.read_text()))
     cache = {"source_cache": str(tmp_path / "cache")} if more.get("cached") else {}
-    numbers = train(table, tmp_path / "run", model="me-vision", epochs=2, **cache)
+    numbers = train(table, tmp_path / "run", model="me-vision", epochs=2, unit="film", unit_learning_rate=0.1, **cache)
     run, reading = load_run(tmp_path / "run"), numbers["reading"]
     metric = "macro_average_precision" if several else "accuracy"
     assert (reading["metric"], reading["samples"], set(reading["modalities"])) == (metric, 12, {"text"})
@@ -58,18 +58,20 @@ def test_it_is_what_files_without_the_text_score(more: dict[str, Any], tmp_path:
     having = np.array([row for row, text in enumerate(texts) if text])
     assert found["samples"] == len(having) == 11
     without = rewritten(table, "without.csv", dict.fromkeys(range(12), ""))
-    assert scored(run, without, metric) == pytest.approx(found["withheld"])
-    shuffled = []
+    scores = {"withheld": [scored(run, without, metric)], "shuffled": []}
     for one in range(PERMUTATIONS):
         order = shuffled_rows(12, having, (0, one))
         changed = {row: texts[giver] for row, giver in enumerate(order) if giver is not None}
-        shuffled.append(scored(run, rewritten(table, f"shuffled{one}.csv", changed), metric))
-    assert found["shuffled"] == pytest.approx(np.mean(shuffled))
+        scores["shuffled"].append(scored(run, rewritten(table, f"shuffled{one}.csv", changed), metric))
     for kind in ("withheld", "shuffled"):
-        difference = found[f"as_is_minus_{kind}"]
+        difference, (score, loss) = found[f"as_is_minus_{kind}"], np.mean(scores[kind], axis=0)
+        assert found[kind] == pytest.approx(score)
         assert difference[metric]["value"] == pytest.approx(reading["as_is"][metric] - found[kind])
         assert difference[metric]["low"] <= difference[metric]["value"] <= difference[metric]["high"]
         assert set(difference) == {metric, "log_loss"}
+        gained = reading["as_is"]["log_loss"] - loss
+        assert abs(gained) > 1e-4  # the model does attend to the text
+        assert difference["log_loss"]["value"] == pytest.approx(gained, abs=1e-5)
     assert found["worth"] == min(
         (found[f"as_is_minus_{kind}"][metric] for kind in ("withheld", "shuffled")), key=lambda one: one["value"]
     )
@@ -77,8 +79,10 @@ def test_it_is_what_files_without_the_text_score(more: dict[str, Any], tmp_path:
     assert "the text is worth" in run_markdown(run)
 
 
-def scored(run: Any, table: Path, metric: str) -> float:
-    return float(evaluate_run(run, str(table), {})["metrics"][metric]["value"])
+def scored(run: Any, table: Path, metric: str) -> tuple[float, float]:
+    """The metric and the log-loss on new data."""
+    found = evaluate_run(run, str(table), {})["metrics"]
+    return found[metric]["value"], found["log_loss"]["value"]
 
 
 @pytest.mark.parametrize(
