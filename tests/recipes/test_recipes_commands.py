@@ -46,13 +46,18 @@ def run(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_commands_of_the_docs_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = Path(__file__).parents[2]
     page = (root / "docs" / "training.md").read_text(encoding="utf-8")
-    first, second = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
+    first, tuned, second = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
     section = (root / "README.md").read_text(encoding="utf-8").split("## Train on your own data")[1].split("\n## ")[0]
     assert re.findall(r"```sh\n(.*?)```", section, re.DOTALL) == [first]
     table = write_table(tmp_path)
     (tmp_path / "cat.jpg").write_bytes((table.parent / "img" / "test0.png").read_bytes())
     monkeypatch.chdir(tmp_path)
     for line in first.splitlines():
+        result = mi2p(*shlex.split(line)[1:])
+        assert result.exit_code == 0, (line, result.output)
+    small = tuned.replace("--vision demo --text demo", "--vision tiny:resnet --text tiny:bert")
+    assert small != tuned
+    for line in small.splitlines():
         result = mi2p(*shlex.split(line)[1:])
         assert result.exit_code == 0, (line, result.output)
     for line in second.splitlines():  # these take hours; their options exist

@@ -137,7 +137,7 @@ def test_pixels_are_those_of_transformers_own_processor(processor: Any) -> None:
 def test_a_folder_of_timm(tmp_path: Path) -> None:
     model = timm.create_model("test_resnet", num_classes=7)
     model.pretrained_cfg["mean"] = (0.1, 0.2, 0.3)
-    timm.models.save_for_hf(model, tmp_path)
+    timm.models.save_for_hf(model, tmp_path, safe_serialization=True)
     encoder = load_encoder(str(tmp_path), "image", image_size=48)
     assert encoder.spec.mean == (0.1, 0.2, 0.3)
     assert torch.equal(encoder.model.layer1[0].conv1.weight, model.layer1[0].conv1.weight)

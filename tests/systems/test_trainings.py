@@ -24,7 +24,7 @@ from mi2p_inject.recipes.saving.saved import load_run
 from mi2p_inject.recipes.training import train as training
 from mi2p_inject.recipes.training.train import train_run
 
-TINY = {"vision": "tiny", "text": "tiny", "max_length": 16, "batch_size": 16, "learning_rate": 3e-3}
+TINY = {"vision": "tiny", "text": "tiny", "image_size": 64, "max_length": 16, "batch_size": 16, "learning_rate": 3e-3}
 
 
 @pytest.fixture(scope="module")
