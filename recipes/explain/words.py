@@ -29,8 +29,9 @@ class Words:
             [CLS] and [SEP].
 
     Example:
-        >>> Words(("a", "cat"), (-1, 0, 1, 1, -1)).summed(np.array([9.0, 1.0, 2.0, 3.0, 9.0]))
-        (array([1., 5.]), 18.0)
+        >>> joined, others = Words(("a", "cat"), (-1, 0, 1, 1, -1)).summed(np.array([9.0, 1.0, 2.0, 3.0, 9.0]))
+        >>> joined.tolist(), float(others)
+        ([1.0, 5.0], 18.0)
     """
 
     words: tuple[str, ...]

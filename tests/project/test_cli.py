@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-TRAINED = ["me-text", "me-vision", "text", "vision"]
+TRAINED = ["me-text", "me-vision", "me-vision-tuned", "text", "vision"]
 EVERY = {
     "vision",
     "text",
@@ -109,8 +109,9 @@ def test_an_interrupted_run_goes_on_to_the_same_numbers(
 ) -> None:
     done, _ = finished
     out = tmp_path / "run"
+    two = ["--experiment", "vision", "--experiment", "me-vision"]
     with subprocess.Popen(
-        [sys.executable, "-m", "mi2p_inject.recipes.cli.main", "demo", "--smoke", "--out", str(out)],
+        [sys.executable, "-m", "mi2p_inject.recipes.cli.main", "demo", "--smoke", "--out", str(out), *two],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -129,12 +130,13 @@ def test_an_interrupted_run_goes_on_to_the_same_numbers(
     no_half_files(out)
     kept = (out / "experiments" / "vision" / "seed-0" / "metrics.json").stat().st_mtime_ns
 
-    result = mi2p("demo", "--smoke", "--out", str(out))
+    result = mi2p("demo", "--smoke", "--out", str(out), *two)
     assert result.returncode == 0, result.stderr
     assert "read back" in result.stdout
     assert (out / "experiments" / "vision" / "seed-0" / "metrics.json").stat().st_mtime_ns == kept
     whole, resumed = (json.loads((folder / "metrics.json").read_text())["experiments"] for folder in (done, out))
-    assert [line["test"] for line in resumed.values()] == [line["test"] for line in whole.values()]
+    assert list(resumed) == ["vision", "me-vision"]
+    assert [line["test"] for line in resumed.values()] == [whole[name]["test"] for name in resumed]
 
 
 def test_out_is_a_file(tmp_path: Path) -> None:

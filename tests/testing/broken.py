@@ -96,6 +96,7 @@ class SharedCalls:
 
     call: Call | None = None
     disabled = False
+    recorders = ()
 
     def __deepcopy__(self, memo: Any) -> SharedCalls:
         return SharedCalls()

@@ -109,8 +109,8 @@ def unit_ignores_missing_samples(patch: Patch) -> dict[str, Any]:
 def padding_is_read(patch: Patch) -> dict[str, Any]:
     prepare = running.prepare
 
-    def without_mask(features: SourceFeatures, *more: Any) -> PreparedSource:
-        return prepare(SourceFeatures(features.data), *more)
+    def without_mask(features: SourceFeatures, *more: Any, **others: Any) -> PreparedSource:
+        return prepare(SourceFeatures(features.data), *more, **others)
 
     patch.setattr(running, "prepare", without_mask)
     return {}
@@ -119,8 +119,8 @@ def padding_is_read(patch: Patch) -> dict[str, Any]:
 def missing_features_are_read(patch: Patch) -> dict[str, Any]:
     prepare = running.prepare
 
-    def with_nan(features: SourceFeatures, *more: Any) -> PreparedSource:
-        prepared = prepare(features, *more)
+    def with_nan(features: SourceFeatures, *more: Any, **others: Any) -> PreparedSource:
+        prepared = prepare(features, *more, **others)
         if features.data.isnan().any():
             prepared.tokens = features.data
         return prepared
