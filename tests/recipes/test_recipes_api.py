@@ -147,7 +147,7 @@ def test_runs_get_folders_of_their_own(monkeypatch: pytest.MonkeyPatch, tmp_path
         ("nowhere.csv", "does not exist"),
         ([{"text": object(), "label": "a"}], "cannot be stored"),
     ],
-    ids=str,
+    ids=["number", "nothing", "numbers", "no picture", "no file", "no type of Arrow"],
 )
 def test_bad_data(data: Any, words: str, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=words):
