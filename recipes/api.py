@@ -23,6 +23,7 @@ from mi2p_inject.recipes.encoders.encoder import Encoder
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.evaluation.answers import Answers
 from mi2p_inject.recipes.evaluation.evaluate import evaluate_run, predict_file
+from mi2p_inject.recipes.evaluation.run_report import metrics_of
 from mi2p_inject.recipes.saving import saved as saving
 from mi2p_inject.recipes.saving.run_folder import FINISHED
 from mi2p_inject.recipes.saving.saved import SavedRun
@@ -231,7 +232,7 @@ class Run:
 
     def _tested(self) -> dict[str, dict[str, float]]:
         scores = self.numbers.get("test") or self.numbers.get("validation") or {}
-        return {name: value for name, value in scores.items() if isinstance(value, dict) and "value" in value}
+        return {name: scores[name] for name in metrics_of(scores)}
 
     def _scores(self) -> list[str]:
         return [f"{name} {value['value']:.3f}" for name, value in self._tested().items()]

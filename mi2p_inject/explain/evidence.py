@@ -97,9 +97,9 @@ def evidence(me: ExpandedModel, features: SourceFeatures, run: Callable[[SourceF
                 fix="choose one class: score=lambda output: output[:, 3]",
             )
         total = score.sum()
-        of_data = (
-            torch.autograd.grad(total, leaf.data, retain_graph=True, allow_unused=True)[0] if _grad(total) else None
-        )
+        of_data = None
+        if total.requires_grad:
+            of_data = torch.autograd.grad(total, leaf.data, retain_graph=True, allow_unused=True)[0]
         if of_data is None:
             raise ExplainError(
                 "the score does not depend on the source",
@@ -115,7 +115,3 @@ def evidence(me: ExpandedModel, features: SourceFeatures, run: Callable[[SourceF
     attention = {} if seen is None else dict(seen)
     by_attention = {path: attention[path].weights * gradient for path, gradient in gradients.items()}
     return Evidence(score.detach(), attention, by_attention, by_source)
-
-
-def _grad(score: Tensor) -> bool:
-    return score.requires_grad

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from mi2p_inject.core.numerics.recording import is_exporting
 from mi2p_inject.core.numerics.weights_taken import give_weights, wants_weights
+from mi2p_inject.units.base import attention_weights
 from mi2p_inject.units.cpu_kernel.block_operator import opaque
 from mi2p_inject.units.cpu_kernel.blockwise import attend_in_blocks
 from mi2p_inject.units.embed import SiteEmbedder, SourceEmbedder, filled
@@ -205,14 +206,7 @@ def _pair(
 
 
 def _plain(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
-    return _weights(queries, keys, mask).to(values.dtype) @ values
-
-
-def _weights(queries: Tensor, keys: Tensor, mask: Tensor | None) -> Tensor:
-    scores = queries @ keys.mT
-    if mask is not None:
-        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-    return scores.softmax(-1)
+    return attention_weights(queries, keys, mask).to(values.dtype) @ values
 
 
 def _recorded(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, tokens: int) -> Tensor:
@@ -220,7 +214,7 @@ def _recorded(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None
 
     One attention of N·heads queries (B, 1, N·heads, M) is taken apart for that and put together again.
     """
-    weights = _weights(queries, keys, mask)
+    weights = attention_weights(queries, keys, mask)
     if weights.shape[2] == tokens:
         give_weights(weights)
     else:

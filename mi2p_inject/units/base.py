@@ -20,6 +20,7 @@ __all__ = [
     "Unit",
     "UnitConfig",
     "ZeroInit",
+    "attention_weights",
     "check_flag",
     "check_option",
     "check_source_norm",
@@ -71,6 +72,10 @@ class Unit(nn.Module, ABC):
         (`mi2p_inject.core.numerics.weights_taken`); then `record_attention` records them.
         """
         return None
+
+    def axes(self, of_map: Axis) -> tuple[Axis, Axis]:
+        """What queries and keys are where those of tokens are the tokens, and those of a map `of_map`."""
+        return of_map if self.site.kind == "map" else "tokens", of_map if self.source.kind == "map" else "tokens"
 
     def check_width(self, view: Tensor) -> None:
         """Raise `LayoutError` for a view of another width than the site's."""
@@ -142,6 +147,14 @@ def check_flag(name: str, value: Any) -> None:
 def is_positive(value: object) -> bool:
     """Whether an option is a positive integer."""
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def attention_weights(queries: Tensor, keys: Tensor, mask: Tensor | None) -> Tensor:
+    """softmax(QKᵀ) over the tokens of the mask (as the scores, in all leading axes); queries come scaled."""
+    scores = queries @ keys.mT
+    if mask is not None:
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    return scores.softmax(-1)
 
 
 def normalised(tokens: Tensor) -> Tensor:

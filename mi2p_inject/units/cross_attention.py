@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import final
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -16,6 +15,7 @@ from mi2p_inject.sources.features import PreparedSource
 from mi2p_inject.units.base import (
     Unit,
     UnitConfig,
+    attention_weights,
     check_flag,
     check_option,
     check_source_norm,
@@ -124,7 +124,7 @@ class CrossAttentionUnit(Unit):
         return {"heads": str(self.num_heads)}
 
     def attention_axes(self) -> tuple[Axis, Axis]:
-        return tuple("pixels" if one.kind == "map" else "tokens" for one in (self.site, self.source))  # type: ignore[return-value]
+        return self.axes(of_map="pixels")
 
     def _by_head(self, packed: Tensor) -> Tensor:
         """(B, N, heads·d) -> (B, heads, N, d)."""
@@ -134,10 +134,7 @@ class CrossAttentionUnit(Unit):
 
 def _recorded(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
     """As `F.scaled_dot_product_attention`, with the weights formed and handed over."""
-    scores = (queries * queries.shape[-1] ** -0.5) @ keys.mT
-    if mask is not None:
-        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-    weights = scores.softmax(-1)
+    weights = attention_weights(queries * queries.shape[-1] ** -0.5, keys, mask)
     give_weights(weights)
     read: Tensor = weights.to(values.dtype) @ values
     return read

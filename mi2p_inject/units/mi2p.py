@@ -15,7 +15,7 @@ from mi2p_inject.core.numerics.weights_taken import Axis
 from mi2p_inject.core.views import ViewSpec
 from mi2p_inject.sources.features import PreparedSource
 from mi2p_inject.units.attention import Sizes, attend, cheapest
-from mi2p_inject.units.base import Unit, UnitConfig, ZeroInit, check_flag, check_option, largest_divisor
+from mi2p_inject.units.base import Unit, UnitConfig, ZeroInit, check_flag, check_option, is_positive, largest_divisor
 from mi2p_inject.units.embed import key_for, query_for, value_for
 from mi2p_inject.units.layers.gate import ZeroGate
 from mi2p_inject.units.layers.linear import PlainLinear
@@ -72,18 +72,18 @@ class MI2P(UnitConfig):
 
     def __post_init__(self) -> None:
         width, starts = self.channel_embedding_dim, (None, *get_args(ZeroInit))
-        odd = _positive(self.kernel_size) and self.kernel_size % 2 == 1
+        odd = is_positive(self.kernel_size) and self.kernel_size % 2 == 1
         check_option(
             "num_heads",
             self.num_heads,
-            self.num_heads is None or _positive(self.num_heads),
+            self.num_heads is None or is_positive(self.num_heads),
             "None or a positive integer",
         )
-        check_option("head_dim", self.head_dim, _positive(self.head_dim), "a positive integer")
+        check_option("head_dim", self.head_dim, is_positive(self.head_dim), "a positive integer")
         check_option("kernel_size", self.kernel_size, odd, "an odd positive integer")
         check_option("zero_init", self.zero_init, self.zero_init in starts, f"None or one of {get_args(ZeroInit)}")
-        check_option("channel_embedding_dim", width, width == 0 or _positive(width), "an integer, 0 or more")
-        check_option("readout", self.readout, self.readout == 0 or _positive(self.readout), "an integer, 0 or more")
+        check_option("channel_embedding_dim", width, width == 0 or is_positive(width), "an integer, 0 or more")
+        check_option("readout", self.readout, self.readout == 0 or is_positive(self.readout), "an integer, 0 or more")
         check_flag("output_projection", self.output_projection)
 
     @property
@@ -192,7 +192,7 @@ class MI2PUnit(Unit):
         return {"heads": heads}
 
     def attention_axes(self) -> tuple[Axis, Axis]:
-        return tuple("channels" if one.kind == "map" else "tokens" for one in (self.site, self.source))  # type: ignore[return-value]
+        return self.axes(of_map="channels")
 
     def _split(self, read: Tensor) -> tuple[Tensor, Tensor | None]:
         """(B, heads, N, d_v + r) -> (B, N, heads·d_v), and the number that each channel gets at every pixel (B, N).
@@ -207,7 +207,3 @@ class MI2PUnit(Unit):
 
     def extra_repr(self) -> str:
         return f"site={self.site}, source={self.source}, num_heads={self.num_heads}, head_dim={self.head_dim}"
-
-
-def _positive(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0

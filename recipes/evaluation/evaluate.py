@@ -20,7 +20,6 @@ from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.evaluation.answers import Answers, answers_of
 from mi2p_inject.recipes.evaluation.records import read_records
 from mi2p_inject.recipes.metrics.metrics import resampled_answers
-from mi2p_inject.recipes.saving.run_folder import read_identity
 from mi2p_inject.recipes.saving.saved import SavedRun, collator_of
 from mi2p_inject.recipes.systems.inputs import ImageTextDataset
 from mi2p_inject.recipes.training.numbers import targets_of
@@ -55,7 +54,7 @@ def evaluate_run(run: SavedRun, data: str | None, options: Mapping[str, Any], sp
     if data is None or _same_data(data, run.config.data.data):
         config = with_options(run.config, options)
         samples = load_samples(config)
-        if samples.fingerprint != (read_identity(run.path) or {}).get("data"):
+        if samples.fingerprint != run.fingerprint:
             raise RecipeError(
                 f"{config.data.data} is not what it was when this model was trained",
                 fix="restore it; or name it otherwise (a copy) to evaluate all of it as new data",

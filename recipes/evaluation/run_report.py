@@ -9,15 +9,25 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from mi2p_inject.recipes.metrics.metric_info import METRIC_INFO, MetricInfo
+from mi2p_inject.recipes.metrics.metric_info import info_of
 from mi2p_inject.recipes.saving.saved import SavedRun
 
-__all__ = ["print_evaluation", "print_run", "run_markdown", "shown", "title"]
+__all__ = ["metrics_of", "number", "print_evaluation", "print_run", "run_markdown", "shown", "title"]
 
 
 def title(metric: str) -> str:
     """How a metric is called in reports."""
-    return METRIC_INFO.get(metric, MetricInfo(metric)).title
+    return info_of(metric).title
+
+
+def metrics_of(numbers: Mapping[str, Any]) -> list[str]:
+    """The metrics of a split, in order."""
+    return [name for name in numbers if name != "f1_of_classes"]
+
+
+def number(metric: str, value: float) -> str:
+    """A value of a metric, in percent where it is a share."""
+    return f"{100 * value:.1f}" if info_of(metric).percent else f"{value:.3f}"
 
 
 def shown(metric: str, interval: Mapping[str, float]) -> str:
@@ -27,7 +37,7 @@ def shown(metric: str, interval: Mapping[str, float]) -> str:
         >>> shown("log_loss", {"value": 0.25, "low": 0.2, "high": 0.3})
         '0.250 [0.200, 0.300]'
     """
-    value, low, high = (_number(metric, interval[end]) for end in ("value", "low", "high"))
+    value, low, high = (number(metric, interval[end]) for end in ("value", "low", "high"))
     return f"{value} [{low}, {high}]"
 
 
@@ -39,7 +49,7 @@ def print_run(run: SavedRun, console: Console) -> None:
     always = run.numbers["baseline"]
     for split in ("test", "validation"):
         if split in always:
-            scores = ", ".join(f"{title(name)} {_number(name, value)}" for name, value in always[split].items())
+            scores = ", ".join(f"{title(name)} {number(name, value)}" for name, value in always[split].items())
             console.print(f"{split}, always {always['answer']}: {scores}", highlight=False, markup=False)
             break
     for line in (*_decided_by(run), *run.numbers.get("remarks", [])):
@@ -89,12 +99,12 @@ def _score_lines(run: SavedRun) -> list[str]:
     if not splits:
         return []
     always, last = numbers["baseline"], splits[-1]
-    names = _metrics(numbers[last])
+    names = metrics_of(numbers[last])
     lines = [
         f"| split | samples | {' | '.join(title(name) for name in names)} |",
         "|---|---|" + "---|" * len(names),
         *(f"| {one} | {numbers['splits'][one]} | {_cells(names, numbers[one], shown)} |" for one in splits),
-        f"| {last}, always {always['answer']} | {numbers['splits'][last]} | {_cells(names, always[last], _number)} |",
+        f"| {last}, always {always['answer']} | {numbers['splits'][last]} | {_cells(names, always[last], number)} |",
     ]
     if numbers[last]["f1_of_classes"]:
         lines += ["", f"| class | F1 on {last} |", "|---|---|"]
@@ -115,22 +125,13 @@ def _decided_by(run: SavedRun) -> list[str]:
     return found
 
 
-def _metrics(numbers: Mapping[str, Any]) -> list[str]:
-    """The metrics of a split, in order."""
-    return [name for name in numbers if name != "f1_of_classes"]
-
-
 def _cells(names: Sequence[str], values: Mapping[str, Any], written: Callable[[str, Any], str]) -> str:
     return " | ".join(written(name, values[name]) if name in values else "" for name in names)
 
 
-def _number(metric: str, value: float) -> str:
-    return f"{100 * value:.1f}" if METRIC_INFO.get(metric, MetricInfo(metric)).percent else f"{value:.3f}"
-
-
 def _print_metrics(console: Console, heading: str, metrics: Mapping[str, Any]) -> None:
     table = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD)
-    names = _metrics(metrics)
+    names = metrics_of(metrics)
     for name in names:
         table.add_column(title(name))
     table.add_row(*(shown(name, metrics[name]) for name in names))

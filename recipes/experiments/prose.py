@@ -68,7 +68,7 @@ def picked_sentence(numbers: Numbers) -> str:
     """
     metric = next(iter(numbers["metrics"]))
     lines = numbers["experiments"]
-    expanded = [name for name, line in lines.items() if _modalities(line, lines) and _is_expanded(line, lines)]
+    expanded = [name for name, line in lines.items() if _is_expanded(line, lines)]
     late = [name for name, line in lines.items() if len(_modalities(line, lines)) > 1 and name not in expanded]
     if not expanded or not late:
         return ""
@@ -77,7 +77,7 @@ def picked_sentence(numbers: Numbers) -> str:
     if not gain:
         return ""
     found = []
-    for name in dict.fromkeys([metric, *(one for one in numbers["metrics"] if one == "log_loss")]):
+    for name in (one for one in numbers["metrics"] if one in (metric, "log_loss")):
         info = numbers["metrics"][name]
         unit = f"{'points of ' if info['percent'] else 'in '}{info['title']}"
         found.append(f"{_number(gain['test'][name]['value'], info)} {unit}; {_interval(gain['test'][name], info)}")

@@ -9,7 +9,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from mi2p_inject.recipes.metrics.metric_info import METRIC_INFO, MetricInfo
+from mi2p_inject.recipes.metrics.metric_info import info_of
 
 __all__ = ["Gain", "gains_of", "markdown", "show", "shown_gain", "significant"]
 
@@ -143,7 +143,7 @@ def _reading(numbers: Numbers) -> list[list[str]]:
         for modality, one in line.get("reading", {}).items():
             values = [one["as_is"], one["withheld"], one["shuffled"]]
             shown = ["" if value is None else f"{100 * value:.1f}" for value in values]
-            title = METRIC_INFO.get(one["metric"], MetricInfo(one["metric"])).title
+            title = info_of(one["metric"]).title
             worth = f"{100 * one['worth']:+.1f}, interval above 0 with {one['above']} of {one['seeds']} seeds"
             lines.append([f"{name}: {modality}", title, *shown, worth])
     head = ["reading check, validation", "metric", "as is", "withheld", "another sample's", "worth, points"]

@@ -27,6 +27,7 @@ from mi2p_inject.recipes.explain.result import BranchExplanation, Explanation
 from mi2p_inject.recipes.explain.words import Words, words_of
 from mi2p_inject.recipes.saving.saved import SavedRun, collator_of
 from mi2p_inject.recipes.systems import SystemModel
+from mi2p_inject.recipes.systems.base import OTHER
 from mi2p_inject.recipes.systems.inputs import Collator, Item
 from mi2p_inject.recipes.training.train import quiet
 from mi2p_inject.sources.features import SourceFeatures
@@ -34,7 +35,6 @@ from mi2p_inject.sources.features import SourceFeatures
 __all__ = ["Loaded", "explain_run", "load_expanded"]
 
 Batch = dict[str, Tensor]
-_OTHER: dict[str, Modality] = {"image": "text", "text": "image"}
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def load_expanded(run: SavedRun) -> Loaded:
     for me in (one for one in model.modules() if isinstance(one, ExpandedModel)):
         for modality, frozen in model.sources().items():
             if frozen.source is me.frozen_source:
-                expanded[_OTHER[modality]] = me
+                expanded[OTHER[modality]] = me
     if not expanded:
         raise RecipeError(
             f"model {run.config.model.model!r} has no expanded model, so nothing attends to another modality",
@@ -154,7 +154,7 @@ def explain_run(
 
 
 def _branch(loaded: Loaded, modality: Modality, batch: Batch, target: int, words: Words) -> BranchExplanation:
-    me, other = loaded.expanded[modality], _OTHER[modality]
+    me, other = loaded.expanded[modality], OTHER[modality]
     with torch.no_grad():
         features = me.encode(loaded.encoders[other].inputs(batch))
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-__all__ = ["METRIC_INFO", "MetricInfo", "describe_metrics"]
+__all__ = ["METRIC_INFO", "MetricInfo", "describe_metrics", "info_of"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,11 @@ METRIC_INFO: dict[str, MetricInfo] = {
 }
 
 
+def info_of(name: str) -> MetricInfo:
+    """How a metric is shown; a name that is not in the table is its own title, and a share."""
+    return METRIC_INFO.get(name, MetricInfo(name))
+
+
 def describe_metrics(names: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Name -> how it is shown, as JSON values; a name that is not in the table is its own title.
 
@@ -43,4 +48,4 @@ def describe_metrics(names: Iterable[str]) -> dict[str, dict[str, Any]]:
         >>> describe_metrics(["recall_at_5"])["recall_at_5"]["title"]
         'recall_at_5'
     """
-    return {name: asdict(METRIC_INFO.get(name, MetricInfo(name))) for name in names}
+    return {name: asdict(info_of(name)) for name in names}

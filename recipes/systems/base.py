@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mi2p_inject.recipes.config import ModelConfig
     from mi2p_inject.recipes.tasks import Task
 
-__all__ = ["PRETRAINED", "Batch", "FrozenSource", "Group", "System", "SystemModel"]
+__all__ = ["OTHER", "PRETRAINED", "Batch", "FrozenSource", "Group", "System", "SystemModel"]
 
 Batch = Mapping[str, Tensor]
 """What `mi2p_inject.recipes.systems.inputs.Collator` makes of samples."""
@@ -26,6 +26,9 @@ Batch = Mapping[str, Tensor]
 Group = Literal["image", "text", "image_units", "text_units", "new"]
 """Which learning rate a parameter has: that of a pre-trained encoder, that of the units in it, or that of whatever else
 starts from nothing."""
+
+OTHER: dict[Modality, Modality] = {"image": "text", "text": "image"}
+"""Modality -> the one whose features a model of it is expanded with."""
 
 PRETRAINED: tuple[Group, ...] = ("image", "text")
 """The groups whose parameters come with an encoder."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mi2p_inject.adapters.adapter import Modality
 from mi2p_inject.fusion import Fusion, ScoreFusion, build_fusion
 from mi2p_inject.recipes.encoders.encoder import Encoder
-from mi2p_inject.recipes.systems.base import Batch, FrozenSource, Group, System, SystemModel
+from mi2p_inject.recipes.systems.base import OTHER, Batch, FrozenSource, Group, System, SystemModel
 from mi2p_inject.recipes.systems.branch import Branch, freeze
 
 if TYPE_CHECKING:
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from mi2p_inject.recipes.tasks import Task
 
 __all__ = ["Branches", "BranchesModel"]
-
-_OTHER: dict[Modality, Modality] = {"image": "text", "text": "image"}
 
 
 @final
@@ -42,7 +40,7 @@ class Branches(System):
 
     @property
     def source_modalities(self) -> tuple[Modality, ...]:
-        return tuple(_OTHER[modality] for modality, kind in self._kinds() if kind == "expanded")
+        return tuple(OTHER[modality] for modality, kind in self._kinds() if kind == "expanded")
 
     def build(
         self, encoders: Mapping[Modality, Encoder], config: ModelConfig, task: Task, loss: nn.Module
@@ -61,7 +59,7 @@ class Branches(System):
             for modality in self.source_modalities
         }
         branches = {
-            modality: Branch(encoders[modality], sources[_OTHER[modality]] if kind == "expanded" else None, config)
+            modality: Branch(encoders[modality], sources[OTHER[modality]] if kind == "expanded" else None, config)
             for modality, kind in self._kinds()
             if kind is not None
         }

@@ -16,7 +16,7 @@ from mi2p_inject.recipes.config import Config
 from mi2p_inject.recipes.data import Samples
 from mi2p_inject.recipes.encoders.encoder import Encoder
 from mi2p_inject.recipes.metrics.decisions import check_decision, choose_decision
-from mi2p_inject.recipes.metrics.metric_info import METRIC_INFO, MetricInfo
+from mi2p_inject.recipes.metrics.metric_info import info_of
 from mi2p_inject.recipes.metrics.metrics import resampled_answers
 from mi2p_inject.recipes.metrics.resampling import Resampled
 from mi2p_inject.recipes.systems import PRETRAINED, SystemModel
@@ -181,7 +181,7 @@ def _remarks(
         found.append(f"{split}: never answers {len(never)} of {len(task.classes)} classes: {', '.join(never)}")
     over = (scores[split] - baseline[split]).intervals()
     for name in (task.metrics[0], "log_loss"):
-        info = METRIC_INFO.get(name, MetricInfo(name))
+        info = info_of(name)
         if (over[name].high if info.lower_is_better else -over[name].low) >= 0:
             found.append(f"{split}: no better in {info.title} than the trivial baseline, by the paired 95 % interval")
     return found

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mi2p_inject.adapters.adapter import Modality
 from mi2p_inject.recipes.config import Config
-from mi2p_inject.recipes.metrics.metric_info import METRIC_INFO, MetricInfo
+from mi2p_inject.recipes.metrics.metric_info import info_of
 from mi2p_inject.recipes.metrics.metrics import resampled_answers
 from mi2p_inject.recipes.metrics.resampling import Resampled
 from mi2p_inject.recipes.systems import System, SystemModel
@@ -159,7 +159,7 @@ def reading_remarks(reading: Mapping[str, Any], config: Config) -> list[str]:
         reading: what `check_reading` gave.
         config: what was trained.
     """
-    info = METRIC_INFO.get(reading["metric"], MetricInfo(reading["metric"]))
+    info = info_of(reading["metric"])
     found = []
     for modality, one in reading["modalities"].items():
         worth = one["worth"]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,20 @@ def train(table: Path, out: Path, overwrite: bool = False, **more: Any) -> dict[
 
 def losses(out: Path) -> list[float]:
     return [entry["loss"] for entry in json.loads((out / "history.json").read_text()) if "loss" in entry]
+
+
+def interrupted_at(step: int) -> Callable[[Console, str], AbstractContextManager[Callable[[int, int], None]]]:
+    """In place of a training's `row_progress`: Ctrl-C after that many steps."""
+
+    @contextmanager
+    def interrupting(console: Console, title: str) -> Iterator[Callable[[int, int], None]]:
+        def on_step(done: int, steps: int) -> None:
+            if done == step:
+                raise KeyboardInterrupt
+
+        yield on_step
+
+    return interrupting
 
 
 def command(table: Path, out: Path, **more: Any) -> list[str]:

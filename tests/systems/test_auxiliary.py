@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from recipes_data import write_table
 from rich.console import Console
-from training_runs import losses
+from training_runs import interrupted_at, losses
 
 from mi2p_inject.core.errors import PathwayError
 from mi2p_inject.recipes.config import make_config
@@ -64,16 +62,8 @@ def test_trained_folded_and_read_back_without_it(table: Path, tmp_path: Path, mo
     assert losses(out)[0] == pytest.approx(losses(plain)[0], abs=1e-6)  # every scale starts at 0
     assert losses(out)[2] != losses(plain)[2]
 
-    @contextmanager
-    def interrupting(console: Console, title: str) -> Iterator[Callable[[int, int], None]]:
-        def on_step(done: int, steps: int) -> None:
-            if done == 2:
-                raise KeyboardInterrupt
-
-        yield on_step
-
     with monkeypatch.context() as patched:
-        patched.setattr(training, "row_progress", interrupting)
+        patched.setattr(training, "row_progress", interrupted_at(2))
         with pytest.raises(KeyboardInterrupt):
             train(table, tmp_path / "stopped", **given)
     train(table, tmp_path / "stopped", **given)

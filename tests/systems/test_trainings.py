@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +12,7 @@ import torch
 from compared_systems import NAMES
 from recipes_data import CLASSES, write_table
 from rich.console import Console
-from training_runs import losses
+from training_runs import interrupted_at, losses
 from typer.testing import CliRunner
 
 from mi2p_inject.recipes.cli.app import app
@@ -45,16 +43,8 @@ def test_from_training_to_answers(
     given = {"max_steps": 3, "save_steps": 1}
     out = train(table, tmp_path / "whole", name, **given)
 
-    @contextmanager
-    def interrupting(console: Console, title: str) -> Iterator[Callable[[int, int], None]]:
-        def on_step(done: int, steps: int) -> None:
-            if done == 2:
-                raise KeyboardInterrupt
-
-        yield on_step
-
     with monkeypatch.context() as patched:
-        patched.setattr(training, "row_progress", interrupting)
+        patched.setattr(training, "row_progress", interrupted_at(2))
         with pytest.raises(KeyboardInterrupt):
             train(table, tmp_path / "stopped", name, **given)
     train(table, tmp_path / "stopped", name, **given)

@@ -54,12 +54,10 @@ def worst_mistakes(
     wrong = np.flatnonzero((true != decided).reshape(len(true), -1).any(axis=1))
     if task.multi_label:
         there = as_flags(task, true)
-        surprise = -np.log(np.clip(np.where(there == 1, probabilities, 1 - probabilities), 1e-12, None)).mean(axis=1)
-        worst = wrong[np.argsort(-surprise[wrong], kind="stable")][:count]
-        shown = surprise
+        shown = -np.log(np.clip(np.where(there == 1, probabilities, 1 - probabilities), 1e-12, None)).mean(axis=1)
     else:
         shown = probabilities[np.arange(len(decided)), decided]
-        worst = wrong[np.argsort(-shown[wrong], kind="stable")][:count]
+    worst = wrong[np.argsort(-shown[wrong], kind="stable")][:count]
     rows = samples.splits[split]
     return [
         Mistake(
@@ -75,8 +73,6 @@ def worst_mistakes(
 
 
 def _picture(image: Any) -> str:
-    if image is None:
-        return ""
     picture = open_image(image, on_bad="missing")
     if picture is None:
         return ""

@@ -13,7 +13,8 @@ from mi2p_inject.recipes.evaluation.page.classes import as_flags, class_scores, 
 from mi2p_inject.recipes.evaluation.page.figures import calibration_figure, confusion_figure, learning_curves
 from mi2p_inject.recipes.evaluation.page.template import TEMPLATE
 from mi2p_inject.recipes.evaluation.page.worst import worst_mistakes
-from mi2p_inject.recipes.metrics.metric_info import METRIC_INFO, MetricInfo
+from mi2p_inject.recipes.evaluation.run_report import metrics_of, number, shown, title
+from mi2p_inject.recipes.metrics.metric_info import info_of
 from mi2p_inject.recipes.saving.checksums import read_json
 from mi2p_inject.recipes.saving.saved import SavedRun
 from mi2p_inject.recipes.training.train import load_samples, quiet
@@ -59,7 +60,7 @@ def html_page(run: SavedRun) -> str:
             notes=numbers["notes"],
             settings=", ".join(f"{name}={value}" for name, value in run.config.changed().items()),
             versions=", ".join(f"{name} {version}" for name, version in numbers["versions"].items()),
-            shown=lambda one: _shown(asdict(one), percent=True),
+            shown=lambda one: shown("of a class", asdict(one)),
         )
     )
 
@@ -76,27 +77,26 @@ def _trained(run: SavedRun) -> str:
 def _scores(run: SavedRun, splits: list[str]) -> dict[str, Any]:
     """The table of splits, with the trivial baseline last."""
     numbers = run.numbers
-    names = [name for name, one in numbers[splits[-1]].items() if isinstance(one, dict) and "value" in one]
-    infos = {name: METRIC_INFO.get(name, MetricInfo(name)) for name in names}
+    names = metrics_of(numbers[splits[-1]])
     rows = [
         {
             "split": split,
             "samples": numbers["splits"][split],
-            "cells": [_shown(numbers[split][name], infos[name].percent) for name in names],
+            "cells": [shown(name, numbers[split][name]) for name in names],
         }
         for split in splits
     ]
     always = numbers["baseline"]
-    cells = [_number(always[splits[-1]].get(name), infos[name].percent) for name in names]
+    scores = always[splits[-1]]
+    cells = [number(name, scores[name]) if name in scores else "" for name in names]
     rows.append({"split": f"always {always['answer']}", "samples": numbers["splits"][splits[-1]], "cells": cells})
-    titles = [f"{info.title}{' ↓' if info.lower_is_better else ''}" for info in infos.values()]
+    titles = [f"{title(name)}{' ↓' if info_of(name).lower_is_better else ''}" for name in names]
     return {"metrics": titles, "scores": rows, "last": splits[-1]}
 
 
 def _curves(run: SavedRun) -> str:
     metric = run.numbers["selected_by"]
-    title = METRIC_INFO.get(metric, MetricInfo(metric)).title
-    return learning_curves(read_json(run.path / "history.json"), metric, title, run.numbers["best_step"])
+    return learning_curves(read_json(run.path / "history.json"), metric, title(metric), run.numbers["best_step"])
 
 
 def _answers(run: SavedRun, predictions: dict[str, Any], split: str) -> dict[str, Any]:
@@ -135,14 +135,3 @@ def _samples(run: SavedRun) -> Samples | str:
     except RecipeError as error:
         return f"The data cannot be read any more: {str(error).splitlines()[0]}"
     return samples if samples.fingerprint == run.fingerprint else "The data have changed since the training."
-
-
-def _shown(interval: dict[str, float], percent: bool) -> str:
-    low, high = (_number(interval[end], percent) for end in ("low", "high"))
-    return f"{_number(interval['value'], percent)} [{low}, {high}]"
-
-
-def _number(value: float | None, percent: bool) -> str:
-    if value is None:
-        return ""
-    return f"{100 * value:.1f}" if percent else f"{value:.3f}"
