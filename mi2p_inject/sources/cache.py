@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from copy import copy
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -94,6 +95,14 @@ class SourceCache:
         if data.shape[1] == 0:  # not one real token in the batch
             data = data.new_zeros(len(rows), 1, data.shape[2])
         return SourceFeatures(data, torch.arange(data.shape[1]) < lengths.unsqueeze(1))
+
+    def overlaid(self, other: SourceCache, samples: Collection[str]) -> SourceCache:
+        """These features, but some samples' from another cache that has them; one that it lacks is taken out."""
+        joined = copy(self)
+        kept = {sample: place for sample, place in self._places.items() if sample not in samples}
+        joined._places = kept | {sample: place for sample, place in other._places.items() if sample in samples}
+        joined._maps = {}
+        return joined
 
     def refresh(self) -> None:
         """Take up files that other processes have written since."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,14 @@ from mi2p_inject.sources.fill_cache import fill
 __all__ = ["cache_sources"]
 
 
-def cache_sources(model: SystemModel, run: RunConfig, samples: Samples, console: Console) -> dict[str, SourceCache]:
+def cache_sources(
+    model: SystemModel,
+    run: RunConfig,
+    samples: Samples,
+    console: Console,
+    *,
+    only: Collection[str] | None = None,
+) -> dict[str, SourceCache]:
     """Encode what is not in ``run.source_cache`` yet, for every frozen encoder whose features the model attends to.
 
     Args:
@@ -31,6 +39,7 @@ def cache_sources(model: SystemModel, run: RunConfig, samples: Samples, console:
         run: says where.
         samples: all splits are encoded; samples without the modality, or with a bad image, are left out.
         console: for progress.
+        only: ids of the samples to encode; None: all.
 
     Returns:
         Modality of a source -> its features.
@@ -38,10 +47,12 @@ def cache_sources(model: SystemModel, run: RunConfig, samples: Samples, console:
     Raises:
         SourceError: the folder cannot be written, or has too little room.
     """
-    return {modality: _fill(source, run, samples, console) for modality, source in model.sources().items()}
+    return {modality: _fill(source, run, samples, console, only) for modality, source in model.sources().items()}
 
 
-def _fill(frozen: FrozenSource, run: RunConfig, samples: Samples, console: Console) -> SourceCache:
+def _fill(
+    frozen: FrozenSource, run: RunConfig, samples: Samples, console: Console, only: Collection[str] | None
+) -> SourceCache:
     encoder = frozen.encoder
     spec = encoder.spec if isinstance(encoder.spec, ImageSpec) else None
     collator = Collator(image=spec, text=None if isinstance(encoder.spec, ImageSpec) else encoder.spec, task=None)
@@ -49,7 +60,8 @@ def _fill(frozen: FrozenSource, run: RunConfig, samples: Samples, console: Conso
     for rows in samples.splits.values():
         pictures = ImageTextDataset(rows, spec)
         present = _present(rows, encoder.modality)
-        where |= {name: (pictures, row) for row, name in enumerate(rows["id"][:]) if present[row]}
+        asked = [(row, name) for row, name in enumerate(rows["id"][:]) if only is None or name in only]
+        where |= {name: (pictures, row) for row, name in asked if present[row]}
     device = next(encoder.model.parameters()).device
 
     def read(names: list[str]) -> Any:

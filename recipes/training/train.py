@@ -38,8 +38,9 @@ from mi2p_inject.recipes.training.checkpoints import CHECKPOINTS
 from mi2p_inject.recipes.training.numbers import numbers_of, predict_splits, targets_of
 from mi2p_inject.recipes.training.progress import row_progress
 from mi2p_inject.recipes.training.reading import check_reading, checked_modalities, reading_remarks
+from mi2p_inject.recipes.training.sources.out_of_fold import check_folds, fold_folder, folds_of, out_of_fold
+from mi2p_inject.recipes.training.sources.tuned import SOURCES, alone, check_source_runs, digests, use_tuned
 from mi2p_inject.recipes.training.trainer import fit
-from mi2p_inject.recipes.training.tuned_source import SOURCES, alone, check_source_runs, digests, use_tuned
 from mi2p_inject.reparam import Pathway
 
 __all__ = ["load_encoders", "load_samples", "load_task", "quiet", "train_run"]
@@ -87,12 +88,16 @@ def train_run(
         folder = RunFolder(out, _identity(config, samples, sources), overwrite=overwrite)
     processes.wait_for_everyone()
     if config.model.tuned:
-        use_tuned(model, sources or _tune(config, out, console, samples))
+        sources = sources or _tune(config, out / SOURCES, console, samples)
+        use_tuned(model, sources)
+    folded = _without_folds(config, out / SOURCES, console, samples)
     console.print(_described(config, encoders, model, samples), highlight=False)
 
     cached = {}
     if config.run.source_cache is not None:
         cached = cache_sources(model.to(processes.device), config.run, samples, console)
+        if folded is not None:
+            cached = out_of_fold(model, config, cached, *folded, sources, samples, console)
     collator = collator_of(config.model.system, encoders, task, cached)
     augment = config.optimisation.augment
     data = {
@@ -114,16 +119,29 @@ def train_run(
     return numbers
 
 
-def _tune(config: Config, out: Path, console: Console, samples: Samples) -> dict[Modality, SavedRun]:
+def _tune(
+    config: Config, sources: Path, console: Console, samples: Samples, fold: int | None = None
+) -> dict[Modality, SavedRun]:
     """Train each source encoder by itself, each in a run folder inside; a finished one is read back."""
     found: dict[Modality, SavedRun] = {}
     for modality in config.model.system.source_modalities:
-        folder = out / SOURCES / modality
+        folder = sources / modality if fold is None else fold_folder(sources, modality, fold)
         if not (folder / FINISHED).is_file():
-            console.print(f"first the source, {modality} alone: ", end="", highlight=False)
+            without = "" if fold is None else f" without fold {fold}"
+            console.print(f"first the source, {modality} alone{without}: ", end="", highlight=False)
             train_run(alone(config, modality), folder, console, samples=samples)
         found[modality] = load_run(folder)
     return found
+
+
+def _without_folds(
+    config: Config, sources: Path, console: Console, samples: Samples
+) -> tuple[list[tuple[Samples, frozenset[str]]], list[Mapping[Modality, SavedRun]]] | None:
+    """The folds, and of each the sources that were trained without it; None where there are to be none."""
+    if not config.model.source_folds:
+        return None
+    folds = folds_of(samples, config.model.source_folds, config.data.split_seed)
+    return folds, [_tune(config, sources, console, rest, number) for number, (rest, _) in enumerate(folds, start=1)]
 
 
 def _reading(
@@ -206,6 +224,7 @@ def _check(config: Config, task: Task, samples: Samples) -> str:
     if metric not in known:
         raise RecipeError(f"metric={metric} is none of a {task.name} task", expected=", ".join(known), given=metric)
     check_decision(config, task, samples.splits)
+    check_folds(config, samples)
     return metric
 
 
@@ -243,7 +262,9 @@ def _write(
             given=str(folder.path),
             fix="make room and give the same command again: it goes on from the last checkpoint",
         ) from error
-    shutil.rmtree(folder.path / CHECKPOINTS, ignore_errors=True)
+    unneeded = (folder.path / CHECKPOINTS, *(folder.path / SOURCES).glob("*-without-fold-*"))
+    for path in unneeded:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _described(config: Config, encoders: Mapping[Modality, Encoder], model: SystemModel, samples: Samples) -> str:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from mi2p_inject.adapters.adapter import Modality
 from mi2p_inject.fusion import FUSIONS
-from mi2p_inject.recipes.config.option import FRACTION, POSITIVE, Layer, between, option
+from mi2p_inject.recipes.config.option import FRACTION, POSITIVE, Layer, Rule, between, option
 from mi2p_inject.recipes.systems import SYSTEMS, System
 from mi2p_inject.units import UNITS, option_names
 
@@ -64,6 +64,12 @@ class ModelConfig:
     )
     source_run: tuple[Layer, ...] | None = option(
         None, "runs of `mi2p train --model text` or vision whose trained encoders are the sources; implies source=tuned"
+    )
+    source_folds: int = option(
+        0,
+        "encode each training sample by a tuned source that was trained without its fold, of so many; 0: by the one "
+        "source that is trained on all",
+        check=Rule("0, or 2 to 20", lambda value: value == 0 or 2 <= value <= 20),
     )
     auxiliary: str | None = option(
         None,

@@ -13,10 +13,14 @@ import pytest
 import torch
 from recipes_data import write_table
 from torch import Tensor
-from training_runs import command, train, wait_for
+from training_runs import command, losses, settings, train, wait_for
 
+from mi2p_inject.recipes.config import make_config
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.saving.saved import SavedRun, load_run
+from mi2p_inject.recipes.training.sources.out_of_fold import folds_of
+from mi2p_inject.recipes.training.train import load_samples
+from mi2p_inject.sources.cache import SourceCache
 
 SHORT: dict[str, Any] = {"epochs": 1, "max_steps": 3}
 
@@ -162,3 +166,89 @@ def test_multi_label(tmp_path: Path) -> None:
     train(table, tmp_path / "run", model="me-text", source="tuned", **SHORT)
     run = load_run(tmp_path / "run")
     assert same(source_weights(run, "image"), own_weights(load_run(tmp_path / "run" / "sources" / "image"), "image"))
+
+
+class TestFolds:
+    """Each training sample is encoded by a source that was trained without it."""
+
+    @pytest.fixture(scope="class")
+    def folded(self, table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        folder = tmp_path_factory.mktemp("folded")
+        cache = str(folder / "cache")
+        train(table, folder / "run", model="me-vision", source="tuned", source_folds=2, source_cache=cache, **SHORT)
+        return folder
+
+    def test_folds_are_a_partition_of_whole_groups(self, table: Path) -> None:
+        samples = load_samples(make_config(settings(table)))
+        group_of = dict(zip(samples.splits["train"]["id"][:], samples.splits["train"]["group"][:], strict=True))
+        folds = folds_of(samples, 3, seed=5)
+        held_out = [ids for _, ids in folds]
+        assert sorted(one for ids in held_out for one in ids) == sorted(group_of)
+        for rest, ids in folds:
+            assert sorted({*rest.splits["train"]["id"][:]} | ids) == sorted(group_of)
+            assert not {group_of[one] for one in ids} & {*rest.splits["train"]["group"][:]}
+            assert "test" not in rest.splits
+        assert len({rest.fingerprint for rest, _ in folds} | {samples.fingerprint}) == 4
+        assert [ids for _, ids in folds_of(samples, 3, seed=5)] == held_out
+        assert [ids for _, ids in folds_of(samples, 3, seed=6)] != held_out
+
+    def test_features_are_of_the_source_trained_without_them(self, table: Path, folded: Path) -> None:
+        config = make_config(settings(table))
+        samples = load_samples(config)
+        caches = [SourceCache(one) for one in (folded / "cache").iterdir() if one.is_dir()]
+        whole = max(caches, key=len)
+        parts = [cache for cache in caches if cache is not whole]
+        with_text = {one for rows in samples.splits.values() for one in rows["id"][:] if one in whole}
+        held_out = [ids & with_text for _, ids in folds_of(samples, 2, config.data.split_seed)]
+        assert sorted(len(part) for part in parts) == sorted(len(ids) for ids in held_out)
+        for ids in held_out:
+            part = next(part for part in parts if all(one in part for one in ids))
+            for one in sorted(ids):
+                assert not torch.equal(part[[one]].data, whole[[one]].data)
+                assert torch.equal(whole.overlaid(part, ids)[[one]].data, part[[one]].data)
+        test = [one for one in samples.splits["test"]["id"][:] if one in with_text]
+        assert torch.equal(whole.overlaid(parts[0], held_out[0])[test].data, whole[test].data)
+
+    def test_they_are_what_the_model_learns_from(self, table: Path, folded: Path, tmp_path: Path) -> None:
+        cache = str(tmp_path / "cache")
+        train(table, tmp_path / "run", model="me-vision", source="tuned", source_cache=cache, **SHORT)
+        plain, other = load_run(tmp_path / "run"), load_run(folded / "run")
+        assert same(source_weights(plain), source_weights(other))  # the source that is kept was trained on all
+        assert losses(folded / "run") != losses(tmp_path / "run")
+        assert (plain.predictions()["test_logits"] != other.predictions()["test_logits"]).any()
+        assert [one.name for one in (folded / "run" / "sources").iterdir()] == ["text"]  # folds are not kept
+
+    def test_killed_it_goes_on(self, table: Path, folded: Path, tmp_path: Path) -> None:
+        more = {"model": "me-vision", "source": "tuned", "source_folds": 2, "source_cache": str(tmp_path / "cache")}
+        out = tmp_path / "killed"
+        argv = [sys.executable, *command(table, out, **more, **SHORT, save_steps=1)]
+        place = out / "sources" / "text-without-fold-2"
+        with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+            wait_for(lambda: (place / "checkpoints" / "checkpoint-1" / "trainer_state.json").is_file(), process)
+            process.send_signal(signal.SIGKILL)
+        train(table, out, **more, **SHORT, save_steps=1)
+        first, second = (load_run(one).predictions()["test_logits"] for one in (out, folded / "run"))
+        assert first == pytest.approx(second, abs=1e-4)
+        assert not list(out.rglob("*without-fold*"))
+
+    @pytest.mark.parametrize(
+        ("more", "words"),
+        [
+            ({"source_folds": 2, "source_cache": "cache"}, "needs a tuned source"),
+            ({"source_folds": 2, "source": "tuned"}, "needs a source cache"),
+            ({"source_folds": 20, "source": "tuned", "source_cache": "cache"}, "independent groups"),
+            ({"source_folds": 1, "source": "tuned"}, "0, or 2 to 20"),
+        ],
+    )
+    def test_refused_before_anything_is_written(
+        self, more: dict[str, Any], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        table = write_table(tmp_path / "data")
+        rows = table.read_text().splitlines()
+        train_rows = [one for one in rows if one.endswith(",train")]
+        table.write_text("\n".join(one for one in rows if one not in train_rows[12:]) + "\n")
+        with pytest.raises(RecipeError, match=words):
+            train(table, tmp_path / "out", model="me-vision", **SHORT, **more)
+        assert not (tmp_path / "out").exists()
+        assert not (tmp_path / "cache").exists()

@@ -1,0 +1,1 @@
+"""Sources that are trained on the task before the model that attends to them."""
