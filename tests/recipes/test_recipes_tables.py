@@ -18,9 +18,10 @@ from mi2p_inject.recipes.experiments.runner import run_experiments
 from mi2p_inject.recipes.experiments.sets.defaults import DEFAULTS
 from mi2p_inject.recipes.experiments.sets.demo import DEMO
 from mi2p_inject.recipes.experiments.sets.paper_tables import ENCODERS, TABLES
+from mi2p_inject.recipes.experiments.sets.pathway import PATHWAY
 from mi2p_inject.recipes.saving.saved import load_run
 
-SETS = [DEMO, DEFAULTS, *TABLES.values()]
+SETS = [DEMO, DEFAULTS, PATHWAY, *TABLES.values()]
 EVERY = [(experiments, one) for experiments in SETS for one in experiments.experiments]
 NAMES = {"image": "the image encoder", "text": "the text encoder"}
 
