@@ -77,8 +77,8 @@ def _table(
         str,
         typer.Argument(
             metavar="TABLE",
-            help="The paper's 3, 4, 5 or 6; defaults: unit, sites and rate, and what else there is; pathway: weights of "
-            "another modality.",
+            help="The paper's 3, 4, 5 or 6; defaults: unit, sites and rate, and what else there is; pathway: weights "
+            "of another modality.",
         ),
     ],
     out: Annotated[

@@ -31,7 +31,7 @@ PATHWAY = ExperimentSet(
     encoders={"demo": {"vit": "tiny:vit-384", "bert": "demo", "shuffled": "tiny:minilm-shuffled"}},
     settings={"keep_weights": False},
     notes=(
-        "The vision transformer (6 blocks, 384 wide, MLP 1536, 6 heads) starts at random. The auxiliary's weights train "
-        "too, and are folded into it at the end. M2PT (https://arxiv.org/abs/2401.14405) starts from pre-trained ones.",
+        "The vision transformer (6 blocks, 384 wide, MLP 1536, 6 heads) starts at random. The auxiliary's weights "
+        "train too, and are folded into it at the end. M2PT (https://arxiv.org/abs/2401.14405) starts from pre-trained ones.",
     ),
 )
