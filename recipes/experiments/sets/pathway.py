@@ -32,6 +32,7 @@ PATHWAY = ExperimentSet(
     settings={"keep_weights": False},
     notes=(
         "The vision transformer (6 blocks, 384 wide, MLP 1536, 6 heads) starts at random. The auxiliary's weights "
-        "train too, and are folded into it at the end. M2PT (https://arxiv.org/abs/2401.14405) starts from pre-trained ones.",
+        "train too, and are folded into it at the end. M2PT (https://arxiv.org/abs/2401.14405) starts from a "
+        "pre-trained transformer.",
     ),
 )
