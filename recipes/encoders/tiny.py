@@ -77,8 +77,13 @@ def _shuffled_minilm(side: int) -> Encoder:
     with torch.no_grad():
         for weight in model.parameters():
             weight.copy_(weight.flatten()[torch.randperm(weight.numel(), generator=random)].view_as(weight))
-    origin = {"library": "transformers", "name": "MiniLM, shuffled", "class": "BertModel"}
-    return Encoder(model, "text", TextSpec(tokenizer, 64), origin, random=True)
+    origin = {
+        "library": "transformers",
+        "name": "MiniLM, shuffled",
+        "class": "BertModel",
+        "kwargs": {"add_pooling_layer": False},
+    }
+    return Encoder(model, "text", TextSpec(tokenizer, 64), origin, pooling="mean", random=True)
 
 
 def _open_clip(tower: str) -> Callable[[int], Encoder]:

@@ -59,6 +59,16 @@ def test_tiny(kind: str, modality: Any, tmp_path: Path) -> None:
     survives_a_run_folder(encoder, tmp_path / "encoder")
 
 
+def test_a_shuffled_minilm_has_its_values_in_another_order() -> None:
+    own, other = (
+        dict(load_encoder(name, "text").model.named_parameters()) for name in ("demo", "tiny:minilm-shuffled")
+    )
+    assert own.keys() == other.keys()
+    for name, weight in own.items():
+        assert torch.equal(weight.flatten().sort().values, other[name].flatten().sort().values)
+        assert not torch.equal(weight, other[name]) or weight.unique().numel() == 1
+
+
 @pytest.mark.parametrize("kind", ["densenet", "resnet", "vit", "clip"])
 def test_another_image_size(kind: str) -> None:
     encoder = load_encoder(f"tiny:{kind}", "image", image_size=32)
