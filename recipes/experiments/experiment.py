@@ -88,6 +88,8 @@ class ExperimentSet:
         notes: for below the table, such as the pictures' licence.
         examples: an experiment whose corrected errors the figure shows as pictures; "" for none.
         packages: distributions whose versions decide the numbers, besides those that every training notes.
+        held_to_rivals: compare the expanded experiment that is best on the validation split with every one that reads
+            both modalities and is not expanded.
         cache_sources: keep the frozen encoders' features while the set runs: each sample is encoded once.
 
     Raises:
@@ -106,6 +108,7 @@ class ExperimentSet:
     examples: str = ""
     packages: tuple[str, ...] = ()
     cache_sources: bool = False
+    held_to_rivals: bool = False
 
     def __post_init__(self) -> None:
         known: set[str] = set()

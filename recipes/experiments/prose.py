@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mi2p_inject.recipes.experiments.picked import best_expanded, strongest_fusion
 from mi2p_inject.recipes.experiments.report import gains_of, significant
-from mi2p_inject.recipes.systems import SYSTEMS
 
 __all__ = ["gain_sentences", "picked_sentence", "verdict"]
 
@@ -68,11 +68,9 @@ def picked_sentence(numbers: Numbers) -> str:
     """
     metric = next(iter(numbers["metrics"]))
     lines = numbers["experiments"]
-    expanded = [name for name, line in lines.items() if _is_expanded(line, lines)]
-    late = [name for name, line in lines.items() if len(_modalities(line, lines)) > 1 and name not in expanded]
-    if not expanded or not late:
+    best, rival = best_expanded(lines, metric), strongest_fusion(lines, metric)
+    if best is None or rival is None:
         return ""
-    best, rival = (max(one, key=lambda name: lines[name]["validation"].get(metric, 0.0)) for one in (expanded, late))
     gain = lines[best]["gain"].get(rival)
     if not gain:
         return ""
@@ -87,18 +85,6 @@ def picked_sentence(numbers: Numbers) -> str:
         f"Picked by {title} on the validation split, the best expanded system is **{best}** and the strongest late "
         f"fusion **{rival}**. On the test split, with {seeds}, {best} minus {rival}: {'. '.join(found)}."
     )
-
-
-def _members(line: Mapping[str, Any], lines: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return [lines[name] for name in line["averages"]] or [line]
-
-
-def _is_expanded(line: Mapping[str, Any], lines: Mapping[str, Any]) -> bool:
-    return any(SYSTEMS[one["settings"]["model"]].source_modalities for one in _members(line, lines))
-
-
-def _modalities(line: Mapping[str, Any], lines: Mapping[str, Any]) -> set[str]:
-    return {kind for one in _members(line, lines) for kind in SYSTEMS[one["settings"]["model"]].modalities}
 
 
 def _sentence(gains: Sequence[Mapping[str, Any]], metric: str, info: Mapping[str, Any]) -> str:

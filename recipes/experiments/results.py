@@ -16,6 +16,7 @@ from mi2p_inject.fusion import mean_scores
 from mi2p_inject.recipes.config import AnswersConfig, Config
 from mi2p_inject.recipes.data import Samples
 from mi2p_inject.recipes.experiments.experiment import Experiment, ExperimentSet
+from mi2p_inject.recipes.experiments.picked import best_expanded, rivals
 from mi2p_inject.recipes.metrics.decisions import choose_decision
 from mi2p_inject.recipes.metrics.metric_info import describe_metrics
 from mi2p_inject.recipes.metrics.metrics import resampled_answers
@@ -165,6 +166,10 @@ def collect(
         if results.outcomes.get(one.name):
             lines[one.name] = _line(one, results) | {"paper": paper.of(one.name) if paper else {}}
     first = next(iter(lines.values()))
+    metrics = describe_metrics(first["test"])
+    if experiments.held_to_rivals and (best := best_expanded(lines, next(iter(metrics)))):
+        gain = lines[best]["gain"]
+        gain |= {name: one for name in rivals(lines) if name not in gain and (one := _gain(best, name, results))}
     answer, always = results.baseline()
     for name, line in lines.items():
         difference = results.resampled(name, line["seeds"]).only(always.names) - always
@@ -182,7 +187,7 @@ def collect(
             "classes": list(samples.classes),
             "notes": list(samples.notes),
         },
-        "metrics": describe_metrics(first["test"]),
+        "metrics": metrics,
         "experiments": lines,
         "baseline": {"answer": answer, "test": _json(always)},
         "notes": list(experiments.notes),

@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 
 from mi2p_inject.recipes.cli.app import app
 from mi2p_inject.recipes.errors import RecipeError
+from mi2p_inject.recipes.experiments.compare import compare_runs
 from mi2p_inject.recipes.experiments.experiment import Experiment
 from mi2p_inject.recipes.experiments.folder import finished_runs, what_is_kept
 from mi2p_inject.recipes.experiments.runner import run_experiments
@@ -212,6 +213,24 @@ def test_an_average_is_the_mean_probability_of_those_that_can_read(finished: tup
     assert line["by_seed"]["accuracy"][1] == pytest.approx((np.array(means).argmax(axis=1) == true).mean())
     assert set(line["gain"]) == {"clip-image"}
     assert not (out / "experiments" / "both").exists()
+
+
+def test_the_best_expanded_experiment_is_held_to_what_is_not(finished: tuple[Path, Path], tmp_path: Path) -> None:
+    table, done = finished
+    out = tmp_path / "out"
+    shutil.copytree(done, out)
+    (out / "metrics.json").unlink()
+    settings = {"model": "late-fusion", "fusion": "score"}
+    plain = Experiment("plain", "{vision} and {text}", settings, {"vision": "clip-image", "text": "bert"})
+    more = replace(TABLE, experiments=(*TABLE.experiments, plain))
+    gains = run(table, out, (0,), experiments=more, only=["plain"])["experiments"]["me-clip-image"]["gain"]
+    assert list(gains) == ["clip-image", "plain"]
+    assert gains["plain"]["seeds"] == [0]
+    numbers = compare_runs([load_run(out / "experiments" / name / "seed-0") for name in ("plain", *ONLY)])
+    assert list(numbers["experiments"]["me-vision"]["gain"]) == ["late-fusion"]  # there the first is what counts
+    (out / "metrics.json").unlink()
+    unheld = run(table, out, (0,), experiments=replace(more, held_to_rivals=False), only=["plain"])
+    assert list(unheld["experiments"]["me-clip-image"]["gain"]) == ["clip-image"]
 
 
 @pytest.mark.fault("kills", "SIGKILL while a table trains", "the same command ends with the same numbers; no leftovers")

@@ -261,6 +261,7 @@ def _table(number: int, title: str, experiments: tuple[Experiment, ...]) -> Expe
         preset="paper",
         settings={"keep_weights": False},
         paper=figures,
+        held_to_rivals=True,
     )
 
 

@@ -259,6 +259,7 @@ def test_the_best_expanded_system_stands_beside_the_strongest_late_fusion() -> N
             "text": line("text", 0.99),
             "apart": line("", 0.8, "vision", "text"),
             "concat": line("late-fusion", 0.7),
+            "mmbt": line("mmbt", 0.95),  # no late fusion
             "me-vision": line("me-vision", 0.6, apart=measured(0.2, 0.1, 0.3)),
             "mean": line("", 0.9, "me-vision", "text", apart=measured(0.03, 0.01, 0.05)),
         },

@@ -1,0 +1,67 @@
+"""The best expanded system and its strongest rivals, picked on the validation split."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mi2p_inject.recipes.systems import SYSTEMS
+
+__all__ = ["best_expanded", "rivals", "strongest_fusion"]
+
+Lines = Mapping[str, Any]
+"""Experiment -> what metrics.json holds of it."""
+
+
+def best_expanded(lines: Lines, metric: str) -> str | None:
+    """The expanded system that is best on the validation split; None without any.
+
+    Args:
+        lines: all experiments of a set.
+        metric: the one that decides.
+    """
+    return _best([name for name, line in lines.items() if _is_expanded(line, lines)], lines, metric)
+
+
+def strongest_fusion(lines: Lines, metric: str) -> str | None:
+    """The late fusion of plain encoders that is best on the validation split; None without any.
+
+    Args:
+        lines: all experiments of a set.
+        metric: the one that decides.
+    """
+    late = [name for name in rivals(lines) if all(_is_late(one) for one in _members(lines[name], lines))]
+    return _best(late, lines, metric)
+
+
+def rivals(lines: Lines) -> list[str]:
+    """What reads both modalities and is not expanded: late fusions, and the compared systems of the literature."""
+    return [
+        name
+        for name, line in lines.items()
+        if not _is_expanded(line, lines) and len({one for _, kinds in _systems(line, lines) for one in kinds}) > 1
+    ]
+
+
+def _best(names: Sequence[str], lines: Lines, metric: str) -> str | None:
+    return max(names, key=lambda name: lines[name]["validation"].get(metric, 0.0), default=None)
+
+
+def _members(line: Mapping[str, Any], lines: Lines) -> list[Mapping[str, Any]]:
+    return [lines[name] for name in line["averages"]] or [line]
+
+
+def _systems(line: Mapping[str, Any], lines: Lines) -> list[tuple[str, tuple[str, ...]]]:
+    """The name of each system in it, with the modalities that it reads."""
+    names = [one["settings"]["model"] for one in _members(line, lines)]
+    return [(name, tuple(SYSTEMS[name].modalities)) for name in names]
+
+
+def _is_expanded(line: Mapping[str, Any], lines: Lines) -> bool:
+    return any(SYSTEMS[name].source_modalities for name, _ in _systems(line, lines))
+
+
+def _is_late(line: Mapping[str, Any]) -> bool:
+    """A fusion of pooled vectors or scores, or a model of one modality that is averaged with others."""
+    name = line["settings"]["model"]
+    return name == "late-fusion" or len(SYSTEMS[name].modalities) == 1
