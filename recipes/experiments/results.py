@@ -169,7 +169,7 @@ def collect(
     metrics = describe_metrics(first["test"])
     if experiments.held_to_rivals and (best := best_expanded(lines, next(iter(metrics)))):
         gain = lines[best]["gain"]
-        gain |= {name: one for name in rivals(lines) if name not in gain and (one := _gain(best, name, results))}
+        gain |= {name: found for name in rivals(lines) if name not in gain and (found := _gain(best, name, results))}
     answer, always = results.baseline()
     for name, line in lines.items():
         difference = results.resampled(name, line["seeds"]).only(always.names) - always
