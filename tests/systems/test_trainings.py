@@ -15,6 +15,7 @@ from rich.console import Console
 from training_runs import interrupted_at, losses
 from typer.testing import CliRunner
 
+from mi2p_inject.recipes import api
 from mi2p_inject.recipes.cli.app import app
 from mi2p_inject.recipes.config import make_config
 from mi2p_inject.recipes.evaluation.evaluate import evaluate_run, predict_file, predict_one
@@ -51,8 +52,9 @@ def test_from_training_to_answers(
     assert losses(tmp_path / "stopped") == pytest.approx(losses(out), rel=1e-5)
 
     moved = shutil.copytree(out, tmp_path / "elsewhere")
-    saved = load_run(moved)
-    (model, _), (again, _) = saved.model(), saved.model()
+    saved = api.load_run(moved).saved  # builds its model once
+    (model, _), (again, _) = saved.model(), load_run(moved).model()
+    assert model is not again
     state = model.state_dict()
     assert all(torch.equal(value, state[key]) for key, value in again.state_dict().items())
     logits = saved.predictions()["test_logits"]

@@ -58,7 +58,7 @@ def test_once_a_minute_a_line_says_how_long_it_takes(monkeypatch: pytest.MonkeyP
 def test_a_killed_run_has_its_history_and_says_where_it_goes_on(table: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     with subprocess.Popen(
-        [sys.executable, *command(table, out, **{**SMALL, "epochs": 30, "patience": 0})],
+        [sys.executable, *command(table, out, **{**SMALL, "epochs": 10, "patience": 0})],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -68,12 +68,12 @@ def test_a_killed_run_has_its_history_and_says_where_it_goes_on(table: Path, tmp
     history = json.loads((out / "history.json").read_text())
     assert sum("loss" in entry for entry in history) >= 6
     text = io.StringIO()
-    config = make_config(settings(table, **{**SMALL, "epochs": 30, "patience": 0}))
+    config = make_config(settings(table, **{**SMALL, "epochs": 10, "patience": 0}))
     train_run(config, out, Console(file=text, width=200))
     step = re.search(r"^goes on from step (\d+)$", text.getvalue(), re.MULTILINE)
     assert step
     assert int(step[1]) % 6 == 0
-    train(table, tmp_path / "whole", **{**SMALL, "epochs": 30, "patience": 0})
+    train(table, tmp_path / "whole", **{**SMALL, "epochs": 10, "patience": 0})
     steps = [entry["step"] for entry in json.loads((out / "history.json").read_text()) if "loss" in entry]
     assert steps == [
         entry["step"] for entry in json.loads((tmp_path / "whole" / "history.json").read_text()) if "loss" in entry
