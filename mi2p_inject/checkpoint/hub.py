@@ -1,13 +1,18 @@
-"""Where a checkpoint is: a local folder, or a repository of the Hugging Face Hub."""
+"""Where a checkpoint is: a local folder, or a repository of the Hugging Face Hub; and its way there."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from mi2p_inject.checkpoint.card import CARD_NAME, MARK
 from mi2p_inject.checkpoint.schema import CONFIG_NAME
 from mi2p_inject.core.errors import CheckpointError
+from mi2p_inject.core.files.hub import is_repository, snapshot, upload
 
-__all__ = ["as_path", "local_folder"]
+__all__ = ["as_path", "local_folder", "push_folder"]
+
+_WEIGHTS = f"model-{'[0-9a-f]' * 12}*.safetensors"
+"""Our names of weights files, and nobody else's."""
 
 
 def as_path(folder: str | Path) -> Path:
@@ -23,30 +28,65 @@ def as_path(folder: str | Path) -> Path:
     return Path(folder)
 
 
-def local_folder(folder: str | Path) -> Path:
+def local_folder(
+    folder: str | Path, config_name: str = CONFIG_NAME, *, revision: str | None = None, token: str | bool | None = None
+) -> Path:
     """The folder itself, or where the repository of that name was downloaded to.
 
+    Args:
+        folder: a path, or ``organisation/name``.
+        config_name: the JSON of the checkpoint.
+        revision: of a repository: a branch, a tag or a commit.
+        token: of a user who may read it.
+
     Raises:
-        CheckpointError: there is no such folder, nor a repository that can be reached.
+        CheckpointError: there is no such folder, or a revision of one.
+        HubError: there is no such repository or revision, it may not be read, or the Hub is out of reach.
     """
     path = as_path(folder)
     if path.is_dir():
+        if revision is not None:
+            raise CheckpointError(
+                "a local folder has no revisions",
+                expected="the id of a repository, or no revision=",
+                given=f"{folder} at {revision}",
+                fix="leave revision= out",
+            )
         return path
-    if path.exists() or isinstance(folder, Path) or str(folder).count("/") != 1 or str(folder).startswith((".", "/")):
+    if not is_repository(folder):
         raise CheckpointError(
             "no checkpoint folder there",
-            expected="a folder that save_pretrained wrote",
+            expected="a folder that save_pretrained wrote, or the id of a Hub repository",
             given=str(folder),
             fix="check the path",
         )
-    from huggingface_hub import snapshot_download
+    return snapshot(str(folder), [config_name, _WEIGHTS], revision=revision, token=token)
 
-    try:
-        return Path(snapshot_download(str(folder), allow_patterns=[CONFIG_NAME, "model-*.safetensors"]))
-    except Exception as error:
-        raise CheckpointError(
-            f"neither a local folder nor a repository that can be reached: {type(error).__name__}: {error}",
-            expected="a folder, or the id of a Hub repository",
-            given=str(folder),
-            fix="check the path, or the id and the network",
-        ) from error
+
+def push_folder(
+    folder: Path,
+    repository: str,
+    config_name: str = CONFIG_NAME,
+    *,
+    message: str,
+    revision: str | None,
+    token: str | bool | None,
+    private: bool | None,
+    create_pr: bool,
+) -> str:
+    """A folder that holds a checkpoint and its card, and nothing else, as one commit; returns its URL.
+
+    Raises:
+        HubError: no permission, no network, or a wrong id.
+    """
+    return upload(
+        folder,
+        repository,
+        message=message,
+        replaces=[config_name, _WEIGHTS],
+        keeps={CARD_NAME: MARK},
+        revision=revision,
+        token=token,
+        private=private,
+        create_pr=create_pr,
+    )

@@ -10,6 +10,7 @@ __all__ = [
     "CheckpointError",
     "ExplainError",
     "FusionError",
+    "HubError",
     "InjectionError",
     "InjectionWarning",
     "LayoutError",
@@ -108,6 +109,10 @@ class CheckpointError(Mi2pError, ValueError):
 
 class ZooError(Mi2pError, ValueError):
     """A name from which no model can be built: unknown, its library missing, or its hub out of reach."""
+
+
+class HubError(CheckpointError, ZooError):
+    """The Hub does not give or take a repository: no such one, no permission, no network."""
 
 
 class SweepError(Mi2pError, RuntimeError):

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-__all__ = ["Inputs", "as_inputs", "tensors_in"]
+__all__ = ["Inputs", "as_inputs", "on_meta", "tensors_in"]
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 """(args, kwargs) of one call of a model."""
@@ -20,6 +20,12 @@ def as_inputs(example: Any) -> Inputs:
     if isinstance(example, Mapping):
         return (), dict(example)
     return (tuple(example) if isinstance(example, (tuple, list)) else (example,)), {}
+
+
+def on_meta(inputs: Inputs) -> Inputs:
+    """Inputs without their content: shapes and dtypes are what the cost table needs later."""
+    kept: Inputs = pytree.tree_map_only(Tensor, lambda tensor: tensor.to("meta"), inputs)
+    return kept
 
 
 def tensors_in(output: Any, depth: int = 3) -> list[Tensor]:

@@ -26,8 +26,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from mi2p_inject.core.errors import ZooError
-from mi2p_inject.core.model_folder import HubError, checked_folder, hub_folder, read_json
+from mi2p_inject.core.errors import HubError, ZooError
+from mi2p_inject.core.model_folder import checked_folder, hub_folder, read_json
 
 __all__ = ["TOWERS", "build", "names", "resolve"]
 

@@ -12,8 +12,8 @@ from torch import nn
 
 from mi2p_inject.core.errors import InjectionError, InjectionWarning
 from mi2p_inject.core.shared_state import SOURCES
-from mi2p_inject.expansion.expanded_model import ExpandedModel
 from mi2p_inject.expansion.hook import hook_path, hooked_paths
+from mi2p_inject.expansion.running import RunningModel
 
 __all__ = ["check_injectable", "check_modules"]
 
@@ -28,7 +28,7 @@ def check_modules(model: nn.Module, source_encoder: nn.Module | None) -> None:
                 given=type(module).__name__,
                 fix=f"pass {what}= a model",
             )
-        if isinstance(module, ExpandedModel):
+        if isinstance(module, RunningModel):
             raise InjectionError(
                 f"{what} is an expanded model already",
                 expected="a unimodal model",

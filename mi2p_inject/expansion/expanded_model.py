@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import tempfile
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from mi2p_inject.checkpoint.card import model_card, write_card
+from mi2p_inject.checkpoint.hub import as_path, push_folder
 from mi2p_inject.checkpoint.save import save
 from mi2p_inject.core.expansion_config import ExpansionConfig
 from mi2p_inject.core.files.digest import quick_sums
@@ -18,16 +21,17 @@ from mi2p_inject.core.site import unit_key
 from mi2p_inject.expansion.build_units import build_units
 from mi2p_inject.expansion.call import Calls
 from mi2p_inject.expansion.hook import SiteHook, hook_path, purge
+from mi2p_inject.expansion.load import load_model
 from mi2p_inject.expansion.running import RunningModel
 from mi2p_inject.report.summary import Summary
 from mi2p_inject.sources.encoder import Source
 from mi2p_inject.units.base import Unit
 
-__all__ = ["ExpandedModel"]
+__all__ = ["ExpandedModel", "load"]
 
 
 class ExpandedModel(RunningModel):
-    """A backbone whose middle layers attend to a second modality. Built by `inject` and `load`, not by hand.
+    """A backbone whose middle layers attend to a second modality. Built by `inject` and `from_pretrained`, not by hand.
 
     What tools ask a model for (`config`, `device`, `gradient_checkpointing_enable`, ...) it answers as the backbone
     does: see `BackboneInterface`.
@@ -90,9 +94,119 @@ class ExpandedModel(RunningModel):
         """A table of the sites: path, layout, view, heads, parameters, share of the cost; and totals."""
         return str(Summary(self.backbone, self.units.in_use(), self.expansion_config, self.frozen_source, self.example))
 
-    def save_pretrained(self, folder: str | Path, *, max_shard_size: int | str = "5GB") -> None:
-        """Write a checkpoint: `mi2p_config.json` and safetensors files. See `mi2p_inject.checkpoint.save`."""
-        save(self, self.backbone, self.expansion_config, folder, initial=self._initial, max_shard_size=max_shard_size)
+    def save_pretrained(
+        self, folder: str | Path, *, max_shard_size: int | str = "5GB", card: Mapping[str, Any] | None = None
+    ) -> None:
+        """Write a checkpoint: `mi2p_config.json`, safetensors files and a model card, README.md.
+
+        See `mi2p_inject.checkpoint.save` for what is saved. A README.md that somebody else wrote stays.
+
+        Args:
+            folder: created if needed.
+            max_shard_size: of a file of weights.
+            card: metadata of the model card, as of `huggingface_hub.ModelCardData`: ``{"license": "mit"}``.
+
+        Raises:
+            CheckpointError: it cannot be written, or not be saved whole, or `card` is none.
+        """
+        self._save(folder, max_shard_size, card)
+
+    def _save(
+        self, folder: str | Path, size: int | str, card: Mapping[str, Any] | None, place: str | None = None
+    ) -> None:
+        path = as_path(folder)
+        sources = {} if self.source_encoder is None else {"source": self.source_encoder}
+        text = model_card(self.expansion_config, self.backbone, sources, card, *([place] if place else []))
+        save(self, self.backbone, self.expansion_config, path, initial=self._initial, max_shard_size=size)
+        write_card(path, text)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        card: Mapping[str, Any] | None = None,
+        commit_message: str = "Upload an expanded model",
+        revision: str | None = None,
+        token: str | bool | None = None,
+        private: bool | None = None,
+        create_pr: bool = False,
+        max_shard_size: int | str = "5GB",
+    ) -> str:
+        """Upload what `save_pretrained` writes to a repository of the Hugging Face Hub, as one commit.
+
+        The repository is made if there is none. An earlier checkpoint of ours in it is replaced, other files stay.
+
+        Args:
+            repo_id: ``organisation/name``.
+            card: metadata of the model card, as for `save_pretrained`.
+            commit_message: of the commit.
+            revision: the branch, made if there is none; None: the main branch.
+            token: of a user who may write there; None: the one that ``hf auth login`` stored.
+            private: a new repository is; None: as the organisation has it.
+            create_pr: open a pull request instead.
+            max_shard_size: of a file of weights.
+
+        Returns:
+            The URL of the commit, or of the pull request.
+
+        Raises:
+            CheckpointError: as for `save_pretrained`; nothing has left this machine.
+            HubError: no permission, no network, or a wrong id.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            self._save(folder, max_shard_size, card, repo_id)
+            return push_folder(
+                Path(folder),
+                repo_id,
+                message=commit_message,
+                revision=revision,
+                token=token,
+                private=private,
+                create_pr=create_pr,
+            )
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        repo_or_folder: str | Path,
+        *,
+        backbone: nn.Module,
+        source_encoder: nn.Module | None = None,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        example_inputs: Any = None,
+        source_example_inputs: Any = None,
+    ) -> ExpandedModel:
+        """An expanded model from a checkpoint, on a fresh backbone; `mi2p_inject.load` is the same.
+
+        All is validated before the backbone is touched: a checkpoint that does not fit leaves it as it was.
+
+        Args:
+            repo_or_folder: what `save_pretrained` wrote: a folder, or the id of a Hugging Face Hub repository.
+            backbone: a model of the class and shapes that were injected. With trainable="units" it must also have the
+                very weights, since these are not in the checkpoint.
+            source_encoder: as in `inject`; without it, features must be given.
+            revision: of a repository: a branch, a tag or a commit; None: the newest of the main branch.
+            token: of a user who may read it; None: the one that ``hf auth login`` stored.
+            example_inputs: as in `inject`, only used by the summary's cost table where no adapter matches the backbone.
+            source_example_inputs: as in `inject`.
+
+        Raises:
+            CheckpointError: not a checkpoint of ours, damaged, with an unknown unit, holding a pickle, or of another
+                backbone or source encoder.
+            HubError: no such repository or revision, or it cannot be read.
+            InjectionError: backbone or source encoder cannot be injected, as in `inject`.
+        """
+        return load_model(
+            cls,
+            repo_or_folder,
+            backbone=backbone,
+            source_encoder=source_encoder,
+            revision=revision,
+            token=token,
+            example_inputs=example_inputs,
+            source_example_inputs=source_example_inputs,
+        )
 
     def eject(self) -> nn.Module:
         """Give the backbone back: our hooks gone, `requires_grad` and training modes as they were at injection.
@@ -153,3 +267,6 @@ def _give_back(hooks: list[tuple[SiteHook, Any]], backbone: nn.Module, source: S
     BACKBONES.release(backbone)
     if source is not None:
         source.thaw()
+
+
+load = ExpandedModel.from_pretrained

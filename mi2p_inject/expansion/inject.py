@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
-from torch import Tensor, nn
-from torch.utils import _pytree as pytree
+from torch import nn
 from typing_extensions import Unpack
 
 from mi2p_inject.adapters.recommended import PAPER, recommended
@@ -17,7 +16,7 @@ from mi2p_inject.core.errors import (
     SourceError,
 )
 from mi2p_inject.core.expansion_config import ExpansionConfig, Trainable
-from mi2p_inject.core.inputs import Inputs
+from mi2p_inject.core.inputs import Inputs, on_meta
 from mi2p_inject.core.layout import Layout, describe
 from mi2p_inject.core.site import View
 from mi2p_inject.core.views import ViewSpec
@@ -30,7 +29,7 @@ from mi2p_inject.inspection.sites import find_sites
 from mi2p_inject.sources.encoder import Source
 from mi2p_inject.units import UnitConfig, ZeroInit, unit_config
 
-__all__ = ["DEFAULT_HEADS", "UnitOptions", "example_on_meta", "inject"]
+__all__ = ["DEFAULT_HEADS", "UnitOptions", "inject"]
 
 DEFAULT_HEADS = 8
 
@@ -133,13 +132,7 @@ def inject(
     expansion_config = ExpansionConfig(
         tuple(sites), config, spec, resolved.num_heads, trainable, strict, tuple(left_out)
     )
-    return ExpandedModel(model, expansion_config, source, example_on_meta(resolved.inputs))
-
-
-def example_on_meta(inputs: Inputs) -> Inputs:
-    """Example inputs without their content: shapes and dtypes are what the cost table needs later."""
-    kept: Inputs = pytree.tree_map_only(Tensor, lambda tensor: tensor.to("meta"), inputs)
-    return kept
+    return ExpandedModel(model, expansion_config, source, on_meta(resolved.inputs))
 
 
 def _named_paths(resolved: ResolvedModel, layers: Layers) -> list[str]:

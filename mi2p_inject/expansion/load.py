@@ -1,10 +1,10 @@
-"""`load`: an expanded model from a checkpoint, on a fresh backbone."""
+"""An expanded model from a checkpoint, on a fresh backbone: what `ExpandedModel.from_pretrained` does."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
@@ -13,45 +13,34 @@ from mi2p_inject.checkpoint.hub import local_folder
 from mi2p_inject.checkpoint.schema import CONFIG_NAME, expansion_config_of, read_config
 from mi2p_inject.checkpoint.tensors import read_weights
 from mi2p_inject.core.errors import CheckpointError, InjectionError
+from mi2p_inject.core.inputs import on_meta
 from mi2p_inject.expansion.check_injectable import check_injectable
-from mi2p_inject.expansion.expanded_model import ExpandedModel
-from mi2p_inject.expansion.inject import example_on_meta
+from mi2p_inject.expansion.running import RunningModel
 from mi2p_inject.inspection.resolve import resolve
 from mi2p_inject.sources.encoder import Source
 
-__all__ = ["load"]
+__all__ = ["load_model"]
+
+M = TypeVar("M", bound=RunningModel)
 
 
-def load(
+def load_model(
+    make: Callable[..., M],
     folder: str | Path,
     *,
     backbone: nn.Module,
     source_encoder: nn.Module | None = None,
+    revision: str | None = None,
+    token: str | bool | None = None,
     example_inputs: Any = None,
     source_example_inputs: Any = None,
-) -> ExpandedModel:
-    """An expanded model from a checkpoint, on a fresh backbone.
-
-    All is validated before the backbone is touched: a checkpoint that does not fit leaves it as it was.
-
-    Args:
-        folder: what `save_pretrained` wrote: a folder, or the id of a Hugging Face Hub repository.
-        backbone: a model of the class and shapes that were injected. With trainable="units" it must also have the very
-            weights, since these are not in the checkpoint.
-        source_encoder: as in `inject`; without it, features must be given.
-        example_inputs: as in `inject`, only used by the summary's cost table where no adapter matches the backbone.
-        source_example_inputs: as in `inject`.
-
-    Raises:
-        CheckpointError: not a checkpoint of ours, damaged, with an unknown unit, holding a pickle, or of another
-            backbone or source encoder.
-        InjectionError: backbone or source encoder cannot be injected, as in `inject`.
-    """
+) -> M:
+    """See `ExpandedModel.from_pretrained`, which gives its class as `make`."""
     if not isinstance(backbone, nn.Module):
         raise InjectionError(
             "backbone is no module", expected="torch.nn.Module", given=repr(backbone), fix="pass backbone= a model"
         )
-    folder = local_folder(folder)
+    folder = local_folder(folder, revision=revision, token=token)
     config = read_config(folder)
     expansion_config = expansion_config_of(config, folder / CONFIG_NAME)
     check_injectable(backbone, source_encoder, [site.path for site in expansion_config.sites])
@@ -67,7 +56,7 @@ def load(
             fix="pass the source encoder it was trained with",
         )
     inputs = resolve(backbone, example_inputs, required=False).inputs
-    model = ExpandedModel(backbone, expansion_config, source, example_on_meta(inputs))
+    model: Any = make(backbone, expansion_config, source, on_meta(inputs))
     try:
         _fill(model, tensors)
     except Exception as error:
@@ -80,10 +69,11 @@ def load(
         ) from error
     for name in config["backbone"]["trained"]:
         backbone.get_parameter(name).requires_grad_(True)
-    return model
+    loaded: M = model
+    return loaded
 
 
-def _fill(model: ExpandedModel, tensors: Mapping[str, Tensor]) -> None:
+def _fill(model: RunningModel, tensors: Mapping[str, Tensor]) -> None:
     """Load units, and of the backbone what was saved."""
     units, backbone = (
         {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}

@@ -39,7 +39,7 @@ def load_pathway(folder: str | Path, *, model: nn.Module, auxiliary: nn.Module) 
         >>> torch.equal(again.eval()(image), pw.eval()(image))
         True
     """
-    path = local_folder(folder)
+    path = local_folder(folder, CONFIG_NAME)
     config = read_config(path / CONFIG_NAME)
     tensors = read_weights(path, config)
     blocks = [(own, other) for own, other in config["blocks"]]

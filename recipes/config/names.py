@@ -71,6 +71,11 @@ INSTEAD: dict[str, str] = {
     "gpu": _DEVICE,
     "gpus": _DEVICE,
     "num_gpus": "several processes train with torchrun --nproc-per-node N -m mi2p_inject.recipes train ...",
+    "tensorboard": "write log=tensorboard",
+    "wandb": "write log=wandb",
+    "mlflow": "write log=mlflow",
+    "report_to": "log",
+    "logger": "log",
     "output_dir": "name the folder on the command line: --out",
 }
 

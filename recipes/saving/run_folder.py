@@ -7,6 +7,7 @@
     model/              a trained model: see `mi2p_inject.recipes.saving.saved`; appears at once and complete
     sources/<modality>/ of a training with source=tuned: the run of each source encoder
     checkpoints/        to resume from; gone when the run is finished
+    logs/               of --log
     table.md figure.png the report
     report.html         that of `mi2p report --html`
     checksums.json      of a training: SHA-256 of every file, verified when it is read back
@@ -36,7 +37,7 @@ IDENTITY = "run.json"
 EXPERIMENTS = "experiments"
 REPORT = "report.html"
 _FILES = (FINISHED, CHECKSUMS, "table.md", "figure.png", REPORT, "history.json", "predictions.safetensors")
-_FOLDERS = (EXPERIMENTS, "sources", "model", "checkpoints", "tensorboard", "source-cache")
+_FOLDERS = (EXPERIMENTS, "sources", "model", "checkpoints", "logs", "source-cache")
 LOCK = ".lock"
 _MOST_BYTES = 2**22
 """Of run.json."""

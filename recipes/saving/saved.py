@@ -177,7 +177,7 @@ def load_run(path: Path) -> SavedRun:
     check_files(path, IDENTITY, FINISHED)
     numbers = read_json(path / FINISHED)
     try:
-        config = make_config(identity["config"])
+        config = make_config(_todays(identity["config"]))
         task = TASKS[numbers["problem_type"]](tuple(numbers["classes"]))
         task.answers(np.zeros((1, task.outputs), dtype=np.float32), numbers["decision"])
         return SavedRun(path, config, task, numbers["decision"], numbers)
@@ -185,6 +185,12 @@ def load_run(path: Path) -> SavedRun:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError) as error:
         raise _damaged(path, f"{type(error).__name__}: {error}") from error
+
+
+def _todays(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a run folder, those of earlier releases by the names of today."""
+    found = {name: value for name, value in options.items() if name != "tensorboard"}
+    return {**found, "log": "tensorboard"} if options.get("tensorboard") else found
 
 
 def save_trained(model: SystemModel, encoders: Mapping[Modality, Encoder], folder: Path) -> None:

@@ -17,7 +17,7 @@ from mi2p_inject.recipes.data.images import image_problem
 from mi2p_inject.recipes.encoders.preprocess import ImageSpec
 from mi2p_inject.recipes.systems import FrozenSource, SystemModel
 from mi2p_inject.recipes.systems.inputs import Collator, ImageTextDataset
-from mi2p_inject.recipes.training.progress import row_progress
+from mi2p_inject.recipes.training.progress.bars import row_progress
 from mi2p_inject.sources.cache import SourceCache
 from mi2p_inject.sources.fill_cache import fill
 

@@ -16,7 +16,7 @@ from mi2p_inject.recipes.config import Config
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.systems.inputs import ImageTextDataset
 from mi2p_inject.recipes.training.optimizer import make_optimizer
-from mi2p_inject.recipes.training.progress import OnStep
+from mi2p_inject.recipes.training.progress.bars import OnStep
 
 OnEpoch = Callable[[list[dict[str, float]], Mapping[str, float]], None]
 """(everything that was logged, the evaluation that has just been made)"""

@@ -36,7 +36,8 @@ from mi2p_inject.recipes.tasks import Task, task_of
 from mi2p_inject.recipes.training.caching import cache_sources
 from mi2p_inject.recipes.training.checkpoints import CHECKPOINTS
 from mi2p_inject.recipes.training.numbers import numbers_of, predict_splits, targets_of
-from mi2p_inject.recipes.training.progress import row_progress
+from mi2p_inject.recipes.training.progress.bars import row_progress
+from mi2p_inject.recipes.training.progress.logs import check_log
 from mi2p_inject.recipes.training.reading import check_reading, checked_modalities, reading_remarks
 from mi2p_inject.recipes.training.sources.out_of_fold import check_folds, fold_folder, folds_of, out_of_fold
 from mi2p_inject.recipes.training.sources.tuned import SOURCES, alone, check_source_runs, digests, use_tuned
@@ -74,6 +75,7 @@ def train_run(
     with processes.main_process_first():  # the others find the stored rows ready
         if processes.is_main_process:
             check_out(out, overwrite=overwrite)
+            check_log(config.run.log)
             check_outside_data(config.data.data, {"--out": out, "source_cache": config.run.source_cache})
         notes = () if samples else None  # whoever has loaded them has shown them
         samples = samples or load_samples(config)
@@ -235,7 +237,8 @@ def _identity(config: Config, samples: Samples, sources: Mapping[Modality, Saved
         "mi2p-inject": version("mi2p-inject"),
         "data": samples.fingerprint,
         **({"source_runs": digests(sources)} if sources else {}),
-        "config": {**config.to_json(), "source_cache": "" if config.run.source_cache else None},  # wherever it is
+        # wherever it is; and whether it is logged is no other training
+        "config": {**config.to_json(), "source_cache": "" if config.run.source_cache else None, "log": None},
     }
 
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +25,13 @@ from mi2p_inject.recipes.systems.inputs import Collator, ImageTextDataset
 from mi2p_inject.recipes.tasks import Task
 from mi2p_inject.recipes.training.checkpoints import CHECKPOINTS, last_checkpoint, read_state, was_the_last
 from mi2p_inject.recipes.training.hf_trainer import Epochs, OurTrainer, Patience, SaveEvery, Watch, arguments
-from mi2p_inject.recipes.training.progress import OnStep
+from mi2p_inject.recipes.training.progress.bars import OnStep
+from mi2p_inject.recipes.training.progress.logs import LogId, logging_to, run_name
 from mi2p_inject.recipes.training.schedule import epochs_of, least_steps, steps_between_evaluations
 
 __all__ = ["Fitted", "fit", "predict"]
 
 _TIMES = ("eval_runtime", "eval_samples_per", "eval_steps_per")
-_TENSORBOARD = "tensorboard"
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,7 @@ def fit(
         task: measures on the validation split.
         data: split -> samples; without a validation split the last weights are kept.
         collator: items -> batch.
-        folder: of the run; gets ``checkpoints/``, and ``tensorboard/`` where asked for.
+        folder: of the run; gets ``checkpoints/``, and ``logs/`` where asked for.
         metric: the one by which the best checkpoint is chosen.
         on_step: called after each step.
         say: called with a line after each evaluation, and where a run goes on.
@@ -81,7 +79,6 @@ def fit(
     """
     started = time.perf_counter()
     watch = Watch(on_step, partial(_evaluated, folder, metric, say))
-    trainer = _trainer(model, config, task, data, collator, folder, metric, watch)
     resumed = last_checkpoint(folder / CHECKPOINTS)
     if resumed is not None:
         say(f"goes on from step {read_state(resumed).global_step}")
@@ -90,7 +87,9 @@ def fit(
         best = resumed.with_name(f"checkpoint-{state.best_global_step or state.global_step}")
         load_model(model, best / "model.safetensors")
     else:
-        trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+        with logging_to(config, folder):
+            trainer = _trainer(model, config, task, data, collator, folder, metric, watch)
+            trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
         state = trainer.state
     return Fitted(
         _history(state.log_history), state.best_global_step or state.global_step, time.perf_counter() - started
@@ -155,10 +154,8 @@ def _trainer(
         callbacks.append(SaveEvery(config.run.save_steps))
     if config.optimisation.patience and validation is not None:
         callbacks.append(Patience(config.optimisation.patience, least_steps(config.optimisation)))
-    if config.run.tensorboard:
-        if not any(map(find_spec, ("tensorboard", "tensorboardX"))):
-            raise RecipeError("tensorboard is not installed", fix="pip install 'mi2p-inject[logs]'")
-        os.environ["TENSORBOARD_LOGGING_DIR"] = str(folder / _TENSORBOARD)
+    if config.run.log is not None:
+        callbacks.append(LogId(config, folder))
     trainer = OurTrainer(
         config,
         model=model,
@@ -175,7 +172,8 @@ def _trainer(
             greater_is_better=True,
             logging_steps=1,
             logging_nan_inf_filter=False,
-            report_to=["tensorboard"] if config.run.tensorboard else "none",
+            report_to=config.run.log or "none",
+            run_name=run_name(folder),
         ),
         data_collator=collator,
         train_dataset=data["train"],

@@ -8,7 +8,6 @@ but known files with known keys, of checked types and ranges, and safetensors; p
 linked.
 """
 
-from mi2p_inject.core.model_folder.hub import HubError as HubError
 from mi2p_inject.core.model_folder.hub import hub_folder as hub_folder
 from mi2p_inject.core.model_folder.open_clip import checked_model_cfg as checked_model_cfg
 from mi2p_inject.core.model_folder.stage import checked_folder as checked_folder
@@ -19,7 +18,6 @@ from mi2p_inject.core.model_folder.values import checked_fields as checked_field
 from mi2p_inject.core.model_folder.values import read_json as read_json
 
 __all__ = [
-    "HubError",
     "checked_architecture",
     "checked_fields",
     "checked_folder",

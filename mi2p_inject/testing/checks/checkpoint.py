@@ -7,7 +7,7 @@ import tempfile
 import torch
 
 from mi2p_inject.core.errors import Mi2pError
-from mi2p_inject.expansion.load import load
+from mi2p_inject.expansion.expanded_model import load
 from mi2p_inject.testing.inputs import run
 from mi2p_inject.testing.randomize import randomize_zero_parameters
 from mi2p_inject.testing.subject import Trial

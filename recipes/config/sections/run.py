@@ -22,5 +22,7 @@ class RunConfig:
     source_cache: str | None = option(
         None, "folder that keeps the frozen encoders' features, shared by runs; default: encode in every step"
     )
-    tensorboard: bool = option(False, "write TensorBoard logs into the run folder")
+    log: Literal["tensorboard", "wandb", "mlflow"] | None = option(
+        None, "write a log for this tool; what its own environment variables say holds"
+    )
     keep_weights: bool = option(True, "keep the trained weights in the run folder; else its numbers only")

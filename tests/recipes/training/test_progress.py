@@ -15,7 +15,7 @@ from rich.console import Console
 from training_runs import command, settings, train, wait_for
 
 from mi2p_inject.recipes.config import make_config
-from mi2p_inject.recipes.training import progress
+from mi2p_inject.recipes.training.progress import bars
 from mi2p_inject.recipes.training.train import train_run
 
 SMALL = {"model": "vision", "keep_weights": False, "epochs": 3}
@@ -46,9 +46,9 @@ def test_a_terminal_has_a_bar_above_which_the_lines_stand(table: Path, tmp_path:
 
 def test_once_a_minute_a_line_says_how_long_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    monkeypatch.setattr(bars.time, "monotonic", lambda: now)
     text = io.StringIO()
-    with progress.row_progress(Console(file=text, width=200), "training") as on_step:
+    with bars.row_progress(Console(file=text, width=200), "training") as on_step:
         for step in range(101, 201):  # a resumed run begins at step 101 of 400
             now += 1.0
             on_step(step, 400)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -17,7 +16,6 @@ from recipes_data import CLASSES, write_table
 from training_runs import command, losses, settings, train
 
 from mi2p_inject.recipes.config import make_config
-from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.evaluation.evaluate import predict_one
 from mi2p_inject.recipes.saving.saved import load_run
 from mi2p_inject.recipes.systems.inputs import ImageTextDataset
@@ -58,16 +56,6 @@ def test_two_processes_and_accumulation_are_one_large_batch(table: Path, tmp_pat
     assert result.stdout.count("note: 48 train") == 1  # only the first process prints
     logits = [load_run(tmp_path / name).predictions()["test_logits"] for name in ("one", "two")]
     assert np.allclose(*logits, atol=1e-3)
-
-
-def test_tensorboard(table: Path, tmp_path: Path) -> None:
-    more = {"model": "vision", "max_steps": 1, "tensorboard": True}
-    if importlib.util.find_spec("tensorboard") or importlib.util.find_spec("tensorboardX"):
-        train(table, tmp_path / "run", **more)
-        assert list((tmp_path / "run" / "tensorboard").rglob("events*"))
-    else:
-        with pytest.raises(RecipeError, match="mi2p-inject\\[logs\\]"):
-            train(table, tmp_path / "run", **more)
 
 
 @pytest.mark.parametrize("model", ["me-text", "me-fusion"])
