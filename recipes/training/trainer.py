@@ -26,7 +26,7 @@ from mi2p_inject.recipes.tasks import Task
 from mi2p_inject.recipes.training.checkpoints import CHECKPOINTS, last_checkpoint, read_state, was_the_last
 from mi2p_inject.recipes.training.hf_trainer import Epochs, OurTrainer, Patience, SaveEvery, Watch, arguments
 from mi2p_inject.recipes.training.progress.bars import OnStep
-from mi2p_inject.recipes.training.progress.logs import LogId, logging_to, run_name
+from mi2p_inject.recipes.training.progress.logs import logging_to
 from mi2p_inject.recipes.training.schedule import epochs_of, least_steps, steps_between_evaluations
 
 __all__ = ["Fitted", "fit", "predict"]
@@ -154,8 +154,6 @@ def _trainer(
         callbacks.append(SaveEvery(config.run.save_steps))
     if config.optimisation.patience and validation is not None:
         callbacks.append(Patience(config.optimisation.patience, least_steps(config.optimisation)))
-    if config.run.log is not None:
-        callbacks.append(LogId(config, folder))
     trainer = OurTrainer(
         config,
         model=model,
@@ -173,7 +171,6 @@ def _trainer(
             logging_steps=1,
             logging_nan_inf_filter=False,
             report_to=config.run.log or "none",
-            run_name=run_name(folder),
         ),
         data_collator=collator,
         train_dataset=data["train"],

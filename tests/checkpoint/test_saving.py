@@ -42,7 +42,7 @@ class TestSaving:
         (folder / "notes.txt").write_text("mine")
         me = expanded()
         me.save_pretrained(folder)
-        assert len(list(folder.iterdir())) == 3
+        assert len(list(folder.iterdir())) == 4
         same(load(folder, backbone=net())(PICTURES, source=token_features(2)), me(PICTURES, source=token_features(2)))
 
     def test_tied_weights_are_written_once(self, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from kills import FORK, KILLS, killed_after, killed_in
 
 import mi2p_inject.checkpoint.write as writing
 from mi2p_inject import ExpandedModel, load
+from mi2p_inject.checkpoint.card import CARD_NAME
 from mi2p_inject.checkpoint.schema import CONFIG_NAME, WEIGHTS_NAME
 from mi2p_inject.core.errors import CheckpointError, InjectionWarning
 from mi2p_inject.core.files.lock import WriterLock
@@ -34,7 +35,7 @@ def holds(folder: Path) -> set[float]:
 
 
 def only_a_checkpoint(folder: Path) -> bool:
-    names = sorted(path.name for path in folder.iterdir())
+    names = sorted(path.name for path in folder.iterdir() if path.name != CARD_NAME)
     return len(names) == 2 and CONFIG_NAME in names and any(map(WEIGHTS_NAME.fullmatch, names))
 
 

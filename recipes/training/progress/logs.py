@@ -4,32 +4,32 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
-import transformers
+import accelerate
 
 from mi2p_inject.core.files.atomic_write import write_file
 from mi2p_inject.core.files.read import read_regular
 from mi2p_inject.recipes.config import Config
 from mi2p_inject.recipes.errors import RecipeError
 
-__all__ = ["LOGS", "LogId", "check_log", "logging_to", "run_name"]
+__all__ = ["LOGS", "check_log", "logging_to"]
 
 LOGS = "logs"
 """Folder of a run that has its logs."""
 
-_PROJECT = "mi2p"
 _PACKAGES = {"tensorboard": ("tensorboard", "tensorboardX"), "wandb": ("wandb",), "mlflow": ("mlflow",)}
 _INSTALL = {
     "tensorboard": "pip install 'mi2p-inject[logs]'",
     "wandb": "pip install wandb",
     "mlflow": "pip install mlflow",
 }
+_FIX = {"wandb": "`wandb login`, or WANDB_MODE=offline", "mlflow": "check MLFLOW_TRACKING_URI"}
 _MOST_BYTES = 4096
 
 
@@ -49,118 +49,97 @@ def check_log(log: str | None) -> None:
         )
 
 
-def run_name(folder: Path) -> str:
-    """What a run is called in a log: the end of its folder's path."""
-    return "/".join(folder.absolute().parts[-2:])
-
-
 @contextmanager
 def logging_to(config: Config, folder: Path) -> Iterator[None]:
-    """A block in which the Trainer's integration writes, or goes on with, the log of a run.
+    """A block in which the Trainer's integration writes, or goes on with, the log of a run, in the first process.
 
-    What the user has set by the tool's own environment variables stays. TensorBoard and wandb write below the run
-    folder, MLflow into its tracking store.
+    TensorBoard and wandb write below the run folder, MLflow into its tracking store; the tools' own environment
+    variables hold. Where the caller is in a run of wandb or MLflow already, it is logged there, and left open.
 
     Args:
-        config: its ``log`` says which one; None: none.
+        config: its ``log`` says which tool; None: none.
         folder: of the run.
 
     Raises:
         RecipeError: the tool gives an error, such as not being logged in.
     """
     log = config.run.log
-    if log is None:
+    if log is None or not accelerate.PartialState().is_main_process:
         yield
         return
     (folder / LOGS).mkdir(parents=True, exist_ok=True)
-    settings = {name: value for name, value in _settings(log, config, folder).items() if name not in os.environ}
-    ours = _active(log) is None
-    os.environ.update(settings)
-    failed = True
+    if log == "tensorboard":
+        with _variable("TENSORBOARD_LOGGING_DIR", str((folder / LOGS / log).absolute())):
+            yield
+        return
+    module: Any = import_module(log)
+    ours, failed = _active(log, module) is None, True
     try:
+        if ours:
+            _begin(log, module, config, folder)
         yield
         failed = False
     except Exception as error:
         if type(error).__module__.partition(".")[0] != log:
             raise
-        raise RecipeError(
-            f"{log} cannot write its log: {(str(error).strip() or type(error).__name__).splitlines()[0]}",
-            given=type(error).__name__,
-            fix="wandb login, or WANDB_MODE=offline"
-            if log == "wandb"
-            else "see MLFLOW_TRACKING_URI, or leave out --log",
-        ) from error
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise RecipeError(f"{log} cannot log: {first}", given=type(error).__name__, fix=_FIX[log]) from error
     finally:
-        for name in settings:
-            os.environ.pop(name, None)
-        if ours:
-            _end(log, failed)
+        if ours and _active(log, module) is not None:  # the next training in this process is another run
+            _end(log, module, failed)
 
 
-class LogId(transformers.TrainerCallback):  # type: ignore[misc]  # transformers is untyped here
-    """Keeps which run of the tool this log is, so that a resumed training goes on with it.
-
-    Args:
-        config: shown in wandb beside the Trainer's arguments.
-        folder: of the run.
-    """
-
-    def __init__(self, config: Config, folder: Path) -> None:
-        self._config, self._folder = config, folder
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """After the integration's own: it has begun its run."""
-        log = self._config.run.log
-        active = None if log is None or not state.is_world_process_zero else _active(log)
-        if log is None or active is None:
-            return
-        if log == "wandb":
-            active.config.update({"mi2p": self._config.to_json()}, allow_val_change=True)
-        known = {"id": active.id if log == "wandb" else active.info.run_id}
-        write_file(_known(self._folder, log), lambda file: file.write_text(json.dumps(known) + "\n", encoding="utf-8"))
-
-
-def _settings(log: str, config: Config, folder: Path) -> Mapping[str, str]:
-    """Environment variables by which the integrations are told where and what."""
-    place, earlier = (folder / LOGS).absolute(), _earlier(folder, log)
-    if log == "tensorboard":
-        return {"TENSORBOARD_LOGGING_DIR": str(place / "tensorboard")}
+def _begin(log: str, module: Any, config: Config, folder: Path) -> None:
+    """Begin the tool's run, or go on with the one that an interrupted training had begun."""
+    place, known = folder / LOGS, folder / LOGS / f"{log}.json"
+    name, earlier = "/".join(folder.absolute().parts[-2:]), _id_in(known)
     if log == "wandb":
-        goes_on = {"WANDB_RUN_ID": earlier, "WANDB_RESUME": "allow"} if earlier else {}
-        return {"WANDB_PROJECT": _PROJECT, "WANDB_DIR": str(place), **goes_on}
-    options = {f"mi2p.{name}": str(value) for name, value in config.changed().items()}
-    goes_on = {"MLFLOW_RUN_ID": earlier} if earlier else {}
-    return {"MLFLOW_EXPERIMENT_NAME": _PROJECT, "MLFLOW_TAGS": json.dumps(options), **goes_on}
+        run = module.init(
+            project=os.environ.get("WANDB_PROJECT", "mi2p"),
+            name=os.environ.get("WANDB_NAME", name),
+            id=os.environ.get("WANDB_RUN_ID", earlier),
+            dir=os.environ.get("WANDB_DIR", str(place.absolute())),
+            resume="allow",
+            config={"mi2p": config.to_json()},
+        )
+        identifier = run.id
+    else:
+        tags = {f"mi2p.{option}": str(value) for option, value in config.changed().items()}
+        run = module.start_run(run_id=earlier, run_name=None if earlier else name, tags=tags)
+        identifier = run.info.run_id
+    text = json.dumps({"id": identifier}) + "\n"
+    write_file(known, lambda file: file.write_text(text, encoding="utf-8"))
 
 
-def _known(folder: Path, log: str) -> Path:
-    return folder / LOGS / f"{log}.json"
-
-
-def _earlier(folder: Path, log: str) -> str | None:
-    """The tool's id of this run, where an interrupted training had begun it."""
-    try:
-        value = json.loads(read_regular(_known(folder, log), _MOST_BYTES))
-    except (OSError, ValueError):
-        return None
-    found = value.get("id") if isinstance(value, dict) else None
-    return found if isinstance(found, str) and found.isalnum() else None
-
-
-def _active(log: str) -> Any:
-    """The run that the tool is in; None for TensorBoard, which has none."""
-    if log == "tensorboard":
-        return None
-    module = cast(Any, import_module(log))
-    return module.run if log == "wandb" else module.active_run()
-
-
-def _end(log: str, failed: bool) -> None:
-    """End the run that the integration began: the next training in this process is another one."""
-    if _active(log) is None:
-        return
-    module = cast(Any, import_module(log))
+def _end(log: str, module: Any, failed: bool) -> None:
     if log == "wandb":
         module.finish(exit_code=int(failed))
     else:
         module.end_run("FAILED" if failed else "FINISHED")
+
+
+def _active(log: str, module: Any) -> Any:
+    """The tool's run that this process is in."""
+    return module.run if log == "wandb" else module.active_run()
+
+
+def _id_in(path: Path) -> str | None:
+    """The tool's id of this run, where an interrupted training had begun it."""
+    try:
+        value = json.loads(read_regular(path, _MOST_BYTES))
+    except (OSError, ValueError):
+        return None
+    return cast(str, value["id"]) if isinstance(value, dict) and str(value.get("id")).isalnum() else None
+
+
+@contextmanager
+def _variable(name: str, value: str) -> Iterator[None]:
+    """An environment variable for a block, unless the user has set it."""
+    if name in os.environ:
+        yield
+        return
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        os.environ.pop(name, None)

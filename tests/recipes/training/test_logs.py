@@ -59,11 +59,11 @@ def test_mlflow(table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     mlflow = pytest.importorskip("mlflow")
     store = (tmp_path / "store").as_uri()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     interrupted(table, tmp_path / "run", "mlflow")
     assert mlflow.active_run() is None
     client = mlflow.MlflowClient(store)
-    (experiment,) = client.search_experiments(filter_string="name = 'mi2p'")
-    (run,) = client.search_runs([experiment.experiment_id])
+    (run,) = client.search_runs([one.experiment_id for one in client.search_experiments()])
     assert run.info.status == "FINISHED"
     assert run.data.tags["mi2p.model"] == "vision"
     steps = {metric.step for metric in client.get_metric_history(run.info.run_id, "loss")}
