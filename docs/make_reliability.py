@@ -35,6 +35,7 @@ SECTIONS = {
     "kills": "Killed processes",
     "fuzz": "Random changes of what is read (`make fuzz` tries them for an hour)",
     "golden": "Files of earlier releases",
+    "hub": "The Hugging Face Hub",
 }
 
 
