@@ -11,7 +11,7 @@ from mi2p_inject.recipes.cli.config_options import ConfigCommand
 from mi2p_inject.recipes.cli.doctor import doctor
 from mi2p_inject.recipes.cli.experiment_commands import compare, demo, table
 from mi2p_inject.recipes.cli.layers import layers
-from mi2p_inject.recipes.cli.run_commands import evaluate, explain, predict, report
+from mi2p_inject.recipes.cli.run_commands import evaluate, explain, export, predict, report
 from mi2p_inject.recipes.cli.sweep import sweep
 from mi2p_inject.recipes.cli.train_commands import settings, train
 
@@ -43,6 +43,7 @@ app.command("eval")(evaluate)
 app.command()(predict)
 app.command()(report)
 app.command()(explain)
+app.command()(export)
 app.command("table", cls=ConfigCommand)(table)
 app.command()(compare)
 app.command()(doctor)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from mi2p_inject.core.files.lock import LockHeldError, WriterLock
 
-__all__ = ["PREFIX", "remove_leftovers", "write_file", "write_folder"]
+__all__ = ["PREFIX", "remove_leftovers", "temporary_folder", "write_file", "write_folder"]
 
 PREFIX = ".writing-"
 """Names of temporary folders begin with this."""
@@ -43,7 +43,7 @@ def write_file(path: Path, write: Callable[[Path], object]) -> None:
         ...     (Path(folder) / "a").read_text()
         'b'
     """
-    with _temporary_folder(path.parent) as folder:
+    with temporary_folder(path.parent) as folder:
         temporary = folder / path.name
         temporary.touch()
         mode = stat.S_IMODE(temporary.stat().st_mode)
@@ -66,7 +66,7 @@ def write_folder(path: Path, fill: Callable[[Path], object]) -> None:
     Raises:
         OSError: of the disk; and whatever `fill` raises. The old folder, if any, is then still there.
     """
-    with _temporary_folder(path.parent) as folder:
+    with temporary_folder(path.parent) as folder:
         temporary = folder / path.name
         temporary.mkdir()
         plain = folder / "mode"
@@ -97,7 +97,7 @@ def remove_leftovers(folder: Path) -> None:
 
 
 @contextmanager
-def _temporary_folder(parent: Path) -> Iterator[Path]:
+def temporary_folder(parent: Path) -> Iterator[Path]:
     """A folder in `parent` that nobody takes for a leftover while this process lives, and that is gone at the end."""
     remove_leftovers(parent)
     while True:
