@@ -13,6 +13,7 @@ from mi2p_inject.checkpoint.schema import CONFIG_NAME, damaged
 from mi2p_inject.checkpoint.tensors import check_plain, check_unsaved, described
 from mi2p_inject.core.errors import CheckpointError, Mi2pError
 from mi2p_inject.core.expansion_config import ExpansionConfig
+from mi2p_inject.core.offload import state_of
 
 __all__ = ["check_backbone", "check_units"]
 
@@ -24,7 +25,7 @@ def check_backbone(config: Mapping[str, Any], backbone: nn.Module, path: Path) -
         CheckpointError: it is another one, or has lazy or meta tensors; or the JSON in `path` contradicts itself.
     """
     saved: Mapping[str, Any] = config["backbone"]
-    state = backbone.state_dict()
+    state = state_of(backbone)
     rest = {key: value for key, value in state.items() if key in saved["tensors"]}
     check_plain({key: value for key, value in state.items() if key not in rest})
     check_unsaved(rest)

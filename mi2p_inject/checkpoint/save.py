@@ -16,6 +16,7 @@ from mi2p_inject.checkpoint.write import shards, write_checkpoint
 from mi2p_inject.core.errors import CheckpointError
 from mi2p_inject.core.expansion_config import ExpansionConfig
 from mi2p_inject.core.files.digest import quick_sums
+from mi2p_inject.core.offload import state_of
 
 __all__ = ["save"]
 
@@ -65,7 +66,8 @@ def save(
     check_complete(model, state)
     trained = _trained(backbone, expansion, initial)
     saved = {key: value for key, value in state.items() if key.removeprefix("backbone.") in trained or _of_units(key)}
-    check_plain(saved)
+    known = {f"backbone.{key}": value for key, value in state_of(backbone).items()}  # what is offloaded is said so
+    check_plain({key: known.get(key, value) for key, value in saved.items()})
     tensors, aliases = without_aliases(saved)
     files = shards(tensors, max_shard_size)
     config = {
@@ -106,7 +108,7 @@ def _of_units(key: str) -> bool:
 
 def _backbone_json(backbone: nn.Module, expansion: ExpansionConfig, trained: set[str]) -> dict[str, Any]:
     """What identifies the backbone beside what is saved of it: its class, and what the rest of its state holds."""
-    rest = {key: value for key, value in backbone.state_dict().items() if key not in trained}
+    rest = {key: value for key, value in state_of(backbone).items() if key not in trained}
     check_unsaved(rest)
     parameters = backbone.named_parameters() if expansion.trainable == "units" else ()
     return {

@@ -15,12 +15,14 @@ from mi2p_inject.checkpoint.schema import WEIGHTS_NAME, damaged
 from mi2p_inject.core.errors import CheckpointError
 from mi2p_inject.core.files.digest import digests
 from mi2p_inject.core.files.read import check_regular
+from mi2p_inject.core.offload import OffloadedTensor
 
 __all__ = ["check_complete", "check_plain", "check_unsaved", "described", "read_weights", "without_aliases"]
 
 _ADVICE = {
     "meta": "build the model on a real device, or backbone.to_empty(device=...) before its weights are loaded",
     "lazy": "run lazy modules once",
+    "offloaded": 'inject with trainable="units", which only verifies the backbone; or save and load before offloading',
     "sharded": "gather it first, with torch.distributed.checkpoint.state_dict and full_state_dict=True",
     "quantised": 'inject with trainable="units", which saves the units and only verifies the backbone',
     "other": "keep other state out of state_dict() (get_extra_state: tensors only)",
@@ -31,7 +33,8 @@ def check_plain(state: Mapping[str, object]) -> None:
     """Refuse what safetensors cannot hold as it is: a state to be saved is dense tensors with content.
 
     Raises:
-        CheckpointError: names the first one on the meta device, lazy, quantised, sharded, sparse, or no tensor at all.
+        CheckpointError: names the first one on the meta device, lazy, offloaded, quantised, sharded, sparse, or no
+            tensor at all.
     """
     _refuse(state, tuple(_ADVICE))
 
@@ -79,7 +82,7 @@ def _refuse(state: Mapping[str, object], kinds: tuple[str, ...]) -> None:
             "a tensor on the meta device has no content" if kind == "meta" else "a state that is no plain tensor",
             path=key,
             expected="a dense tensor with content",
-            given=f"a {kind} tensor" if kind in ("meta", "quantised", "sharded") else type(value).__name__,
+            given=f"a {kind} tensor" if kind in ("meta", "offloaded", "quantised", "sharded") else type(value).__name__,
             fix=_ADVICE[kind],
         )
 
@@ -203,13 +206,15 @@ def _unlike(key: str, expected: Mapping[str, Any], shape: list[int] | None) -> C
 
 
 def _kind_of(value: Any) -> dict[str, Any]:
-    if isinstance(value, Tensor):
+    if isinstance(value, Tensor | OffloadedTensor):
         return {"dtype": str(value.dtype).removeprefix("torch."), "shape": list(value.shape)}
     return {"dtype": type(value).__name__, "shape": []}
 
 
 def _obstacle(value: object) -> str:
     """Why safetensors cannot hold a value; "" where it can."""
+    if isinstance(value, OffloadedTensor):
+        return "offloaded"
     if not isinstance(value, Tensor):
         return "other"
     if is_lazy(value):

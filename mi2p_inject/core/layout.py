@@ -86,6 +86,14 @@ class Layout:
                 given="a nested tensor, as nn.TransformerEncoder makes of a padding mask in eval mode",
                 fix="build the encoder with enable_nested_tensor=False",
             )
+        if isinstance(found, Tensor) and found.is_quantized:
+            raise LayoutError(
+                "the output is a quantised tensor, to which no residual can be added",
+                path=path,
+                expected=str(self),
+                given=f"a {found.dtype} tensor, as a statically quantised layer gives it",
+                fix="choose a module whose output is floating, such as the DeQuantStub behind it",
+            )
         if not isinstance(found, Tensor) or found.dim() != len(self.axes.value):
             raise self._mismatch(output, path)
         return found

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-__all__ = ["FORWARD", "HOOK", "OLD_FORWARD", "computing_device", "offloaded"]
+__all__ = [
+    "FORWARD",
+    "HOOK",
+    "OLD_FORWARD",
+    "OffloadedTensor",
+    "computing_device",
+    "computing_devices",
+    "offloaded",
+    "state_of",
+]
 
 HOOK, OLD_FORWARD, FORWARD = "_hf_hook", "_old_forward", "forward"
 """What accelerate puts into a module: its hook, the module's forward, and one of its own in the place of that."""
@@ -35,7 +46,72 @@ def computing_device(model: nn.Module, path: str = "") -> torch.device:
     return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
 
 
-def _hook_device(module: nn.Module) -> torch.device | None:
+def computing_devices(model: nn.Module, path: str = "") -> list[torch.device]:
+    """Every device that accelerate computes a module's parts on, in the order of the parts; [] without its hooks."""
+    found = [_hook_device(one) for one in model.get_submodule(path).modules() if _holds(one)]
+    return list(dict.fromkeys(device for device in found if device is not None))
+
+
+@dataclass(frozen=True)
+class OffloadedTensor:
+    """A tensor that accelerate keeps elsewhere, read when it is asked for: a whole model of them need not fit in memory.
+
+    Attributes:
+        kept: accelerate's tensors by name, in memory or in files.
+        name: of this one.
+        meta: what stands in the model in its place.
+    """
+
+    kept: Mapping[str, Tensor]
+    name: str
+    meta: Tensor
+
+    @property
+    def shape(self) -> torch.Size:
+        """Its shape."""
+        return self.meta.shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Its type."""
+        return self.meta.dtype
+
+    def read(self) -> Tensor:
+        """The tensor itself."""
+        return self.kept[self.name]
+
+
+def state_of(model: nn.Module) -> dict[str, Any]:
+    """A model's `state_dict()`, with an `OffloadedTensor` for each meta tensor that accelerate keeps elsewhere."""
+    state: dict[str, Any] = model.state_dict()
+    if not offloaded(model):
+        return state
+    kept = {path: one for path, module in model.named_modules() for one in _kept(module)}
+    for key, value in state.items():
+        if isinstance(value, Tensor) and value.is_meta:
+            parts = key.split(".")
+            for length in range(len(parts) - 1, -1, -1):  # the hook nearest to the tensor brings it
+                if (here := kept.get(".".join(parts[:length]))) is not None:
+                    state[key] = OffloadedTensor(here, ".".join(parts[length:]), value)
+                    break
+    return state
+
+
+def _holds(module: nn.Module) -> bool:
+    """Whether a module has parameters or buffers of its own."""
+    return any(one is not None for one in (*module._parameters.values(), *module._buffers.values()))
+
+
+def _hooks(module: nn.Module) -> tuple[Any, ...]:
     hook: Any = vars(module).get(HOOK)
-    devices = [getattr(one, "execution_device", None) for one in getattr(hook, "hooks", (hook,))]
+    return tuple(getattr(hook, "hooks", (hook,)))
+
+
+def _hook_device(module: nn.Module) -> torch.device | None:
+    devices = [getattr(one, "execution_device", None) for one in _hooks(module)]
     return next((torch.device(device) for device in devices if device is not None), None)
+
+
+def _kept(module: nn.Module) -> list[Mapping[str, Tensor]]:
+    found = [getattr(one, "weights_map", None) for one in _hooks(module)]
+    return [one for one in found if one is not None]

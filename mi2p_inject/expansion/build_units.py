@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from mi2p_inject.core.errors import SiteError
 from mi2p_inject.core.expansion_config import ExpansionConfig
-from mi2p_inject.core.offload import computing_device
+from mi2p_inject.core.offload import computing_device, computing_devices
 from mi2p_inject.units.unit_dict import UnitDict
 
 __all__ = ["build_units"]
@@ -19,11 +20,14 @@ def build_units(backbone: nn.Module, config: ExpansionConfig) -> UnitDict:
         backbone: on the meta device its units are there too; one that accelerate offloads or spreads over several
             devices has each unit where the site computes.
         config: sites and kind of unit.
+
+    Raises:
+        SiteError: a device map spreads one site over several devices.
     """
     units = UnitDict()
-    floating = (parameter.dtype for parameter in backbone.parameters())
-    dtype = _floating(next(floating, torch.float32))
+    dtype = _floating([parameter.dtype for parameter in backbone.parameters()])
     for site in config.sites:
+        _check_whole(backbone, site.path)
         device = computing_device(backbone, site.path)
         with torch.device("meta" if device.type == "meta" else "cpu"):  # nothing is allocated beside a meta backbone
             unit = config.unit.build(site.spec, config.source, config.num_heads)
@@ -31,6 +35,19 @@ def build_units(backbone: nn.Module, config: ExpansionConfig) -> UnitDict:
     return units
 
 
-def _floating(dtype: torch.dtype) -> torch.dtype:
-    """The units' type for a backbone's: its own floating type, float32 for a quantised one."""
-    return dtype if dtype.is_floating_point and dtype.itemsize >= 2 else torch.float32
+def _floating(dtypes: list[torch.dtype]) -> torch.dtype:
+    """The units' type for a backbone's: its first floating one of 16 bits or more, float32 where all is quantised."""
+    return next((one for one in dtypes if one.is_floating_point and one.itemsize >= 2), torch.float32)
+
+
+def _check_whole(backbone: nn.Module, path: str) -> None:
+    devices = computing_devices(backbone, path)
+    if len(devices) > 1:
+        kind = type(backbone.get_submodule(path)).__name__
+        raise SiteError(
+            "a device map spreads this site over several devices, so its unit has no place",
+            path=path,
+            expected="one device for all of the site",
+            given=", ".join(map(str, devices)),
+            fix=f"infer_auto_device_map(..., no_split_module_classes=[{kind!r}]), or choose sites inside it",
+        )

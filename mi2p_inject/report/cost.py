@@ -20,7 +20,7 @@ from mi2p_inject.inspection.dry_run import QuickNorm, on_fake_tensors
 from mi2p_inject.sources.features import SourceFeatures, prepare
 from mi2p_inject.units.base import UnitConfig
 
-__all__ = ["DEFAULT_TOKENS", "UnitCost", "backbone_flops", "count", "text_length", "unit_cost"]
+__all__ = ["DEFAULT_TOKENS", "UnitCost", "backbone_flops", "count", "empty_view", "text_length", "unit_cost"]
 
 DEFAULT_TOKENS = 64
 """Tokens of a text of unknown length."""
@@ -53,8 +53,8 @@ def unit_cost(
 
     with torch.device("meta"), torch.no_grad():
         unit = config.build(site, source, num_heads)
-        view = _empty_view(site, site_tokens)
-        prepared = prepare(SourceFeatures(_empty_view(source, source_tokens)), source, torch.float32)
+        view = empty_view(site, site_tokens)
+        prepared = prepare(SourceFeatures(empty_view(source, source_tokens)), source, torch.float32)
         with FlopCounterMode(display=False) as counter:
             unit(view, prepared)
     return UnitCost(unit.describe(), count(unit), int(counter.get_total_flops()))
@@ -85,5 +85,6 @@ def count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def _empty_view(spec: ViewSpec, tokens: int) -> Tensor:
-    return torch.empty(1, spec.width, *spec.grid) if spec.grid else torch.empty(1, tokens, spec.width)
+def empty_view(spec: ViewSpec, tokens: int, batch: int = 1) -> Tensor:
+    """A tensor as a unit sees it: a map, or so many tokens."""
+    return torch.empty(batch, spec.width, *spec.grid) if spec.grid else torch.empty(batch, tokens, spec.width)

@@ -143,6 +143,7 @@ def _write(
     file: Path, source: Source, samples: list[str], read: Read, batch_size: int, dtype: torch.dtype | None
 ) -> Iterator[int]:
     """Encode samples and write them to a file that appears when it is whole; yields how many a batch had."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     rows: list[Tensor] = []
@@ -165,7 +166,7 @@ def _write(
     metadata = {"samples": json.dumps(samples), "format": str(FORMAT)}
     try:
         write_file(file, lambda path: save_file(tensors, path, metadata))
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # the latter where a disk fills up while it writes
         raise _unwritable(file.parent, error) from error
 
 
@@ -176,7 +177,7 @@ def _make(place: Path) -> None:
         raise _unwritable(place, error) from error
 
 
-def _unwritable(place: Path, error: OSError) -> SourceError:
+def _unwritable(place: Path, error: Exception) -> SourceError:
     return SourceError(
         f"cannot write the source cache: {error}",
         expected="a writable folder with room",

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from typing import Annotated
 
+import torch
 import typer
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 from torch import nn
@@ -16,15 +18,19 @@ from mi2p_inject.core.errors import ProbeError, UnitError
 from mi2p_inject.core.human import human
 from mi2p_inject.core.views import ViewSpec
 from mi2p_inject.core.zoo import build
+from mi2p_inject.inspection.resolve import resolve
 from mi2p_inject.recipes.cli.exit_codes import reported
 from mi2p_inject.report.cost import DEFAULT_TOKENS, count
+from mi2p_inject.report.memory import ADAM_STATES, MemoryPlan, plan_memory
 from mi2p_inject.report.survey import Candidate, Survey, survey
+from mi2p_inject.units import unit_config
 
-__all__ = ["MOST_RANDOM_PARAMETERS", "WIDE", "layers", "read_source", "tree"]
+__all__ = ["MOST_RANDOM_PARAMETERS", "WIDE", "assumed", "layers", "memory_table", "read_source", "tree"]
 
 MOST_RANDOM_PARAMETERS = 1_000_000_000
 """Up to here random weights are made where only a real run tells what a head reads: 4 GB."""
 WIDE = 240
+_TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def layers(
@@ -35,6 +41,12 @@ def layers(
     meta: Annotated[
         bool, typer.Option("--meta", help="Never make weights, not even to see what a head reads.")
     ] = False,
+    memory: Annotated[
+        bool, typer.Option("--memory", help="Plan the memory of weights, activations and units.")
+    ] = False,
+    batch_size: Annotated[int, typer.Option(help="Samples, for --memory.", min=1)] = 1,
+    length: Annotated[int, typer.Option(help="Tokens of a text, for --memory; 0: as the costs.", min=0)] = 0,
+    dtype: Annotated[str, typer.Option(help="The backbone's type, for --memory: float32, bfloat16.")] = "float32",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List where units can be injected into MODEL: path, layout, shape, and what a unit there costs.
@@ -53,6 +65,8 @@ def layers(
 
     - `mi2p layers open_clip:ViT-B-32/visual --all`
 
+    - `mi2p layers llama --memory --batch-size 1 --length 2048 --dtype bfloat16`
+
     - `mi2p layers ./my-model --json`
     """
     with reported():
@@ -63,10 +77,15 @@ def layers(
             built = build(model)
             spec = read_source(source) if source else _default_source(built)
             found = _survey(model, built, spec, every, meta, unit)
+            plan = _plan(built, found, unit, batch_size, length, dtype) if memory else None
         if as_json:
-            typer.echo(json.dumps(found.to_json(), indent=1))
-        else:
-            console.print(tree(found))
+            planned = {"memory": plan.to_json()} if plan else {}
+            typer.echo(json.dumps({**found.to_json(), **planned}, indent=1))
+            return
+        console.print(tree(found))
+        if plan:
+            console.print(memory_table(plan))
+            console.print(Text(assumed(plan), style="italic"))
 
 
 def _survey(name: str, built: nn.Module, spec: ViewSpec, every: bool, meta: bool, unit: str) -> Survey:
@@ -120,6 +139,46 @@ def tree(found: Survey) -> Tree:
         said = "not checked without weights: whether the head reads the patches of the last sites or a class token only"
         root.add(Text(said, style="italic"))
     return root
+
+
+def _plan(built: nn.Module, found: Survey, unit: str, batch: int, length: int, dtype: str) -> MemoryPlan:
+    """The memory with units at the recommended sites; at all that were found, where none are recommended."""
+    if dtype not in _TYPES:
+        raise UnitError(
+            "--dtype is no type of weights", expected=", ".join(_TYPES), given=repr(dtype), fix="choose one"
+        )
+    views = {one.path: one.view for one in found.candidates if one.view is not None}
+    resolved = resolve(built.to(_TYPES[dtype]))
+    sites = {path: views[path] for path in found.recommended or views}
+    config = unit_config(unit, {})
+    return plan_memory(
+        built, resolved.inputs, sites, found.source, config, resolved.num_heads, batch=batch, tokens=length
+    )
+
+
+def memory_table(plan: MemoryPlan) -> Table:
+    """A plan's bytes: a line for each unit, and the totals."""
+    table = Table("memory", "weights", "gradients", "optimizer", "activations", "total", box=None, pad_edge=False)
+    for site in plan.sites:
+        gradients, optimizer = site.weights, ADAM_STATES * site.weights
+        total = site.weights + gradients + optimizer + site.training
+        numbers = (site.weights, gradients, optimizer, site.training, total)
+        table.add_row(f"unit at {site.path}", *(human(one, "B") for one in numbers))
+    for way, parts in plan.totals().items():
+        shown = [human(parts[name], "B") if name in parts else "" for name in ("weights", "gradients", "optimizer")]
+        table.add_row(way, *shown, human(parts["activations"], "B"), human(parts["total"], "B"), style="bold")
+    return table
+
+
+def assumed(plan: MemoryPlan) -> str:
+    """What a plan takes for granted."""
+    dtype = str(plan.dtype).removeprefix("torch.")
+    read = f"{plan.tokens} tokens each" if plan.tokens else "inputs of the example's size"
+    return (
+        f"assumed: {plan.batch} samples, {read}, {plan.source_tokens} source tokens; backbone in {dtype}, units in "
+        f"float32; AdamW with {ADAM_STATES} numbers a weight in the weight's type; no dropout, no gradient "
+        "checkpointing; without the source encoder and what the backward pass holds for a moment"
+    )
 
 
 def _branch(branches: dict[str, Tree], path: str) -> tuple[Tree, str]:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import transformers
 from safetensors import SafetensorError
-from safetensors.torch import save_model
+from safetensors.torch import load_model, save_model
 
 from mi2p_inject.recipes.config import Config
 from mi2p_inject.recipes.errors import RecipeError
@@ -80,6 +80,10 @@ class OurTrainer(transformers.Trainer):  # type: ignore[misc]  # transformers is
         super().__init__(**given)
         self._config = config
         self.remove_callback(transformers.PrinterCallback)
+
+    def load_weights(self, folder: Path) -> None:
+        """Put the weights of a checkpoint into the model."""
+        load_model(self.model, folder / "model.safetensors")
 
     def create_optimizer(self, model: Any = None) -> Any:
         """The optimizer over the model's groups; a wrapper's parameters are the model's own."""

@@ -39,6 +39,7 @@ from mi2p_inject.recipes.training.numbers import numbers_of, predict_splits, tar
 from mi2p_inject.recipes.training.progress.bars import row_progress
 from mi2p_inject.recipes.training.progress.logs import check_log
 from mi2p_inject.recipes.training.reading import check_reading, checked_modalities, reading_remarks
+from mi2p_inject.recipes.training.sharding import check_launch
 from mi2p_inject.recipes.training.sources.out_of_fold import check_folds, fold_folder, folds_of, out_of_fold
 from mi2p_inject.recipes.training.sources.tuned import SOURCES, alone, check_source_runs, digests, use_tuned
 from mi2p_inject.recipes.training.trainer import fit
@@ -69,6 +70,7 @@ def train_run(
             is full.
     """
     quiet()
+    check_launch(config.run)
     processes = accelerate.PartialState(cpu=not torch.accelerator.is_available())
     if not processes.is_main_process:
         console.quiet = True

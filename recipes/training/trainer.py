@@ -11,15 +11,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import accelerate
 import numpy as np
 import transformers
 from numpy.typing import NDArray
-from safetensors.torch import load_model
 from torch import nn
 
 from mi2p_inject.core.files.atomic_write import write_file
 from mi2p_inject.recipes.config import Config
-from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.systems import SystemModel
 from mi2p_inject.recipes.systems.inputs import Collator, ImageTextDataset
 from mi2p_inject.recipes.tasks import Task
@@ -28,6 +27,7 @@ from mi2p_inject.recipes.training.hf_trainer import Epochs, OurTrainer, Patience
 from mi2p_inject.recipes.training.progress.bars import OnStep
 from mi2p_inject.recipes.training.progress.logs import logging_to
 from mi2p_inject.recipes.training.schedule import epochs_of, least_steps, steps_between_evaluations
+from mi2p_inject.recipes.training.sharding import ShardedTrainer, gather, shard
 
 __all__ = ["Fitted", "fit", "predict"]
 
@@ -79,18 +79,23 @@ def fit(
     """
     started = time.perf_counter()
     watch = Watch(on_step, partial(_evaluated, folder, metric, say))
+    sharded = config.run.sharding == "fsdp"
+    trained = shard(model, accelerate.PartialState().device) if sharded else model
+    build = partial(_trainer, trained, config, task, data, collator, folder, metric, watch)
     resumed = last_checkpoint(folder / CHECKPOINTS)
     if resumed is not None:
         say(f"goes on from step {read_state(resumed).global_step}")
     if resumed is not None and was_the_last(resumed):
         state = read_state(resumed)
         best = resumed.with_name(f"checkpoint-{state.best_global_step or state.global_step}")
-        load_model(model, best / "model.safetensors")
+        build().load_weights(best)
     else:
         with logging_to(config, folder):
-            trainer = _trainer(model, config, task, data, collator, folder, metric, watch)
+            trainer = build()
             trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
         state = trainer.state
+    if sharded:
+        gather(trained, model)
     return Fitted(
         _history(state.log_history), state.best_global_step or state.global_step, time.perf_counter() - started
     )
@@ -154,7 +159,8 @@ def _trainer(
         callbacks.append(SaveEvery(config.run.save_steps))
     if config.optimisation.patience and validation is not None:
         callbacks.append(Patience(config.optimisation.patience, least_steps(config.optimisation)))
-    trainer = OurTrainer(
+    kind = ShardedTrainer if config.run.sharding == "fsdp" else OurTrainer
+    return kind(
         config,
         model=model,
         args=arguments(
@@ -178,9 +184,3 @@ def _trainer(
         compute_metrics=lambda result: _measured(task, result),
         callbacks=callbacks,
     )
-    if trainer.is_fsdp_enabled:
-        raise RecipeError(
-            "this training does not write sharded checkpoints",
-            fix="launch it with torchrun (DDP); for FSDP take `recipes.systems.build_system` and a loop of your own",
-        )
-    return trainer

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import pickle
+import resource
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -140,3 +142,31 @@ def test_who_waits_names_the_other(tmp_path: Path) -> None:
     assert any(f"process {worker.pid} on" in line for line in said)
     assert all(sample in cache for sample in IDS)
     assert not list(place.glob("*.lock"))
+
+
+def _until_the_disk_is_full(folder: Path, most: int, said: Any) -> None:
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+    try:
+        filled(folder, "bert")
+    except SourceError as error:
+        said.put(str(error))
+    else:
+        said.put("filled")
+
+
+@pytest.mark.usefixtures("small_files")
+@pytest.mark.fault("kills", "a source cache on a full disk", "SourceError; nothing half-written; it goes on with room")
+def test_a_full_disk(tmp_path: Path) -> None:
+    whole = {path.name: path.stat().st_size for path in filled(tmp_path / "whole", "bert").folder.iterdir()}
+    said = FORK.Queue()
+    worker = FORK.Process(target=_until_the_disk_is_full, args=(tmp_path / "cache", min(whole.values()) - 1, said))
+    worker.start()
+    error = said.get(timeout=60)
+    worker.join(30)
+    assert "cannot write the source cache" in error
+    assert "make room" in error
+    (place,) = (tmp_path / "cache").iterdir()
+    assert [path.name for path in place.iterdir() if path.suffix != ".lock"] == []
+    filled(tmp_path / "cache", "bert")
+    assert {path.name: path.stat().st_size for path in place.iterdir()} == whole

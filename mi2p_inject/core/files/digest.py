@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from mi2p_inject.core.files.read import check_regular
+from mi2p_inject.core.offload import OffloadedTensor
 
 __all__ = ["contents", "digests", "file_digest", "quick_sums", "raw_bytes"]
 
@@ -45,6 +46,8 @@ def contents(value: object) -> Iterator[bytes | memoryview]:
     """
     if isinstance(value, Tensor):
         yield from _contents_of_tensor(value)
+    elif isinstance(value, OffloadedTensor):
+        yield from contents(value.read())
     elif isinstance(value, (list, tuple)):
         yield f"{type(value).__name__} {len(value)};".encode()
         for one in value:

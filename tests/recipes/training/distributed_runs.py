@@ -1,0 +1,43 @@
+"""Run by torchrun on two processes: a training that fills a source cache, then a sharded one that ends half-way."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from training_runs import train
+
+import mi2p_inject.recipes.training.train as training
+
+KILLED = 7
+"""After this step of the second training the first process is gone."""
+
+
+@contextmanager
+def ending(console: Console, title: str) -> Iterator[Callable[[int, int], None]]:
+    def on_step(done: int, steps: int) -> None:
+        if done == KILLED:
+            os._exit(9)
+
+    yield on_step
+
+
+def main(table: Path, out: Path) -> None:
+    """Both trainings, each in a folder of `out`."""
+    train(table, out / "cached", source_cache=str(out / "sources"), **CACHED)
+    training.row_progress = ending
+    train(table, out / "sharded", **SHARDED)
+
+
+STILL = {"dropout": 0.0, "augment": False, "reading_check": False}
+CACHED = {**STILL, "model": "me-text", "batch_size": 4, "max_steps": 3, "epochs": 1, "keep_weights": False}
+WHOLE = {**STILL, "batch_size": 2, "max_steps": 12, "epochs": 1, "trainable": "all"}
+SHARDED = {**WHOLE, "batch_size": 1, "sharding": "fsdp", "save_steps": 4}
+"""One sample a process: in some steps one process has a source and the other has none."""
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,96 @@
+"""`mi2p train` on two processes: sharded weights, a killed and resumed run, a source cache that both fill."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from distributed_runs import CACHED, KILLED, SHARDED, WHOLE
+from training_runs import command, losses, settings, train
+
+from mi2p_inject.recipes.config import make_config
+from mi2p_inject.recipes.errors import RecipeError
+from mi2p_inject.recipes.saving.saved import load_run
+from mi2p_inject.recipes.training.checkpoints import last_checkpoint
+from mi2p_inject.recipes.training.sharding import check_launch
+
+LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
+
+def launched(*arguments: str) -> subprocess.CompletedProcess[str]:
+    paths = os.pathsep.join(
+        [str(Path(train.__code__.co_filename).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    )
+    return subprocess.run(
+        [*LAUNCH, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=400,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths},
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def runs(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One launch of both trainings of `distributed_runs`, and the same ones in one process."""
+    out = tmp_path_factory.mktemp("distributed")
+    result = launched(str(Path(__file__).with_name("distributed_runs.py")), str(table), str(out))
+    assert result.returncode != 0  # its first process went away
+    assert (out / "sharded").is_dir(), result.stderr
+    train(table, out / "one", **WHOLE)
+    return out
+
+
+@pytest.mark.fault("kills", "one of several processes dies in a sharded training", "the same command goes on")
+def test_a_sharded_run_is_resumed_and_gathered(runs: Path, table: Path) -> None:
+    out = runs / "sharded"
+    checkpoint = last_checkpoint(out / "checkpoints")
+    assert checkpoint is not None
+    assert checkpoint.name == f"checkpoint-{KILLED // 4 * 4}"
+    parts = sorted(checkpoint.glob("shard-*"))
+    assert [path.name for path in parts] == ["shard-0-of-2.safetensors", "shard-1-of-2.safetensors"]
+    result = launched(*command(table, out, **SHARDED))
+    assert result.returncode == 0, result.stderr
+    assert "goes on from step 4" in result.stdout
+    whole = load_run(runs / "one")
+    size = sum(one.nbytes for one in whole.model().state_dict().values())
+    assert all(path.stat().st_size < 2.2 * size for path in parts if path.exists())  # half of weights and two moments
+    assert losses(out) == pytest.approx(losses(runs / "one"), abs=1e-4)
+    run = load_run(out)
+    for name, value in whole.model().state_dict().items():
+        assert torch.allclose(run.model().state_dict()[name], value, atol=1e-4), name
+    assert np.allclose(*(one.predictions()["test_logits"] for one in (whole, run)), atol=1e-3)
+    assert not (out / "checkpoints").exists()
+
+
+def test_processes_fill_one_source_cache(runs: Path, table: Path, tmp_path: Path) -> None:
+    train(table, tmp_path / "one", **{**CACHED, "batch_size": 8})
+    assert losses(runs / "cached") == pytest.approx(losses(tmp_path / "one"), abs=1e-4)
+    assert list((runs / "sources").rglob("*.safetensors"))
+    assert not list((runs / "sources").rglob("*.lock"))
+
+
+@pytest.mark.parametrize(
+    ("variable", "words"),
+    [("ACCELERATE_USE_FSDP", "Accelerate's FSDP"), ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed")],
+)
+@pytest.mark.fault("S5", "accelerate launch with --use_fsdp or --use_deepspeed", "RecipeError: --set sharding=fsdp")
+def test_other_ways_to_shard_are_refused(
+    variable: str, words: str, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, "true")
+    with pytest.raises(RecipeError, match=f"(?s){words}.*sharding=fsdp"):
+        train(table, tmp_path / "run")
+    assert not list(tmp_path.iterdir())
+
+
+def test_one_process_does_not_shard(table: Path) -> None:
+    config = make_config(settings(table, sharding="fsdp"))
+    with pytest.raises(RecipeError, match=r"(?s)several processes.*torchrun"):
+        check_launch(config.run)
