@@ -54,7 +54,7 @@ def computing_devices(model: nn.Module, path: str = "") -> list[torch.device]:
 
 @dataclass(frozen=True)
 class OffloadedTensor:
-    """A tensor that accelerate keeps elsewhere, read when it is asked for: a whole model of them need not fit in memory.
+    """A tensor that accelerate keeps elsewhere, read when it is asked for: all of a model's need not fit in memory.
 
     Attributes:
         kept: accelerate's tensors by name, in memory or in files.

@@ -104,7 +104,7 @@ class SiteHook:
                 path=self.path,
                 expected=str(view.device),
                 given=str(parameter.device),
-                fix="move the expanded model as a whole: me.to(device); dispatch a backbone with a device map before inject",
+                fix="move the expanded model as a whole: me.to(device); a device map comes before inject",
             )
         source = call.source_for(call.source, view.shape[0], view.device)
         if view.shape[0] != source.batch:

@@ -81,7 +81,7 @@ def _fill(model: RunningModel, tensors: Mapping[str, Tensor]) -> None:
     )
     types, others = ({one.dtype for one in part.values() if one.is_floating_point()} for part in (units, backbone))
     if len(types) == 1 and types != others:  # units of a type of their own, such as float32 beside a bfloat16 backbone
-        model.units.to(*types)
+        model.units.to(types.pop())
     model.units.load_state_dict(units)
     if backbone:  # beside what it has: a quantised module takes its state as a whole or not at all
         model.backbone.load_state_dict({**model.backbone.state_dict(), **backbone})

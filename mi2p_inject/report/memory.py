@@ -174,8 +174,9 @@ class held_bytes(TorchDispatchMode):  # noqa: N801  # a block, as torch.no_grad 
     """
 
     def __init__(self, given: Any = ()) -> None:
-        super().__init__()
-        self.peak = self._now = 0
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.peak: int = 0
+        self._now: int = 0
         self._alive: dict[int, int] = {_address(leaf): 0 for leaf in given}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -210,7 +211,8 @@ def _forward_bytes(model: nn.Module, inputs: Inputs, gradients: bool, start: str
             if start is not None:
                 copy.get_submodule(start).register_forward_hook(_require_gradients)
             known = [*copy.parameters(), *copy.buffers(), *tensors_in((args, kwargs))]
-            with torch.set_grad_enabled(gradients or start is not None), held_bytes(known) as held:
+            held = held_bytes(known)
+            with torch.set_grad_enabled(gradients or start is not None), held:
                 output = copy(*args, **kwargs)
             del output
             return held.peak
@@ -224,8 +226,11 @@ def _forward_bytes(model: nn.Module, inputs: Inputs, gradients: bool, start: str
 
 
 def _require_gradients(module: nn.Module, args: Any, output: Any) -> Any:
+    """What a unit does there: a sum that has a gradient."""
+    residual = torch.zeros((), requires_grad=True)
+
     def require(tensor: Tensor) -> Tensor:
-        return tensor.detach().requires_grad_() if tensor.is_floating_point() else tensor
+        return tensor + residual.to(tensor.dtype) if tensor.is_floating_point() else tensor
 
     return pytree.tree_map_only(Tensor, require, output)
 
@@ -240,7 +245,8 @@ def _unit_bytes(
         view = empty_view(site, tokens, batch)
 
         def held(forward: Callable[[], Any]) -> int:
-            with held_bytes([*unit.parameters(), *unit.buffers(), view, features.data]) as found:
+            found = held_bytes([*unit.parameters(), *unit.buffers(), view, features.data])
+            with found:
                 output = forward()
             del output
             return found.peak

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import datasets
 
-__all__ = ["SPLITS", "Samples"]
+__all__ = ["SPLITS", "Samples", "with_text"]
 
 #: names of the splits, in the order in which they are shown
 SPLITS = ("train", "validation", "test")
@@ -65,3 +65,12 @@ class Samples:
         for row, numbers in enumerate(labels):
             table[row, list(numbers)] = 1
         return table
+
+
+def with_text(rows: datasets.Dataset) -> NDArray[np.bool_]:
+    """(N,) whether each row has a text, read a thousand rows at a time: all texts may be more than the memory holds."""
+    found = [
+        [bool(text and text.strip()) for text in batch.column("text").to_pylist()]
+        for batch in rows.select_columns(["text"]).with_format("arrow").iter(1000)
+    ]
+    return np.asarray([one for batch in found for one in batch], dtype=np.bool_)

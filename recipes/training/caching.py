@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 from mi2p_inject.recipes.config import RunConfig
 from mi2p_inject.recipes.data import Samples
 from mi2p_inject.recipes.data.images import image_problem
+from mi2p_inject.recipes.data.samples import with_text
 from mi2p_inject.recipes.encoders.preprocess import ImageSpec
 from mi2p_inject.recipes.systems import FrozenSource, SystemModel
 from mi2p_inject.recipes.systems.inputs import Collator, ImageTextDataset
@@ -84,9 +85,10 @@ def _fill(
         )
 
 
-def _present(rows: Any, modality: str) -> list[bool]:
+def _present(rows: Any, modality: str) -> Sequence[bool]:
     if modality == "text":
-        return [bool(text and text.strip()) for text in rows["text"][:]]
+        present: list[bool] = with_text(rows).tolist()
+        return present
     images = rows["image"][:]
     with ThreadPoolExecutor(8) as pool:
         return list(pool.map(lambda image: image is not None and _good(image), images))

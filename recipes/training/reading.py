@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from mi2p_inject.adapters.adapter import Modality
 from mi2p_inject.recipes.config import Config
+from mi2p_inject.recipes.data.samples import with_text
 from mi2p_inject.recipes.metrics.metric_info import info_of
 from mi2p_inject.recipes.metrics.metrics import resampled_answers
 from mi2p_inject.recipes.metrics.resampling import Resampled
@@ -209,6 +210,6 @@ def _compared(as_is: Resampled, kinds: Mapping[str, Resampled], metric: str) -> 
 def _rows_with(rows: Any, modality: Modality) -> NDArray[np.int64]:
     """Numbers of the samples that have a modality."""
     if modality == "text":
-        return np.flatnonzero([bool(text and text.strip()) for text in rows["text"][:]])
+        return np.flatnonzero(with_text(rows))
     images = rows.select_columns(["image"]).with_format("arrow")[:].column("image")
     return np.flatnonzero(images.is_valid().to_numpy(zero_copy_only=False))

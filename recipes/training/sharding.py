@@ -43,7 +43,7 @@ def check_launch(run: RunConfig) -> None:
         if os.environ.get(variable, "false").lower() in ("1", "true"):
             raise RecipeError(
                 f"this training does not shard through {what}: it writes checkpoints of its own, to resume from",
-                expected="torchrun or accelerate launch for several processes, and sharding=fsdp where they shall shard",
+                expected="torchrun or accelerate launch for several processes, and sharding=fsdp to shard",
                 given=f"{variable}={os.environ[variable]}",
                 fix="launch it without that plug-in, and give --set sharding=fsdp",
             )
@@ -64,10 +64,20 @@ def shard(model: SystemModel, device: torch.device) -> SystemModel:
     Args:
         model: as every process has built it.
         device: of this process.
+
+    Raises:
+        RecipeError: a parameter is a single number, which cannot be spread.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
+    if scalars := [name for name, one in model.named_parameters() if not one.dim()]:
+        raise RecipeError(
+            f"sharding=fsdp cannot spread {scalars[0]}, a single number without an axis",
+            expected="parameters of one axis or more",
+            given=f"{len(scalars)} without",
+            fix="sharding=none, or another encoder",
+        )
     frozen = [one.source.encoder for one in model.sources().values()]
     copied: SystemModel = copy.deepcopy(model, {id(one): one for one in frozen}).to(device)
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
@@ -152,7 +162,7 @@ def _blocks(model: SystemModel) -> Iterator[nn.Module]:
         network = branch.network
         backbone = network.backbone if isinstance(network, ExpandedModel) else network
         for path in resolve(backbone, required=False).default_paths:  # type: ignore[arg-type]
-            yield backbone.get_submodule(path)  # type: ignore[union-attr, operator]
+            yield backbone.get_submodule(path)  # type: ignore[union-attr]
 
 
 def _share_buffers(model: nn.Module) -> None:

@@ -69,6 +69,25 @@ class TestFormats:
             zip(SPLITS, (20, 10, 10), strict=True)
         )
 
+    def test_a_table_cut_into_pieces(self, tmp_path: Path, load: Load) -> None:
+        rows = pets(tmp_path)
+        for number, part in enumerate((rows[:12], rows[12:20])):
+            save(tmp_path / f"train-{number:05}-of-00002.parquet", part)
+        save(tmp_path / "dev.csv", rows[20:30])
+        save(tmp_path / "test.parquet", rows[30:])
+        samples = load(tmp_path)
+        assert {split: len(names) for split, names in ids(samples).items()} == dict(
+            zip(SPLITS, (20, 10, 10), strict=True)
+        )
+        assert samples.splits["train"]["text"][:] == [row["text"] for row in rows[:20]]
+        assert len(set(samples.splits["train"]["id"][:])) == 20
+        (tmp_path / "train-00000-of-00002.parquet").unlink()
+        with pytest.raises(RecipeError, match=r"(?s)lacks pieces.*2 files.*given: 1"):
+            load(tmp_path)
+        save(tmp_path / "train.parquet", rows[:12])
+        with pytest.raises(RecipeError, match="several tables for train"):
+            load(tmp_path)
+
     def test_a_folder_of_labels(self, tmp_path: Path, load: Load) -> None:
         for split, count in (("train", 6), ("val", 2), ("test", 3)):
             for label in ("cat", "dog"):

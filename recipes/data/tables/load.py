@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ from mi2p_inject.recipes.data.values import MISSING_WORD, is_missing, missing_wo
 from mi2p_inject.recipes.errors import RecipeError
 
 __all__ = ["Columns", "load_table"]
+
+_PIECE = re.compile(r"(?P<name>.+)-(?P<number>\d+)-of-(?P<count>\d+)")
+"""How `datasets` and others name the files of a table that is cut into several."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ class Columns:
 def load_table(
     path: Path, columns: Columns, *, image_root: Path | None = None, labelled: bool = True, multi_label: bool | None
 ) -> SourceTable:
-    """The rows of a table, or of a folder with ``train.csv``, ``dev.tsv``, ``test.parquet``...
+    """The rows of a table, or of a folder with ``train.csv``, ``dev.tsv``, ``test-00000-of-00002.parquet``...
 
     Args:
         path: the file or the folder.
@@ -82,14 +86,33 @@ def load_table(
 
 
 def _split_files(folder: Path) -> dict[Path, str | None]:
+    """The tables of a folder -> their splits; a table may be cut into ``train-00000-of-00004.parquet`` and so on."""
     files: dict[Path, str | None] = {}
+    whole: dict[str, set[str]] = {}
     for file in sorted(folder.iterdir()):
-        if file.suffix.lower() in ENDINGS:
-            files[file] = split_name(file.stem, str(file))
-    splits = list(files.values())
-    if twice := sorted({str(split) for split in splits if splits.count(split) > 1}):
+        if file.suffix.lower() not in ENDINGS:
+            continue
+        piece = _PIECE.fullmatch(file.stem)
+        name = piece["name"] if piece else file.stem
+        files[file] = split = split_name(name, str(file))
+        whole.setdefault(split, set()).add(f"{name} of {piece['count']}" if piece else file.name)
+    if twice := sorted(split for split, tables in whole.items() if len(tables) > 1):
         raise RecipeError(f"{folder} has several tables for {', '.join(twice)}")
+    _check_pieces(folder, files)
     return files
+
+
+def _check_pieces(folder: Path, files: Mapping[Path, str | None]) -> None:
+    for split in set(files.values()):
+        pieces = [found for file, one in files.items() if one == split and (found := _PIECE.fullmatch(file.stem))]
+        numbers = [int(one["number"]) for one in pieces]
+        if pieces and sorted(numbers) != list(range(int(pieces[0]["count"]))):
+            raise RecipeError(
+                f"{folder} lacks pieces of the table for {split}, or has some twice",
+                expected=f"{int(pieces[0]['count'])} files, such as {pieces[0].string}",
+                given=", ".join(str(number) for number in sorted(numbers)[:20]),
+                fix="copy all of them into the folder",
+            )
 
 
 def _find(columns: Columns, names: Sequence[str], path: Path, labelled: bool) -> Columns:

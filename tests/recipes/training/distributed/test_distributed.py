@@ -30,7 +30,7 @@ def launched(*arguments: str) -> subprocess.CompletedProcess[str]:
         [*LAUNCH, *arguments],
         capture_output=True,
         text=True,
-        timeout=400,
+        timeout=1500,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths},
         check=False,
     )
