@@ -55,16 +55,17 @@ def test_a_sharded_run_is_resumed_and_gathered(runs: Path, table: Path) -> None:
     assert checkpoint.name == f"checkpoint-{KILLED // 4 * 4}"
     parts = sorted(checkpoint.glob("shard-*"))
     assert [path.name for path in parts] == ["shard-0-of-2.safetensors", "shard-1-of-2.safetensors"]
+    sizes = [path.stat().st_size for path in parts]
     result = launched(*command(table, out, **SHARDED))
     assert result.returncode == 0, result.stderr
     assert "goes on from step 4" in result.stdout
-    whole = load_run(runs / "one")
-    size = sum(one.nbytes for one in whole.model().state_dict().values())
-    assert all(path.stat().st_size < 2.2 * size for path in parts if path.exists())  # half of weights and two moments
-    assert losses(out) == pytest.approx(losses(runs / "one"), abs=1e-4)
-    run = load_run(out)
-    for name, value in whole.model().state_dict().items():
-        assert torch.allclose(run.model().state_dict()[name], value, atol=1e-4), name
+    whole, run = load_run(runs / "one"), load_run(out)
+    assert losses(out) == pytest.approx(losses(whole.path), abs=1e-4)
+    expected, found = (one.model()[0].state_dict() for one in (whole, run))
+    weights = sum(value.nbytes for value in expected.values())
+    assert max(sizes) < 1.6 * weights  # half of the weights and of the two moments of each
+    # Adam turns the rounding of a gradient of zero into steps: biases of keys, which softmax does not see.
+    assert all(torch.allclose(found[name], value, atol=2e-3) for name, value in expected.items())
     assert np.allclose(*(one.predictions()["test_logits"] for one in (whole, run)), atol=1e-3)
     assert not (out / "checkpoints").exists()
 
