@@ -14,6 +14,7 @@ from mi2p_inject.recipes.cli.layers import layers
 from mi2p_inject.recipes.cli.run_commands import evaluate, explain, export, predict, report
 from mi2p_inject.recipes.cli.sweep import sweep
 from mi2p_inject.recipes.cli.train_commands import settings, train
+from mi2p_inject.recipes.cli.use.app_command import app_command
 
 __all__ = ["app"]
 
@@ -44,6 +45,7 @@ app.command()(predict)
 app.command()(report)
 app.command()(explain)
 app.command()(export)
+app.command("app")(app_command)
 app.command("table", cls=ConfigCommand)(table)
 app.command()(compare)
 app.command()(doctor)

@@ -21,6 +21,7 @@ _EXTRAS = {
     "recipes": "the command mi2p: data, training, tables",
     "demo": "weights and pictures that come as wheels",
     "logs": "TensorBoard logs",
+    "app": "mi2p app: a page in the browser",
 }
 _ENCODER_LIBRARIES = ("torch", "torchvision", "timm", "transformers", "open_clip_torch")
 _LITTLE_ROOM = 5e9

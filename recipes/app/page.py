@@ -1,0 +1,187 @@
+"""The page: a picture and a text in, answers and an explanation out. It asks a `Run` and computes nothing itself."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import gradio as gr
+from PIL import Image
+
+from mi2p_inject.core.errors import Mi2pError
+from mi2p_inject.recipes.api import Run
+from mi2p_inject.recipes.app.render import CSS, EXPLAINED, answer_html, error_html, lines_html
+from mi2p_inject.recipes.app.reply import NAMES, is_expanded, one_line, reply_to
+from mi2p_inject.recipes.evaluation.run_report import metrics_of, number, title
+
+__all__ = ["build_page", "launch_page"]
+
+_MAX_FILE = "50mb"  # of an upload
+
+_HIDDEN = {"value": None, "visible": False}
+
+
+def build_page(run: Run) -> gr.Blocks:
+    """The page of a run; what it does not read has no input.
+
+    Args:
+        run: of any system and task; its model is loaded.
+
+    Raises:
+        RecipeError: the run kept no weights, or they are damaged.
+    """
+    reads, expanded = run.saved.config.model.system.modalities, is_expanded(run)
+
+    with gr.Blocks(title=f"mi2p: {_heading(run)}", analytics_enabled=False, delete_cache=(600, 3600)) as page:
+        gr.Markdown(f"# {_heading(run)}\n\n{_about(run)}")
+        with gr.Row():
+            with gr.Column(scale=2):
+                image, text = _inputs(reads)
+                with gr.Row():
+                    clear = gr.Button("Clear")
+                    button = gr.Button("Answer", variant="primary")
+                if lines := _not_there(run, expanded):
+                    gr.HTML(lines_html(lines), elem_id="not-there")
+            with gr.Column(scale=3):
+                answer = gr.HTML(lines_html([_invitation(reads)]), elem_id="answer")
+        remark = gr.HTML(elem_id="remark")
+        figure = gr.Image(
+            show_label=False,
+            alt_text="The explanation as a figure; `mi2p explain --json` prints its numbers",
+            visible=False,
+            interactive=False,
+            format="png",
+            buttons=["download", "fullscreen"],
+            elem_id="explanation",
+        )
+        ask = _asking(run, expanded)
+        outputs, inputs = [answer, remark, figure], [image, text]
+        button.click(ask, inputs, outputs, api_visibility="private", show_progress="minimal")
+        text.submit(ask, inputs, outputs, api_visibility="private", show_progress="minimal")
+        clear.click(
+            lambda: (None, "", lines_html([_invitation(reads)]), "", gr.update(**_HIDDEN)),
+            None,
+            [*inputs, *outputs],
+            api_visibility="private",
+        )
+    return page
+
+
+def _asking(run: Run, expanded: bool) -> Callable[[str | None, str | None], Iterator[tuple[Any, ...]]]:
+    """What the button does: the answer at once, the explanation when it is computed."""
+
+    def ask(image: str | None, text: str | None) -> Iterator[tuple[Any, ...]]:
+        try:
+            reply = reply_to(run, image, text)
+        except Mi2pError as error:
+            yield error_html(one_line(error, image)), "", gr.update(**_HIDDEN)
+            return
+        if not expanded:
+            yield answer_html(reply), "", gr.update(**_HIDDEN)
+            return
+        if len(reply.answers) == 1:
+            yield answer_html(reply), lines_html(["An explanation needs a picture and a text."]), gr.update(**_HIDDEN)
+            return
+        yield answer_html(reply), lines_html(["The explanation is being computed …"]), gr.update(**_HIDDEN)
+        try:
+            figure = _drawn(run, str(image), str(text))
+        except Mi2pError as error:
+            yield gr.skip(), error_html(f"No explanation. {one_line(error, image)}"), gr.update(**_HIDDEN)
+            return
+        yield gr.skip(), EXPLAINED, gr.update(value=figure, visible=True)
+
+    return ask
+
+
+def launch_page(page: gr.Blocks, host: str, port: int) -> str:
+    """Serve a page from other threads until its `close`.
+
+    Returns:
+        Its address.
+    """
+    _, url, _ = page.launch(
+        server_name=host,
+        server_port=port,
+        theme=_theme(),
+        css=CSS,
+        max_file_size=_MAX_FILE,
+        footer_links=[],
+        share=False,
+        ssr_mode=False,
+        enable_monitoring=False,
+        prevent_thread_lock=True,
+        quiet=True,
+    )
+    return str(url)
+
+
+def _theme() -> gr.themes.Default:
+    """No font that would be fetched, and small print that is dark enough to be read (WCAG 2.2, 1.4.3)."""
+    theme = gr.themes.Default(
+        primary_hue="blue",
+        neutral_hue="slate",
+        font=["system-ui", "sans-serif"],
+        font_mono=["ui-monospace", "monospace"],
+    )
+    return theme.set(
+        body_text_color_subdued="*neutral_600",
+        body_text_color_subdued_dark="*neutral_300",
+        block_info_text_color="*neutral_600",
+        block_info_text_color_dark="*neutral_300",
+    )
+
+
+def _inputs(reads: tuple[str, ...]) -> tuple[gr.Image, gr.Textbox]:
+    image = gr.Image(
+        label="Picture", sources=["upload", "clipboard"], height=260, visible="image" in reads, elem_id="picture"
+    )
+    image.preprocess = _as_uploaded  # of a subclass Gradio would write a .pyi file beside this one
+    text = gr.Textbox(
+        label="Text", lines=2, max_lines=8, visible="text" in reads, elem_id="text", info="Shift+Enter asks, too."
+    )
+    return image, text
+
+
+def _as_uploaded(payload: Any) -> str | None:
+    """The file as it is: the run opens it as it opens all pictures, and says what is wrong with it."""
+    return None if payload is None else payload.path
+
+
+def _drawn(run: Run, image: str, text: str) -> Image.Image:
+    buffer = io.BytesIO()
+    run.explain(image, text).figure().savefig(buffer, format="png")
+    return Image.open(buffer)
+
+
+def _heading(run: Run) -> str:
+    config = run.saved.config.model
+    return str(config.system.describe(config))
+
+
+def _about(run: Run) -> str:
+    """What it is, and how good it was."""
+    split = "test" if run.numbers.get("test") else "validation"
+    scores = run.numbers.get(split) or {}
+    said = [f"{title(name)} {number(name, scores[name]['value'])}" for name in metrics_of(scores)]
+    classes = f"{len(run.classes)} classes"
+    return f"{classes}. On its {split} split: {', '.join(said)}." if said else f"{classes}."
+
+
+def _invitation(reads: tuple[str, ...]) -> str:
+    return f"Give a {' or a '.join(NAMES[one] for one in NAMES if one in reads)}" + (
+        ", or both, and ask for the answer." if len(reads) > 1 else " and ask for the answer."
+    )
+
+
+def _not_there(run: Run, expanded: bool) -> list[str]:
+    """Why an input or the explanation is not there."""
+    model = run.saved.config.model
+    lines = [
+        f"This model does not read a {name}, so there is no input for one."
+        for modality, name in NAMES.items()
+        if modality not in model.system.modalities
+    ]
+    if not expanded:
+        lines.append(f"There is no explanation: nothing in a model {model.model!r} attends to another modality.")
+    return lines
