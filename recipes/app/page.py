@@ -14,11 +14,13 @@ from mi2p_inject.recipes.api import Run
 from mi2p_inject.recipes.app.render import CSS, EXPLAINED, answer_html, error_html, lines_html
 from mi2p_inject.recipes.app.reply import NAMES, is_expanded, one_line, reply_to
 from mi2p_inject.recipes.evaluation.run_report import metrics_of, number, title
+from mi2p_inject.recipes.metrics.metric_info import info_of
 
 __all__ = ["build_page", "launch_page"]
 
 _MAX_FILE = "50mb"  # of an upload
 
+_TOOLS = 44  # pixels above the figure, for the buttons that Gradio lays over it
 _HIDDEN = {"value": None, "visible": False}
 
 
@@ -42,10 +44,10 @@ def build_page(run: Run) -> gr.Blocks:
                     clear = gr.Button("Clear")
                     button = gr.Button("Answer", variant="primary")
                 if lines := _not_there(run, expanded):
-                    gr.HTML(lines_html(lines), elem_id="not-there")
+                    gr.HTML(lines_html(lines), padding=False, elem_id="not-there")
             with gr.Column(scale=3):
-                answer = gr.HTML(lines_html([_invitation(reads)]), elem_id="answer")
-        remark = gr.HTML(elem_id="remark")
+                answer = gr.HTML(lines_html([_invitation(reads)]), padding=False, elem_id="answer")
+        remark = gr.HTML(padding=False, elem_id="remark")
         figure = gr.Image(
             show_label=False,
             alt_text="The explanation as a figure; `mi2p explain --json` prints its numbers",
@@ -145,13 +147,16 @@ def _inputs(reads: tuple[str, ...]) -> tuple[gr.Image, gr.Textbox]:
 
 def _as_uploaded(payload: Any) -> str | None:
     """The file as it is: the run opens it as it opens all pictures, and says what is wrong with it."""
-    return None if payload is None else payload.path
+    return None if payload is None else str(payload.path)
 
 
 def _drawn(run: Run, image: str, text: str) -> Image.Image:
     buffer = io.BytesIO()
     run.explain(image, text).figure().savefig(buffer, format="png")
-    return Image.open(buffer)
+    drawn = Image.open(buffer).convert("RGB")
+    page = Image.new("RGB", (drawn.width, drawn.height + _TOOLS), "white")
+    page.paste(drawn, (0, _TOOLS))
+    return page
 
 
 def _heading(run: Run) -> str:
@@ -163,9 +168,15 @@ def _about(run: Run) -> str:
     """What it is, and how good it was."""
     split = "test" if run.numbers.get("test") else "validation"
     scores = run.numbers.get(split) or {}
-    said = [f"{title(name)} {number(name, scores[name]['value'])}" for name in metrics_of(scores)]
-    classes = f"{len(run.classes)} classes"
-    return f"{classes}. On its {split} split: {', '.join(said)}." if said else f"{classes}."
+    said = [f"{title(name)} {number(name, scores[name]['value'])}{_unit(name)}" for name in metrics_of(scores)]
+    lines = [f"{' + '.join(run.numbers['encoders'].values())}; {len(run.classes)} classes."]
+    if said:
+        lines.append(f"On its {split} split: {', '.join(said)}.")
+    return " ".join(lines)
+
+
+def _unit(metric: str) -> str:
+    return " %" if info_of(metric).percent else ""
 
 
 def _invitation(reads: tuple[str, ...]) -> str:

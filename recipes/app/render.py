@@ -29,7 +29,7 @@ CSS = """
   background: var(--border-color-primary); }
 .mi2p .fill { display: block; height: 100%; border-radius: 3px; background: var(--color-accent); }
 .mi2p .mark { position: absolute; top: -.2rem; bottom: -.2rem; width: 2px; background: var(--body-text-color); }
-.mi2p .number { min-width: 3.4rem; text-align: right; }
+.mi2p .number { min-width: 4rem; text-align: right; }
 .mi2p h2 { font-size: 1.15rem; font-weight: 600; margin: 0; color: var(--body-text-color); }
 .mi2p summary { cursor: pointer; padding: .4rem 0; }
 .mi2p p { margin: .5rem 0; color: var(--body-text-color-subdued); }

@@ -216,6 +216,8 @@ def explain(
         found = explain_run(load_run(run), image, text, target)
         if out is not None:
             found.save(out)
+            if not as_json:
+                typer.echo(f"written: {out}")
         if as_json:
             typer.echo(json.dumps(found.to_json(), indent=2, ensure_ascii=False))
 

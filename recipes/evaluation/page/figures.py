@@ -14,6 +14,7 @@ __all__ = ["calibration_figure", "confusion_figure", "learning_curves"]
 
 _INK, _LINE, _SECOND = "#7d8590", "#2f81c7", "#d9822b"
 _BINS = 10
+_FEW_STEPS = 30  # losses up to which each is a dot: one alone would be no line
 _MOST_NUMBERS = 20  # classes up to which a cell of the confusion matrix shows its number
 
 
@@ -31,14 +32,17 @@ def learning_curves(history: Sequence[Mapping[str, float]], metric: str, title: 
     scores = [(entry["step"], entry[f"eval_{metric}"]) for entry in history if f"eval_{metric}" in entry]
     left = figure.add_subplot(1, 2, 1)
     if losses:
-        left.plot(*zip(*losses, strict=True), color=_LINE, alpha=0.35, lw=1)
+        dots: dict[str, Any] = {"marker": "o", "ms": 4} if len(losses) <= _FEW_STEPS else {}
+        left.plot(*zip(*losses, strict=True), color=_LINE, alpha=0.35, lw=1, **dots)
         left.plot(*_smoothed(losses), color=_LINE, lw=1.8)
     _style(left, "step", "training loss")
+    left.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     right = figure.add_subplot(1, 2, 2)
     if scores:
         right.plot(*zip(*scores, strict=True), "o-", color=_SECOND, ms=4, lw=1.8)
         right.axvline(best_step, color=_INK, lw=1, ls=":")
     _style(right, "step", f"validation {title}")
+    right.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     return _image(figure, "training loss and validation score by step")
 
 

@@ -70,7 +70,7 @@ def _trained(run: SavedRun) -> str:
     parameters = numbers["parameters"]
     return (
         f"seed {run.config.run.seed}, {parameters['pretrained']:,} pre-trained and {parameters['new']:,} new parameters"
-        f", {numbers['seconds']:.0f} s, step {numbers['best_step']}"
+        f", {numbers['seconds']:.0f} s, weights of step {numbers['best_step']}"
     )
 
 
