@@ -11,7 +11,6 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from mi2p_inject.recipes.api import load_run
 from mi2p_inject.recipes.errors import RecipeError
 
 __all__ = ["serve"]
@@ -44,6 +43,8 @@ def serve(path: Path, host: str, port: int, ready: Callable[[str], None]) -> Non
             fix="pip install 'mi2p-inject[app]'",
         )
     port = _free_port(host, port)
+    from mi2p_inject.recipes.api import load_run  # what is heavy comes after what may be wrong
+
     run = load_run(path)
     with tempfile.TemporaryDirectory(prefix="mi2p-app-", ignore_cleanup_errors=True) as uploads:
         _environment(host, uploads)

@@ -196,14 +196,20 @@ def test_a_bad_file_nothing_and_too_long_a_text_are_one_line(visit: Visit, tmp_p
 
 
 @needs_chromium
-def test_a_page_is_not_asked_for_files_of_the_machine(visit: Visit) -> None:
-    """A forged upload: only what was uploaded is read."""
-    forged = {"data": [{"path": "/etc/hostname", "meta": {"_type": "gradio.FileData"}}, ""], "fn_index": 0}
-    given = {**forged, "session_hash": "forged", "trigger_id": None}
-    answer = visit.page.request.post(f"{visit.server.url}gradio_api/run/predict", data=given)
-    assert not answer.ok
-    answer = visit.page.request.get(f"{visit.server.url}gradio_api/file=/etc/hostname")
-    assert not answer.ok
+def test_only_what_was_uploaded_is_read(visit: Visit) -> None:
+    """A forged upload that names a file of the machine is refused; the same call without it is answered."""
+
+    def called(session: str, picture: Any) -> str:
+        given = {"data": [picture, ""], "fn_index": 0, "session_hash": session, "event_data": None, "trigger_id": None}
+        joined = visit.page.request.post(f"{visit.server.url}gradio_api/queue/join", data=given)
+        assert joined.ok
+        return str(visit.page.request.get(f"{visit.server.url}gradio_api/queue/data?session_hash={session}").text())
+
+    assert "There is nothing to read" in called("honest", None)
+    forged = called("forged", {"path": str(GOLDEN / "picture.png"), "meta": {"_type": "gradio.FileData"}})
+    assert '"success":false' in forged.replace(" ", "")
+    assert "red" not in forged
+    assert not visit.page.request.get(f"{visit.server.url}gradio_api/file={GOLDEN / 'picture.png'}").ok
 
 
 def test_a_port_that_is_taken_is_one_line(tmp_path: Path) -> None:
