@@ -6,7 +6,9 @@ import io
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import fastapi
 import gradio as gr
+import uvicorn
 from PIL import Image
 
 from mi2p_inject.core.errors import Mi2pError
@@ -16,7 +18,7 @@ from mi2p_inject.recipes.app.reply import NAMES, is_expanded, one_line, reply_to
 from mi2p_inject.recipes.evaluation.run_report import metrics_of, number, title
 from mi2p_inject.recipes.metrics.metric_info import info_of
 
-__all__ = ["build_page", "launch_page"]
+__all__ = ["build_page", "served"]
 
 _MAX_FILE = "50mb"  # of an upload
 
@@ -96,26 +98,28 @@ def _asking(run: Run, expanded: bool) -> Callable[[str | None, str | None], Iter
     return ask
 
 
-def launch_page(page: gr.Blocks, host: str, port: int) -> str:
-    """Serve a page from other threads until its `close`.
+def served(page: gr.Blocks, host: str, port: int) -> uvicorn.Server:
+    """A server of the page. Gradio's own `launch` would ask itself over the network, and give up on a busy machine.
 
-    Returns:
-        Its address.
+    Args:
+        page: of `build_page`.
+        host, port: where it will listen.
     """
-    _, url, _ = page.launch(
+    app = gr.mount_gradio_app(
+        fastapi.FastAPI(docs_url=None, redoc_url=None, openapi_url=None),
+        page,
+        path="/",
         server_name=host,
         server_port=port,
-        theme=_theme(),
-        css=CSS,
-        max_file_size=_MAX_FILE,
         footer_links=[],
-        share=False,
+        show_error=False,
+        max_file_size=_MAX_FILE,
         ssr_mode=False,
         enable_monitoring=False,
-        prevent_thread_lock=True,
-        quiet=True,
+        theme=_theme(),
+        css=CSS,
     )
-    return str(url)
+    return uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
 
 
 def _theme() -> gr.themes.Default:

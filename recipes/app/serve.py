@@ -8,6 +8,7 @@ import signal
 import socket
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from mi2p_inject.recipes.errors import RecipeError
 
 __all__ = ["serve"]
 
+_POLL = 0.05  # seconds
+#: what Gradio reads when it is imported
 _QUIET = {
     "GRADIO_ANALYTICS_ENABLED": "False",
     "GRADIO_RUN_HISTORY": "False",
@@ -42,51 +45,53 @@ def serve(path: Path, host: str, port: int, ready: Callable[[str], None]) -> Non
             given="no gradio",
             fix="pip install 'mi2p-inject[app]'",
         )
-    port = _free_port(host, port)
-    from mi2p_inject.recipes.api import load_run  # what is heavy comes after what may be wrong
+    with (
+        _bound(host, port) as listening,
+        tempfile.TemporaryDirectory(prefix="mi2p-app-", ignore_cleanup_errors=True) as uploads,
+    ):
+        os.environ.update(_QUIET, GRADIO_TEMP_DIR=uploads)
+        from mi2p_inject.recipes.api import load_run  # what is heavy comes after what may be wrong
+        from mi2p_inject.recipes.app.page import build_page, served
 
-    run = load_run(path)
-    with tempfile.TemporaryDirectory(prefix="mi2p-app-", ignore_cleanup_errors=True) as uploads:
-        _environment(host, uploads)
-        from mi2p_inject.recipes.app.page import build_page, launch_page
-
-        page = build_page(run)
+        server = served(build_page(load_run(path)), host, listening.getsockname()[1])
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
-            ready(launch_page(page, host, port))
-            threading.Event().wait()
+            thread.start()
+            while not server.started and thread.is_alive():
+                time.sleep(_POLL)
+            ready(_address(host, listening))
+            thread.join()
         except KeyboardInterrupt:
-            return
-        finally:
-            page.close(verbose=False)
+            server.should_exit = True
+            thread.join()
 
 
-def _environment(host: str, uploads: str) -> None:
-    """What Gradio reads when it is imported: no telemetry, uploads in a folder that goes away, no proxy to itself."""
-    os.environ.update(_QUIET, GRADIO_TEMP_DIR=uploads)
-    for name in ("no_proxy", "NO_PROXY"):
-        os.environ[name] = ",".join(filter(None, [os.environ.get(name), host.strip("[]"), "localhost", "127.0.0.1"]))
+def _address(host: str, listening: socket.socket) -> str:
+    name = "localhost" if host in ("0.0.0.0", "::", "[::]") else host
+    return f"http://{f'[{name}]' if ':' in name and '[' not in name else name}:{listening.getsockname()[1]}/"
 
 
-def _free_port(host: str, port: int) -> int:
-    """The port, once it is known that it can be had."""
+def _bound(host: str, port: int) -> socket.socket:
+    """A socket that is bound to the port: nobody else gets it meanwhile."""
     try:
         family, kind, _, _, address = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-            return int(probe.getsockname()[1])
+        listening = socket.socket(family, kind)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen()
+    except socket.gaierror as error:
+        raise RecipeError(
+            f"there is no host {host!r}: {error.strerror}",
+            expected="an address of this machine",
+            given=host,
+            fix="--host 127.0.0.1",
+        ) from error
     except OSError as error:
-        if isinstance(error, socket.gaierror):
-            raise RecipeError(
-                f"there is no host {host!r}: {error.strerror}",
-                expected="an address of this machine",
-                given=host,
-                fix="--host 127.0.0.1",
-            ) from error
         raise RecipeError(
             f"port {port} of {host} cannot be had: {error.strerror}",
             expected="a free port",
             given=str(port),
             fix="another --port, or --port 0 for one that is free",
         ) from error
+    return listening
