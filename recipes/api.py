@@ -25,9 +25,11 @@ from mi2p_inject.recipes.evaluation.answers import Answers
 from mi2p_inject.recipes.evaluation.evaluate import evaluate_run, predict_file
 from mi2p_inject.recipes.evaluation.run_report import metrics_of
 from mi2p_inject.recipes.saving import saved as saving
+from mi2p_inject.recipes.saving.hub import portable, push
 from mi2p_inject.recipes.saving.run_folder import FINISHED
 from mi2p_inject.recipes.saving.saved import SavedRun
 from mi2p_inject.recipes.systems import SystemModel
+from mi2p_inject.recipes.training.progress.bars import short_progress
 from mi2p_inject.recipes.training.train import train_run
 
 if TYPE_CHECKING:
@@ -79,13 +81,19 @@ def fit(
     return load_run(folder)
 
 
-def load_run(path: str | Path) -> Run:
+def load_run(path: str | Path, *, revision: str | None = None, token: str | bool | None = None) -> Run:
     """A finished run of `fit` or `mi2p train`; its model is loaded when it is first needed, and stays.
+
+    Args:
+        path: the run folder, or the id of a Hugging Face Hub repository: ``organisation/name``.
+        revision: of a repository: a branch, a tag or a commit.
+        token: of a user who may read it; None: the one that ``hf auth login`` stored.
 
     Raises:
         RecipeError: no run, an unfinished one, or one whose files are not what the run wrote.
+        HubError: no such repository or revision, or it cannot be read.
     """
-    found = saving.load_run(Path(path).expanduser())
+    found = saving.load_run(Path(path).expanduser(), revision=revision, token=token)
     return Run(_Loaded(found.path, found.config, found.task, found.decision, found.numbers))
 
 
@@ -171,7 +179,8 @@ class Run:
             RecipeError: no such split, or data that do not fit the model.
         """
         path = None if data is None else as_file(data, options.get("image_col"))
-        return evaluate_run(self.saved, path, options, split)
+        with short_progress(Console(stderr=True, quiet=not _seen()), "evaluating") as on_step:
+            return evaluate_run(self.saved, path, options, split, on_step)
 
     def embed(self, data: Any, **options: Any) -> NDArray[np.float32]:
         """The vector of each row that the classifier sees, (N, width): those of all branches side by side.
@@ -206,9 +215,31 @@ class Run:
 
         return explain_run(self.saved, image, text, target)
 
+    def push_to_hub(self, repo_id: str, *, card: Mapping[str, Any] | None = None, **options: Any) -> str:
+        """Upload the run to a repository of the Hugging Face Hub, as one commit; `load_run` reads it from there.
+
+        Weights, encoders, numbers and a model card leave; predictions, reports, logs, notes on the data and paths of
+        this machine do not.
+
+        Args:
+            repo_id: ``organisation/name``; made if there is none.
+            card: metadata of the model card, as of `huggingface_hub.ModelCardData`: ``{"license": "mit"}``.
+            **options: ``private``, ``token``, ``revision``, ``commit_message``, ``create_pr``, as of
+                `ExpandedModel.push_to_hub`.
+
+        Returns:
+            The URL of the commit.
+
+        Raises:
+            RecipeError: the run kept no weights, is damaged, or something private would leave.
+            HubError: no permission, no network, or a wrong id.
+        """
+        with portable(self.path, self.saved.config, self.numbers, card, repo_id) as ready:
+            return push(ready, repo_id, **options)
+
     def _asked(self, data: Any, options: Mapping[str, Any]) -> Answers:
         path = as_file(data, options.get("image_col", self.saved.config.data.image_col))
-        return predict_file(self.saved, path, options, progress=sys.stderr.isatty())
+        return predict_file(self.saved, path, options, progress=_seen())
 
     def _answers(self, data: Any, options: Mapping[str, Any]) -> list[dict[str, Any]]:
         return list(self._asked(data, options))
@@ -236,6 +267,11 @@ class Run:
 
     def _scores(self) -> list[str]:
         return [f"{name} {value['value']:.3f}" for name, value in self._tested().items()]
+
+
+def _seen() -> bool:
+    """Whether somebody looks on: in a terminal, or in a notebook."""
+    return sys.stderr.isatty() or Console().is_jupyter
 
 
 def _free(folder: Path, model: str) -> Path:

@@ -141,10 +141,10 @@ class BackboneInterface(nn.Module):
     def group_matcher(self) -> Callable[..., Callable[[str], tuple[float, ...]]]:
         """timm: which group of layers a parameter belongs to, for rates that decay from layer to layer.
 
-        Units are new, so they are in the last group, as the head is.
+        A unit is in the group of its site: it trains at the rate of the layer that it is in.
         """
         theirs: Any = self.backbone.group_matcher  # an AttributeError where it has none
-        return lambda coarse=False: _Matcher(theirs(coarse=coarse))
+        return lambda coarse=False: _Matcher(theirs(coarse=coarse), self.backbone)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """As `nn.Module.state_dict`, with a tied tensor under its first name only: safetensors refuses others.
@@ -238,8 +238,9 @@ def _tied(model: nn.Module) -> list[list[str]]:
 class _Matcher:
     """timm's matcher of the backbone's names, for the expanded model's."""
 
-    def __init__(self, theirs: Any) -> None:
+    def __init__(self, theirs: Any, backbone: nn.Module) -> None:
         self.theirs = theirs
+        self.backbone = backbone
         self.patterns: list[tuple[re.Pattern[str], int, tuple[int, ...]]] = []
         if isinstance(theirs, Mapping):
             for number, specification in enumerate(theirs.values()):
@@ -248,9 +249,23 @@ class _Matcher:
                     self.patterns.append((re.compile(pattern), number, suffix or ()))
 
     def __call__(self, name: str) -> tuple[float, ...]:
-        if not name.startswith("backbone."):
-            return (float("inf"),)
-        name = name.removeprefix("backbone.")
+        place, _, rest = name.partition(".")
+        if place == "units":
+            return self._of_site(rest.partition(".")[0].strip("/").replace("/", "."))
+        return self._of(rest) if place == "backbone" else (float("inf"),)
+
+    def _of_site(self, path: str) -> tuple[float, ...]:
+        """The last group of the parameters in a module; of one without parameters, that of those before it."""
+        before: list[str] = []
+        for module, one in self.backbone.named_modules():
+            if module == path and (inside := [f"{path}.{name}" for name, _ in one.named_parameters()]):
+                return max(map(self._of, inside))
+            if module == path:
+                break
+            before += [f"{module}.{name}".strip(".") for name, _ in one.named_parameters(recurse=False)]
+        return self._of(before[-1]) if before else (0.0,)
+
+    def _of(self, name: str) -> tuple[float, ...]:
         if not isinstance(self.theirs, Mapping):
             found = self.theirs(name)
             return tuple(found) if isinstance(found, (tuple, list)) else (found,)

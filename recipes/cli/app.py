@@ -15,6 +15,7 @@ from mi2p_inject.recipes.cli.run_commands import evaluate, explain, export, pred
 from mi2p_inject.recipes.cli.sweep import sweep
 from mi2p_inject.recipes.cli.train_commands import settings, train
 from mi2p_inject.recipes.cli.use.app_command import app_command
+from mi2p_inject.recipes.cli.use.push import push
 
 __all__ = ["app"]
 
@@ -46,6 +47,7 @@ app.command()(report)
 app.command()(explain)
 app.command()(export)
 app.command("app")(app_command)
+app.command()(push)
 app.command("table", cls=ConfigCommand)(table)
 app.command()(compare)
 app.command()(doctor)

@@ -16,10 +16,13 @@ from mi2p_inject.recipes.cli.paths import home_path
 from mi2p_inject.recipes.config import parse_assignments
 from mi2p_inject.recipes.errors import RecipeError
 
-__all__ = ["evaluate", "explain", "export", "predict", "report"]
+__all__ = ["RunArgument", "evaluate", "explain", "export", "predict", "report"]
 
 RunArgument = Annotated[
-    Path, typer.Argument(parser=home_path, metavar="PATH", help="A folder that `mi2p train --out` wrote.")
+    Path,
+    typer.Argument(
+        parser=home_path, metavar="PATH", help="A folder that `mi2p train --out` wrote, or the id of a Hub repository."
+    ),
 ]
 ImageCol = Annotated[str | None, typer.Option(help="Column of image paths; default: as in training.")]
 TextCol = Annotated[str | None, typer.Option(help="Column of texts; default: as in training.")]
@@ -58,10 +61,12 @@ def evaluate(
         from mi2p_inject.recipes.evaluation.evaluate import evaluate_run
         from mi2p_inject.recipes.evaluation.run_report import print_evaluation
         from mi2p_inject.recipes.saving.saved import load_run
+        from mi2p_inject.recipes.training.progress.bars import short_progress
 
         columns = {"image_col": image_col, "text_col": text_col, "label_col": label_col, "split_col": split_col}
         saved = load_run(run)
-        numbers = evaluate_run(saved, data, _given(set_, image_root=image_root, **columns), split)
+        with short_progress(Console(stderr=True, quiet=not sys.stderr.isatty()), "evaluating") as on_step:
+            numbers = evaluate_run(saved, data, _given(set_, image_root=image_root, **columns), split, on_step)
         if as_json:
             typer.echo(json.dumps(numbers, indent=2, ensure_ascii=False))
         else:
@@ -170,6 +175,11 @@ def report(
             from mi2p_inject.recipes.evaluation.page.write import html_page
             from mi2p_inject.recipes.saving.run_folder import REPORT
 
+            if not run.is_dir():
+                raise RecipeError(
+                    f"{run} is on the Hub, and report.html is written into a run folder",
+                    fix="train it, or copy it here",
+                )
             page = html_page(saved)
             write_file(run / REPORT, lambda file: file.write_text(page, encoding="utf-8"))
             typer.echo(f"written: {run / REPORT}")

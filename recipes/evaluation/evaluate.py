@@ -23,6 +23,7 @@ from mi2p_inject.recipes.metrics.metrics import resampled_answers
 from mi2p_inject.recipes.saving.saved import SavedRun, collator_of
 from mi2p_inject.recipes.systems.inputs import ImageTextDataset
 from mi2p_inject.recipes.training.numbers import targets_of
+from mi2p_inject.recipes.training.progress.bars import OnStep, no_progress
 from mi2p_inject.recipes.training.train import load_samples, quiet
 from mi2p_inject.recipes.training.trainer import predict
 
@@ -36,7 +37,13 @@ EVALUATE_OPTIONS = (*(name for name in options_of(DataConfig) if name not in ("d
 PREDICT_OPTIONS = ("image_col", "text_col", "id_col", "image_root", "task", "repair_text", *_SPEED)
 
 
-def evaluate_run(run: SavedRun, data: str | None, options: Mapping[str, Any], split: str = "test") -> dict[str, Any]:
+def evaluate_run(
+    run: SavedRun,
+    data: str | None,
+    options: Mapping[str, Any],
+    split: str = "test",
+    on_step: OnStep = no_progress,
+) -> dict[str, Any]:
     """Metrics of a trained model, with intervals.
 
     Args:
@@ -45,6 +52,7 @@ def evaluate_run(run: SavedRun, data: str | None, options: Mapping[str, Any], sp
             paths of new data start from their own folder, or ``image_root`` of `options`; never from the training's.
         options: of `EVALUATE_OPTIONS`, where they differ from the run's.
         split: which one; samples of new data without a split are "test".
+        on_step: called after each batch.
 
     Raises:
         RecipeError: no such split, the trained-on data have changed, or the data do not fit the model.
@@ -67,7 +75,7 @@ def evaluate_run(run: SavedRun, data: str | None, options: Mapping[str, Any], sp
         raise RecipeError(f"there is no split {split!r}", expected=", ".join(samples.splits), fix="--split")
     _check_modalities(config, samples)
     true = targets_of(run.task, samples, split)
-    decided, probabilities = run.task.answers(_logits(run, samples.splits[split]), run.decision)
+    decided, probabilities = run.task.answers(_logits(run, samples.splits[split], on_step), run.decision)
     groups = np.unique(np.asarray(samples.splits[split]["group"][:], dtype=str), return_inverse=True)[1]
     resampled = resampled_answers(run.task, true, decided, probabilities, groups, seed=config.run.seed)
     return {
@@ -145,7 +153,7 @@ def _check_modalities(config: Config, samples: Samples) -> None:
         )
 
 
-def _logits(run: SavedRun, rows: Any) -> NDArray[np.float32]:
+def _logits(run: SavedRun, rows: Any, on_step: OnStep = no_progress) -> NDArray[np.float32]:
     model, encoders = run.model()
     collator = collator_of(run.config.model.system, encoders, run.task)
-    return predict(model, ImageTextDataset(rows, collator.image), collator, run.config)
+    return predict(model, ImageTextDataset(rows, collator.image), collator, run.config, on_step)

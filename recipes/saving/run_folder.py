@@ -10,6 +10,7 @@
     logs/               of --log
     table.md figure.png the report
     report.html         that of `mi2p report --html`
+    README.md           of a training: its model card; one that a person wrote stays
     checksums.json      of a training: SHA-256 of every file, verified when it is read back
     metrics.json        all numbers: written last, so its presence means "finished"
 """

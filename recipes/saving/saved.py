@@ -30,6 +30,7 @@ from mi2p_inject.recipes.encoders.preprocess import ImageSpec, TextSpec
 from mi2p_inject.recipes.encoders.saved import rebuild_encoder, save_encoder
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.saving.checksums import check_files, read_json
+from mi2p_inject.recipes.saving.hub import local_run
 from mi2p_inject.recipes.saving.run_folder import FINISHED, IDENTITY, read_identity
 from mi2p_inject.recipes.systems import System, SystemModel, build_system
 from mi2p_inject.recipes.systems.inputs import Collator
@@ -136,9 +137,16 @@ class SavedRun:
         """``<split>_logits`` (N, K), ``<split>_labels`` and ``<split>_groups`` of the validation and test splits.
 
         Raises:
-            RecipeError: the file is damaged.
+            RecipeError: the file is damaged, or was left out.
         """
         check_files(self.path, _PREDICTIONS)
+        if not (self.path / _PREDICTIONS).exists():
+            raise RecipeError(
+                f"{self.path} has no predictions of its splits: `mi2p push` leaves them out",
+                expected=_PREDICTIONS,
+                given="a run from the Hub",
+                fix="mi2p eval, with --data",
+            )
         try:
             found = {name: value.numpy() for name, value in load_file(self.path / _PREDICTIONS).items()}
             for split in {name.partition("_")[0] for name in found}:
@@ -153,13 +161,20 @@ class SavedRun:
         return found
 
 
-def load_run(path: Path) -> SavedRun:
+def load_run(path: str | Path, *, revision: str | None = None, token: str | bool | None = None) -> SavedRun:
     """A finished run of `mi2p train`.
+
+    Args:
+        path: its folder, or the id of a Hugging Face Hub repository that it was pushed to.
+        revision: of a repository: a branch, a tag or a commit.
+        token: of a user who may read it; None: the one that ``hf auth login`` stored.
 
     Raises:
         RecipeError: no run, an unfinished one, one of another command, of another version of its format, or one whose
             files are not what the run wrote.
+        HubError: no such repository or revision, or it cannot be read.
     """
+    path = local_run(path, revision=revision, token=token)
     identity = read_identity(path)
     if identity is None:
         raise RecipeError(f"{path} is no run folder", expected="a folder that `mi2p train --out` wrote")

@@ -21,7 +21,7 @@ from mi2p_inject.recipes.training.progress.bars import OnStep
 OnEpoch = Callable[[list[dict[str, float]], Mapping[str, float]], None]
 """(everything that was logged, the evaluation that has just been made)"""
 
-__all__ = ["Epochs", "OurTrainer", "Patience", "SaveEvery", "Watch", "arguments"]
+__all__ = ["Batches", "Epochs", "OurTrainer", "Patience", "SaveEvery", "Watch", "arguments"]
 
 
 def arguments(config: Config, folder: Path, **more: Any) -> Any:
@@ -156,30 +156,60 @@ class SaveEvery(transformers.TrainerCallback):  # type: ignore[misc]
             control.should_save = True
 
 
+class Batches(transformers.TrainerCallback):  # type: ignore[misc]
+    """Reports each batch of a prediction, in the first process.
+
+    Args:
+        on_step: called after each batch.
+    """
+
+    def __init__(self, on_step: OnStep) -> None:
+        self._on_step, self._done = on_step, 0
+
+    def on_prediction_step(self, args: Any, state: Any, control: Any, eval_dataloader: Any = None, **_: Any) -> None:
+        """Reports a batch."""
+        self._done += 1
+        if state.is_world_process_zero:
+            self._on_step(self._done, len(eval_dataloader))
+
+
 class Watch(transformers.TrainerCallback):  # type: ignore[misc]
     """Progress, and a loss that is no number ends the training at once.
 
     Args:
         on_step: called after each step, in the first process.
         on_epoch: called after each evaluation, likewise.
+        metric: of an evaluation, shown beside the loss.
     """
 
-    def __init__(self, on_step: OnStep, on_epoch: OnEpoch) -> None:
-        self._on_step, self._on_epoch = on_step, on_epoch
+    def __init__(self, on_step: OnStep, on_epoch: OnEpoch, metric: str) -> None:
+        self._on_step, self._on_epoch, self._metric = on_step, on_epoch, metric
+        self._loss = self._score = ""
+        self._batches = 0
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Reports a step, in the first process."""
         if state.is_world_process_zero:
-            self._on_step(state.global_step, state.max_steps)
+            self._on_step(state.global_step, state.max_steps, self._loss + self._score)
+
+    def on_prediction_step(self, args: Any, state: Any, control: Any, eval_dataloader: Any = None, **_: Any) -> None:
+        """Reports how far an evaluation is."""
+        self._batches += 1
+        if state.is_world_process_zero and state.max_steps:
+            note = f"validating, batch {self._batches} of {len(eval_dataloader)}"
+            self._on_step(state.global_step, state.max_steps, note)
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **_: Any) -> None:
         """Reports an evaluation."""
+        self._batches, score = 0, (metrics or {}).get(f"eval_{self._metric}")
+        self._score = "" if score is None else f", validation {self._metric} {score:.3f}"
         if state.is_world_process_zero:
             self._on_epoch(state.log_history, metrics or {})
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         """Raises where the loss is no number."""
         loss = (logs or {}).get("loss")
+        self._loss = self._loss if loss is None else f"loss {loss:.3f}"
         if loss is not None and not math.isfinite(loss):
             raise RecipeError(
                 f"the loss is {loss} at step {state.global_step}",

@@ -22,6 +22,7 @@ from mi2p_inject.recipes.metrics.resampling import Resampled
 from mi2p_inject.recipes.systems import PRETRAINED, SystemModel
 from mi2p_inject.recipes.systems.inputs import Collator, ImageTextDataset
 from mi2p_inject.recipes.tasks import Decision, Labels, Task
+from mi2p_inject.recipes.training.progress.bars import OnStep, no_progress
 from mi2p_inject.recipes.training.trainer import predict
 
 __all__ = ["numbers_of", "predict_splits", "targets_of"]
@@ -51,13 +52,14 @@ def predict_splits(
     samples: Samples,
     data: Mapping[str, ImageTextDataset],
     collator: Collator,
+    on_step: OnStep = no_progress,
 ) -> dict[str, NDArray[Any]]:
     """``<split>_logits`` (N, outputs), ``<split>_labels`` (targets) and ``<split>_groups`` (N,) of what was not trained
     on."""
     found: dict[str, NDArray[Any]] = {}
     for split in _SPLITS:
         if split in data:
-            found[f"{split}_logits"] = predict(model, data[split], collator, config)
+            found[f"{split}_logits"] = predict(model, data[split], collator, config, on_step)
             found[f"{split}_labels"] = targets_of(task, samples, split)
             groups = np.asarray(samples.splits[split]["group"][:], dtype=object).astype(str)
             found[f"{split}_groups"] = np.unique(groups, return_inverse=True)[1].astype(np.int64)

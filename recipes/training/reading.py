@@ -22,6 +22,7 @@ from mi2p_inject.recipes.metrics.resampling import Resampled
 from mi2p_inject.recipes.systems import System, SystemModel
 from mi2p_inject.recipes.systems.inputs import Collator, ImageTextDataset
 from mi2p_inject.recipes.tasks import Decision, Task
+from mi2p_inject.recipes.training.progress.bars import OnStep, no_progress
 from mi2p_inject.recipes.training.trainer import predict
 
 __all__ = ["PERMUTATIONS", "check_reading", "checked_modalities", "mean_reading", "reading_remarks", "shuffled_rows"]
@@ -51,6 +52,7 @@ def check_reading(
     predictions: Mapping[str, NDArray[Any]],
     decision: Decision,
     metric: str,
+    on_step: OnStep = no_progress,
 ) -> dict[str, Any] | None:
     """The metric and the log-loss on the validation split as it is, with a modality withheld, and with it shuffled.
 
@@ -63,6 +65,7 @@ def check_reading(
         predictions: of `mi2p_inject.recipes.training.numbers.predict_splits`.
         decision: what the task decides by.
         metric: the one that chose the checkpoint.
+        on_step: called after each batch of each prediction.
 
     Returns:
         JSON values; None without a validation split, or where a model reads one modality only. ``modalities`` has for
@@ -83,7 +86,7 @@ def check_reading(
 
     def exchanged(modality: Modality, rows: Sequence[int | None]) -> Resampled:
         other = ImageTextDataset(given.rows, given.spec, exchanged={modality: rows})
-        return measured(predict(model, other, collator, config))
+        return measured(predict(model, other, collator, config, on_step))
 
     as_is = measured(predictions[f"{_SPLIT}_logits"])
     modalities = {}

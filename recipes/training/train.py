@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from mi2p_inject.adapters.adapter import Modality
+from mi2p_inject.checkpoint.card import write_card
 from mi2p_inject.core.errors import CheckpointError
 from mi2p_inject.recipes.config import Config
 from mi2p_inject.recipes.data import Samples, load_data
@@ -26,6 +27,7 @@ from mi2p_inject.recipes.encoders.encoder import Encoder
 from mi2p_inject.recipes.encoders.load import load_encoder
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.metrics.decisions import check_decision
+from mi2p_inject.recipes.saving.card import card_of
 from mi2p_inject.recipes.saving.output_folder import check_outside_data
 from mi2p_inject.recipes.saving.run_folder import FINISHED, RunFolder, check_out
 from mi2p_inject.recipes.saving.saved import FORMAT, SavedRun, collator_of, load_run, save_trained
@@ -36,7 +38,7 @@ from mi2p_inject.recipes.tasks import Task, task_of
 from mi2p_inject.recipes.training.caching import cache_sources
 from mi2p_inject.recipes.training.checkpoints import CHECKPOINTS
 from mi2p_inject.recipes.training.numbers import numbers_of, predict_splits, targets_of
-from mi2p_inject.recipes.training.progress.bars import row_progress
+from mi2p_inject.recipes.training.progress.bars import OnStep, busy, row_progress, short_progress
 from mi2p_inject.recipes.training.progress.logs import check_log
 from mi2p_inject.recipes.training.reading import check_reading, checked_modalities, reading_remarks
 from mi2p_inject.recipes.training.sharding import check_launch
@@ -80,13 +82,16 @@ def train_run(
             check_log(config.run.log)
             check_outside_data(config.data.data, {"--out": out, "source_cache": config.run.source_cache})
         notes = () if samples else None  # whoever has loaded them has shown them
-        samples = samples or load_samples(config)
+        if samples is None:
+            with busy(console, "reading the data"):
+                samples = load_samples(config)
         task = load_task(config, samples)
         metric = _check(config, task, samples)
     for note in samples.notes if notes is None else notes:
         console.print(f"note: {note}", highlight=False, markup=False)
 
-    encoders, model, pathway = _build(config, task, samples)
+    with busy(console, "loading the encoders"):
+        encoders, model, pathway = _build(config, task, samples)
     sources = check_source_runs(config, task, encoders, samples.fingerprint)
     if processes.is_main_process:  # not before: a mistaken name must neither leave a folder nor delete an earlier run
         folder = RunFolder(out, _identity(config, samples, sources), overwrite=overwrite)
@@ -113,9 +118,11 @@ def train_run(
         fitted = fit(model, config, task, data, collator, out, metric=metric, on_step=on_step, say=say)
     if pathway is not None:
         pathway.fold()  # from here on the model is what a plain training leaves
-    predictions = predict_splits(model, config, task, samples, data, collator)
+    with short_progress(console, "predicting") as on_step:
+        predictions = predict_splits(model, config, task, samples, data, collator, on_step)
     numbers = numbers_of(config, task, samples, encoders, model, predictions)
-    numbers |= _reading(model, config, task, data, collator, predictions, numbers, metric)
+    with short_progress(console, "reading check") as on_step:
+        numbers |= _reading(model, config, task, data, collator, predictions, numbers, metric, on_step)
     numbers |= {"best_step": fitted.best_step, "selected_by": metric, "seconds": round(fitted.seconds, 1)}
     if processes.is_main_process:
         _write(folder, config, model, encoders, predictions, fitted.history, numbers)
@@ -157,11 +164,12 @@ def _reading(
     predictions: Mapping[str, NDArray[Any]],
     numbers: Mapping[str, Any],
     metric: str,
+    on_step: OnStep,
 ) -> dict[str, Any]:
     """What the reading check adds to the numbers of a training."""
     if not config.answers.reading_check or not checked_modalities(config.model.system):
         return {}
-    found = check_reading(model, config, task, data, collator, predictions, numbers["decision"], metric)
+    found = check_reading(model, config, task, data, collator, predictions, numbers["decision"], metric, on_step)
     said = ["no reading check: there is no validation split"] if found is None else reading_remarks(found, config)
     return {"reading": found, "remarks": [*numbers["remarks"], *said]}
 
@@ -259,6 +267,7 @@ def _write(
             folder.save_folder("model", lambda target: save_trained(model, encoders, target))
         folder.write("predictions.safetensors", lambda file: save_file(tensors, file))
         folder.write_json("history.json", history)
+        write_card(folder.path, card_of(config, numbers))
         folder.finish(numbers)
     except (OSError, RuntimeError, SafetensorError, CheckpointError) as error:
         raise RecipeError(

@@ -23,8 +23,8 @@ from mi2p_inject.recipes.systems import SystemModel
 from mi2p_inject.recipes.systems.inputs import Collator, ImageTextDataset
 from mi2p_inject.recipes.tasks import Task
 from mi2p_inject.recipes.training.checkpoints import CHECKPOINTS, last_checkpoint, read_state, was_the_last
-from mi2p_inject.recipes.training.hf_trainer import Epochs, OurTrainer, Patience, SaveEvery, Watch, arguments
-from mi2p_inject.recipes.training.progress.bars import OnStep
+from mi2p_inject.recipes.training.hf_trainer import Batches, Epochs, OurTrainer, Patience, SaveEvery, Watch, arguments
+from mi2p_inject.recipes.training.progress.bars import OnStep, no_progress
 from mi2p_inject.recipes.training.progress.logs import logging_to
 from mi2p_inject.recipes.training.schedule import epochs_of, least_steps, steps_between_evaluations
 from mi2p_inject.recipes.training.sharding import ShardedTrainer, gather, shard
@@ -58,7 +58,7 @@ def fit(
     folder: Path,
     *,
     metric: str,
-    on_step: OnStep = lambda done, steps: None,
+    on_step: OnStep = no_progress,
     say: Callable[[str], None] = lambda line: None,
 ) -> Fitted:
     """Train in place, to the best checkpoint on the validation split; go on from the last checkpoint in the folder.
@@ -78,7 +78,7 @@ def fit(
         RecipeError: the loss is no number, or a checkpoint cannot be written.
     """
     started = time.perf_counter()
-    watch = Watch(on_step, partial(_evaluated, folder, metric, say))
+    watch = Watch(on_step, partial(_evaluated, folder, metric, say), metric)
     sharded = config.run.sharding == "fsdp"
     trained = shard(model, accelerate.PartialState().device) if sharded else model
     build = partial(_trainer, trained, config, task, data, collator, folder, metric, watch)
@@ -101,10 +101,21 @@ def fit(
     )
 
 
-def predict(model: nn.Module, data: ImageTextDataset, collator: Collator, config: Config) -> NDArray[np.float32]:
-    """Logits (N, K) of every sample, in order, in eval mode."""
+def predict(
+    model: nn.Module,
+    data: ImageTextDataset,
+    collator: Collator,
+    config: Config,
+    on_step: OnStep = no_progress,
+) -> NDArray[np.float32]:
+    """Logits (N, K) of every sample, in order, in eval mode; `on_step` is called after each batch."""
     with tempfile.TemporaryDirectory() as folder:
-        trainer = transformers.Trainer(model=model, args=arguments(config, Path(folder)), data_collator=collator)
+        trainer = transformers.Trainer(
+            model=model,
+            args=arguments(config, Path(folder)),
+            data_collator=collator,
+            callbacks=[Batches(on_step)],
+        )
         return np.asarray(trainer.predict(data).predictions, dtype=np.float32)
 
 

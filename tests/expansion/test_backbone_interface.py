@@ -157,9 +157,13 @@ def test_layer_decay_groups_parameters_as_timm_groups_the_backbones(name: str, c
     wanted = timm.models.group_parameters(model, model.group_matcher(coarse=coarse), reverse=True)
     me = inject(model, layers="paper", source_spec=WORDS, example_inputs=HEADED[name].inputs(2, 0)[0])
     got = timm.models.group_parameters(me, me.group_matcher(coarse=coarse), reverse=True)
-    last = max(wanted.values())
     assert {key: got[f"backbone.{key}"] for key in wanted} == wanted
-    assert {value for key, value in got.items() if key.startswith("units.")} == {last}
+    of_sites = {}
+    for path in [site.path for site in me.sites]:
+        (of_sites[path],) = {value for key, value in got.items() if key.startswith(f"units./{path.replace('.', '/')}.")}
+        inside = [value for key, value in wanted.items() if key.startswith(f"{path}.")]
+        assert of_sites[path] == max(inside, default=of_sites[path])
+    assert list(of_sites.values()) == sorted(of_sites.values())  # deeper sites are in later groups
     if hasattr(model, "no_weight_decay"):
         assert me.no_weight_decay() == {f"backbone.{key}" for key in model.no_weight_decay()}
     options = {"opt": "adamw", "lr": 1e-3, "weight_decay": 0.1, "layer_decay": 0.5}
@@ -170,7 +174,10 @@ def test_layer_decay_groups_parameters_as_timm_groups_the_backbones(name: str, c
         found = {names[id(p)]: (g["lr_scale"], g["weight_decay"]) for g in optimizer.param_groups for p in g["params"]}
         rates[one] = found
     assert {key: rates[me][key] for key in rates[model]} == rates[model]
-    assert {rate for key, (rate, _) in rates[me].items() if key.startswith("units.")} == {1.0}
+    scale = {path: max(rate for key, (rate, _) in rates[me].items() if key.startswith(f"{path}.")) for path in of_sites}
+    for path, rate in scale.items():
+        unit = f"units./{path.replace('.', '/')}."
+        assert {one for key, (one, _) in rates[me].items() if key.startswith(unit)} == {rate}
 
 
 def test_timms_own_attributes() -> None:

@@ -24,6 +24,7 @@ class SmallHub(ThreadingHTTPServer):
     """Repositories in memory: id -> branch -> path -> bytes. Private ones begin with ``secret/``."""
 
     daemon_threads = True
+    request_queue_size = 64
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -57,6 +58,8 @@ def at_hub(monkeypatch: pytest.MonkeyPatch, url: str, cache: Path) -> None:
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 60)
+    monkeypatch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", 60)
     monkeypatch.setenv("HF_ENDPOINT", url)
     monkeypatch.delenv("HF_TOKEN", raising=False)
 

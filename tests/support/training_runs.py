@@ -39,7 +39,7 @@ def interrupted_at(step: int) -> Callable[[Console, str], AbstractContextManager
 
     @contextmanager
     def interrupting(console: Console, title: str) -> Iterator[Callable[[int, int], None]]:
-        def on_step(done: int, steps: int) -> None:
+        def on_step(done: int, steps: int, note: str = "") -> None:
             if done == step:
                 raise KeyboardInterrupt
 

@@ -160,7 +160,9 @@ def own_file(folder: Path, file: str) -> Path:
         ZooError: it is a link to elsewhere.
     """
     real, root = Path(os.path.realpath(folder / file)), Path(os.path.realpath(folder))
-    allowed = [root, root.parent.parent / "blobs"] if root.parent.name == "snapshots" else [root]
+    # a snapshot itself, or an encoder of a run in one: model/encoders/<modality>
+    snapshots = [one for one in (root, *list(root.parents)[:3]) if one.parent.name == "snapshots"]
+    allowed = [root, *(one.parent.parent / "blobs" for one in snapshots)]
     if not any(real.is_relative_to(one) for one in allowed):
         raise ZooError(
             f"{folder / file} is a link to a file outside the folder",

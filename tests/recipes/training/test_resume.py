@@ -83,7 +83,7 @@ def test_an_interrupted_run_stops_as_early(
 
     @contextmanager
     def interrupting(console: Console, title: str) -> Iterator[Callable[[int, int], None]]:
-        def on_step(done: int, steps: int) -> None:
+        def on_step(done: int, steps: int, note: str = "") -> None:
             seen.append(done)
             if len(seen) == 15 and when.startswith("while"):
                 raise KeyboardInterrupt
