@@ -144,7 +144,9 @@ def _without_places(config: Config) -> dict[str, Any]:
 
 
 def _places(config: Config) -> list[Path]:
-    given = (config.data.data.rpartition(":")[2], config.data.image_root, config.model.source_run)
+    runs = config.model.source_run or ()
+    listed = [runs] if isinstance(runs, str) else [str(one) for one in runs]
+    given = (config.data.data.rpartition(":")[2], config.data.image_root, *listed)
     return [Path(one) for one in given if one]
 
 
