@@ -33,6 +33,7 @@ from mi2p_inject.recipes.training.progress.bars import short_progress
 from mi2p_inject.recipes.training.train import train_run
 
 if TYPE_CHECKING:
+    from mi2p_inject.recipes.evaluation.faithfulness.result import Faithfulness
     from mi2p_inject.recipes.explain.result import Explanation
 
 __all__ = ["Run", "fit", "load_run"]
@@ -236,6 +237,39 @@ class Run:
         """
         with portable(self.path, self.saved.config, self.numbers, card, repo_id) as ready:
             return push(ready, repo_id, **options)
+
+    def faithfulness(
+        self,
+        data: Any = None,
+        *,
+        split: str = "test",
+        limit: int = 100,
+        draws: int = 5,
+        verbose: bool = True,
+        **options: Any,
+    ) -> Faithfulness:
+        """Whether taking away what an explanation names changes the answer sooner than a random order does.
+
+        Args:
+            data: as for `evaluate`: labelled; None: the data of the training.
+            split: of it.
+            limit: samples at most; each takes some dozens of forwards.
+            draws: random orders of each.
+            verbose: show progress on stderr.
+            **options: of the data, as for `evaluate`.
+
+        Returns:
+            Deletion and insertion curves and the areas between them with intervals, ``figure()`` and ``save(path)``;
+            see docs/explain.md.
+
+        Raises:
+            RecipeError: the model is not expanded, or the data do not fit it or have no picture and text in a sample.
+        """
+        from mi2p_inject.recipes.evaluation.faithfulness.measure import measure_faithfulness
+
+        path = None if data is None else as_file(data, options.get("image_col"))
+        console = Console(stderr=True, quiet=not verbose)
+        return measure_faithfulness(self.saved, path, options, split, limit=limit, draws=draws, console=console)
 
     def _asked(self, data: Any, options: Mapping[str, Any]) -> Answers:
         path = as_file(data, options.get("image_col", self.saved.config.data.image_col))

@@ -6,9 +6,37 @@ import codecs
 import io
 import sys
 import unicodedata
-from typing import TextIO
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO
 
-__all__ = ["composed", "decodable", "print_anything"]
+__all__ = ["as_written", "composed", "decodable", "print_anything"]
+
+#: families with what DejaVu Sans lacks, where they are installed
+_FAMILIES = (
+    *("DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "WenQuanYi Micro Hei", "PingFang SC"),
+    *("Hiragino Sans", "Microsoft YaHei", "Malgun Gothic", "Noto Sans Devanagari", "Noto Sans Bengali"),
+    *("Noto Sans Thai", "Noto Sans Arabic", "Arial Unicode MS", "Nirmala UI", "Noto Emoji"),
+)
+
+
+@contextmanager
+def as_written(**settings: Any) -> Iterator[None]:
+    """A block in which matplotlib writes texts as they are: a $ starts no formula, other scripts find their fonts.
+
+    Args:
+        **settings: more of matplotlib's, with _ for the point in their names.
+    """
+    import matplotlib
+    from matplotlib.font_manager import fontManager
+
+    installed = {font.name for font in fontManager.ttflist}
+    given = {name.replace("_", ".", 1): value for name, value in settings.items()}
+    given |= {"text.parse_math": False, "font.family": [one for one in _FAMILIES if one in installed]}
+    with matplotlib.rc_context(given), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
+        yield
 
 
 def decodable(value: str) -> str:

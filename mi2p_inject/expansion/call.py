@@ -15,16 +15,31 @@ from mi2p_inject.sources.features import PreparedSource
 from mi2p_inject.units.base import Unit
 from mi2p_inject.units.unit_dict import UnitDict
 
-__all__ = ["Call", "Calls", "Recorder", "TakesPart", "choices"]
+__all__ = ["Call", "Calls", "Recorder", "TakesPart", "UnitForward", "choices"]
+
+
+@dataclass(frozen=True, eq=False)
+class UnitForward:
+    """One unit's forward.
+
+    Attributes:
+        view: the hidden state that it read.
+        source: what it attended to.
+        residual: what it adds.
+        weights: of its attention, where it has any.
+    """
+
+    view: Tensor
+    source: PreparedSource
+    residual: Tensor
+    weights: list[Tensor]
 
 
 class Recorder(Protocol):
-    """Whoever is given the attention weights of a call's units: see `mi2p_inject.explain.record_attention`."""
+    """Whoever is given what a call's units did: see `mi2p_inject.explain.record_attention`."""
 
-    def take(
-        self, call: Call, site: Site, unit: Unit, view: Tensor, source: PreparedSource, weights: list[Tensor]
-    ) -> None:
-        """What one unit's forward handed over."""
+    def take(self, call: Call, site: Site, unit: Unit, did: UnitForward) -> None:
+        """What one unit's forward read, gave and handed over."""
 
 
 @dataclass

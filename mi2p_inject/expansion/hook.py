@@ -12,7 +12,7 @@ from torch import nn
 from mi2p_inject.core.errors import LayoutError, RecomputeError, SiteError, SourceError
 from mi2p_inject.core.numerics.weights_taken import taken_weights
 from mi2p_inject.core.site import Site
-from mi2p_inject.expansion.call import Call, Calls, TakesPart
+from mi2p_inject.expansion.call import Call, Calls, TakesPart, UnitForward
 from mi2p_inject.expansion.recompute import check_gradients, in_backward, recall, remember
 from mi2p_inject.units.base import Unit
 
@@ -130,7 +130,7 @@ class SiteHook:
         with taken_weights() as weights:
             residual = unit(view, source)
         for recorder in () if recomputed else call.recorders:
-            recorder.take(call, self.site, unit, view, source, weights)
+            recorder.take(call, self.site, unit, UnitForward(view, source, residual, weights))
         return layout.add(output, residual, self.path)
 
 

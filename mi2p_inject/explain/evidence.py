@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -11,9 +11,12 @@ import torch
 from torch import Tensor
 
 from mi2p_inject.core.errors import ExplainError
+from mi2p_inject.core.site import Site
+from mi2p_inject.expansion.call import Call, UnitForward
 from mi2p_inject.expansion.expanded_model import ExpandedModel
 from mi2p_inject.explain.record import SiteAttention, record_attention
 from mi2p_inject.sources.features import SourceFeatures
+from mi2p_inject.units.base import Unit
 
 __all__ = ["Evidence", "attends", "evidence", "explain"]
 
@@ -30,12 +33,27 @@ class Evidence:
             to the number.
         by_source: gradient × features, summed over what is no place: (B, L) of tokens, (B, H, W) of a map. To first
             order, what each place of the source adds to the number, for any kind of unit.
+        by_residual: site path -> gradient × residual, summed over channels or features: (B, H, W) of a map, (B, L) of
+            tokens. To first order, what the unit adds to the number at each place of the backbone, for any kind of
+            unit (of a map as in Grad-CAM, https://arxiv.org/abs/1610.02391, with every place's own gradient).
     """
 
     score: Tensor
     attention: Mapping[str, SiteAttention]
     by_attention: Mapping[str, Tensor]
     by_source: Tensor
+    by_residual: Mapping[str, Tensor]
+
+
+class _Residuals:
+    """Each site's residual in the last forward, in the graph."""
+
+    def __init__(self) -> None:
+        self.of: dict[str, Tensor] = {}
+
+    def take(self, call: Call, site: Site, unit: Unit, did: UnitForward) -> None:
+        """As `mi2p_inject.expansion.call.Recorder` says."""
+        self.of[site.path] = did.residual
 
 
 def attends(me: ExpandedModel) -> bool:
@@ -69,6 +87,8 @@ def explain(me: ExpandedModel, *args: Any, source: Any, score: Callable[[Any], T
         >>> found = explain(me, x, source=words, score=lambda logits: logits[:, 1])
         >>> found.by_source.shape, found.by_attention["0"].shape  # five words; two heads, eight channels
         (torch.Size([2, 5]), torch.Size([2, 2, 8, 5]))
+        >>> found.by_residual["0"].shape  # the backbone's map
+        torch.Size([2, 6, 6])
     """
     features = source if isinstance(source, SourceFeatures) else me.encode(source)
     return evidence(me, features, lambda given: score(me(*args, source=given, **kwargs)))
@@ -87,7 +107,7 @@ def evidence(me: ExpandedModel, features: SourceFeatures, run: Callable[[SourceF
     """
     leaf = SourceFeatures(features.data.detach().clone().requires_grad_(), features.mask)
     recorded = record_attention(me, gradients=True, views=True) if attends(me) else nullcontext()
-    with torch.enable_grad(), recorded as seen:
+    with torch.enable_grad(), recorded as seen, _recording(me) as added:
         score = run(leaf)
         if not isinstance(score, Tensor) or score.shape != leaf.data.shape[:1]:
             raise ExplainError(
@@ -108,10 +128,30 @@ def evidence(me: ExpandedModel, features: SourceFeatures, run: Callable[[SourceF
                 fix="compute it from the output without detach(), item() or no_grad()",
             )
         gradients = {} if seen is None else seen.gradients(total)
-    places = (of_data * leaf.data).detach()
-    by_source = places.sum(1) if places.dim() == 4 else places.sum(2)
+        of_residuals = torch.autograd.grad(total, list(added.values()), retain_graph=True, allow_unused=True)
+    by_source = _by_place(of_data * leaf.data)
     if leaf.mask is not None:
         by_source = by_source.masked_fill(~leaf.mask, 0)
     attention = {} if seen is None else dict(seen)
     by_attention = {path: attention[path].weights * gradient for path, gradient in gradients.items()}
-    return Evidence(score.detach(), attention, by_attention, by_source)
+    by_residual = {
+        path: torch.zeros_like(_by_place(one)) if gradient is None else _by_place(one * gradient)
+        for (path, one), gradient in zip(added.items(), of_residuals, strict=True)
+    }
+    return Evidence(score.detach(), attention, by_attention, by_source, by_residual)
+
+
+@contextmanager
+def _recording(me: ExpandedModel) -> Iterator[dict[str, Tensor]]:
+    taken, outer = _Residuals(), me.calls.recorders
+    me.calls.recorders = (*outer, taken)
+    try:
+        yield taken.of
+    finally:
+        me.calls.recorders = outer
+
+
+def _by_place(numbers: Tensor) -> Tensor:
+    """(B, C, H, W) summed over channels, (B, L, D) over features."""
+    found: Tensor = numbers.detach().sum(1 if numbers.dim() == 4 else 2)
+    return found

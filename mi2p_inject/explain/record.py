@@ -13,9 +13,8 @@ from torch import Tensor
 from mi2p_inject.core.errors import ExplainError
 from mi2p_inject.core.numerics.weights_taken import Axis
 from mi2p_inject.core.site import Site
-from mi2p_inject.expansion.call import Call
+from mi2p_inject.expansion.call import Call, UnitForward
 from mi2p_inject.expansion.expanded_model import ExpandedModel
-from mi2p_inject.sources.features import PreparedSource
 from mi2p_inject.units.base import Unit
 
 __all__ = ["AttentionRecord", "SiteAttention", "record_attention"]
@@ -120,11 +119,9 @@ class AttentionRecord(Mapping[str, SiteAttention]):
             for path, one in zip(graphs, found, strict=True)
         }
 
-    def take(
-        self, call: Call, site: Site, unit: Unit, view: Tensor, source: PreparedSource, weights: list[Tensor]
-    ) -> None:
+    def take(self, call: Call, site: Site, unit: Unit, did: UnitForward) -> None:
         """As `mi2p_inject.expansion.call.Recorder` says."""
-        axes = unit.attention_axes()
+        axes, weights = unit.attention_axes(), did.weights
         if self._calls is None or (axes is None and not weights):
             return
         if axes is None or len(weights) != 1:
@@ -140,7 +137,7 @@ class AttentionRecord(Mapping[str, SiteAttention]):
             self._calls.append(call)
             self._forwards.append({})
             mine = [len(self._calls) - 1]
-        (raw,), rows = weights, source.rows
+        (raw,), rows, view = weights, did.source.rows, did.view
         rows = raw.new_ones(raw.shape[0], dtype=torch.bool) if rows is None else rows
         self._forwards[mine[-1]][site.path] = SiteAttention(
             path=site.path,
@@ -148,7 +145,7 @@ class AttentionRecord(Mapping[str, SiteAttention]):
             queries=axes[0],
             keys=axes[1],
             query_grid=(view.shape[2], view.shape[3]) if view.dim() == 4 else None,
-            key_grid=source.grid,
+            key_grid=did.source.grid,
             rows=rows,
             view=view.detach().clone() if self._views else None,
             _in_graph=raw if self._gradients and raw.requires_grad else None,

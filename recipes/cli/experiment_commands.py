@@ -153,7 +153,8 @@ def compare(
         list[Path], typer.Argument(parser=home_path, metavar="RUN...", help="Folders that `mi2p train --out` wrote.")
     ],
     figure: Annotated[
-        Path | None, typer.Option(parser=home_path, metavar="PATH", help="Draw results and differences: a .png file.")
+        Path | None,
+        typer.Option(parser=home_path, metavar="PATH", help="Draw the differences: a .png, .pdf or .svg."),
     ] = None,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="The whole table as Markdown.")] = False,
 ) -> None:
@@ -172,15 +173,18 @@ def compare(
         from mi2p_inject.recipes.experiments.compare import compare_runs
         from mi2p_inject.recipes.experiments.figure import draw_figure
         from mi2p_inject.recipes.experiments.report import markdown, show
+        from mi2p_inject.recipes.explain.result import check_figure_file
         from mi2p_inject.recipes.saving.saved import load_run
 
+        if figure is not None:
+            check_figure_file(figure)
         numbers = compare_runs([load_run(run) for run in runs])
         if as_markdown:
             typer.echo(markdown(numbers), nl=False)
         else:
             show(numbers, Console())
         if figure is not None:
-            write_file(figure, lambda file: draw_figure(numbers, file))
+            write_file(figure, lambda file: draw_figure(numbers, file, ending=figure.suffix))
 
 
 def _set(name: str) -> ExperimentSet:

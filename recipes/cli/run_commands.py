@@ -1,4 +1,4 @@
-"""`mi2p eval`, `mi2p predict`, `mi2p report`, `mi2p explain`, `mi2p export`: what is done with a trained run."""
+"""`mi2p eval`, `mi2p predict`, `mi2p report`, `mi2p export`: what is done with a trained run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mi2p_inject.recipes.cli.paths import home_path
 from mi2p_inject.recipes.config import parse_assignments
 from mi2p_inject.recipes.errors import RecipeError
 
-__all__ = ["RunArgument", "evaluate", "explain", "export", "predict", "report"]
+__all__ = ["JsonOption", "RunArgument", "evaluate", "export", "given", "predict", "report"]
 
 RunArgument = Annotated[
     Path,
@@ -66,7 +66,7 @@ def evaluate(
         columns = {"image_col": image_col, "text_col": text_col, "label_col": label_col, "split_col": split_col}
         saved = load_run(run)
         with short_progress(Console(stderr=True, quiet=not sys.stderr.isatty()), "evaluating") as on_step:
-            numbers = evaluate_run(saved, data, _given(set_, image_root=image_root, **columns), split, on_step)
+            numbers = evaluate_run(saved, data, given(set_, image_root=image_root, **columns), split, on_step)
         if as_json:
             typer.echo(json.dumps(numbers, indent=2, ensure_ascii=False))
         else:
@@ -107,7 +107,7 @@ def predict(
     with reported():
         if (data is None) == (image is None and text is None):
             raise RecipeError("give one sample (--image, --text) or a file (--data)")
-        options = _given(set_, image_col=image_col, text_col=text_col, image_root=image_root)
+        options = given(set_, image_col=image_col, text_col=text_col, image_root=image_root)
         if data is None and (out is not None or options):
             raise RecipeError("--out and the options of a file need --data", fix="give --data, or leave them out")
         if data is not None:
@@ -189,49 +189,6 @@ def report(
         )
 
 
-def explain(
-    run: RunArgument,
-    image: Annotated[Path | None, typer.Option(parser=home_path, metavar="PATH", help="An image file.")] = None,
-    text: Annotated[str | None, typer.Option(help="A text.")] = None,
-    target: Annotated[str | None, typer.Option("--class", help="The class; default: the likeliest one.")] = None,
-    out: Annotated[
-        Path | None, typer.Option(parser=home_path, metavar="PATH", help="The figure: a .png, .pdf or .svg file.")
-    ] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """What an expanded model takes from the other modality for one sample: a figure, and the numbers by word.
-
-    Examples:
-
-    - `mi2p explain runs/first --image cat.jpg --text "a small cat" --out fig.png`
-
-    - `mi2p explain runs/first --image cat.jpg --text "a small cat" --class dog --json`
-    """
-    with reported():
-        from mi2p_inject.recipes.explain.result import check_figure_file
-        from mi2p_inject.recipes.explain.run import explain_run
-        from mi2p_inject.recipes.saving.saved import load_run
-
-        if out is None and not as_json:
-            raise RecipeError("nothing to write", expected="--out or --json", fix="--out fig.png")
-        if image is None or text is None:
-            raise RecipeError(
-                "an explanation shows what one modality takes from the other: it needs both",
-                expected="--image and --text",
-                given="no --image" if image is None else "no --text",
-                fix="give both",
-            )
-        if out is not None:
-            check_figure_file(out)
-        found = explain_run(load_run(run), image, text, target)
-        if out is not None:
-            found.save(out)
-            if not as_json:
-                typer.echo(f"written: {out}")
-        if as_json:
-            typer.echo(json.dumps(found.to_json(), indent=2, ensure_ascii=False))
-
-
 def export(
     run: RunArgument,
     onnx: Annotated[
@@ -283,7 +240,7 @@ def export(
         typer.echo(f"written: {', '.join(str(target.parent / one) for one in made.files)}")
 
 
-def _given(set_: list[str] | None, **options: Any) -> dict[str, Any]:
+def given(set_: list[str] | None, **options: Any) -> dict[str, Any]:
     """Options of new data: those of ``--set``, and over them those that have a switch of their own."""
-    given = {name: str(value) for name, value in options.items() if value is not None}
-    return {**parse_assignments(set_ or []), **given}
+    chosen = {name: str(value) for name, value in options.items() if value is not None}
+    return {**parse_assignments(set_ or []), **chosen}

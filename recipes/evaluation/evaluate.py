@@ -27,7 +27,7 @@ from mi2p_inject.recipes.training.progress.bars import OnStep, no_progress
 from mi2p_inject.recipes.training.train import load_samples, quiet
 from mi2p_inject.recipes.training.trainer import predict
 
-__all__ = ["EVALUATE_OPTIONS", "PREDICT_OPTIONS", "evaluate_run", "predict_file", "predict_one"]
+__all__ = ["EVALUATE_OPTIONS", "PREDICT_OPTIONS", "evaluate_run", "labelled_samples", "predict_file", "predict_one"]
 
 
 #: options of a run that say how fast it answers, not what
@@ -57,6 +57,27 @@ def evaluate_run(
     Raises:
         RecipeError: no such split, the trained-on data have changed, or the data do not fit the model.
     """
+    config, samples = labelled_samples(run, data, options, split)
+    true = targets_of(run.task, samples, split)
+    decided, probabilities = run.task.answers(_logits(run, samples.splits[split], on_step), run.decision)
+    groups = np.unique(np.asarray(samples.splits[split]["group"][:], dtype=str), return_inverse=True)[1]
+    resampled = resampled_answers(run.task, true, decided, probabilities, groups, seed=config.run.seed)
+    return {
+        "data": config.data.data,
+        "split": split,
+        "samples": len(true),
+        "metrics": {name: asdict(one) for name, one in resampled.intervals().items()},
+        "f1_of_classes": run.task.f1_of_classes(true, decided),
+        "notes": list(samples.notes),
+    }
+
+
+def labelled_samples(run: SavedRun, data: str | None, options: Mapping[str, Any], split: str) -> tuple[Config, Samples]:
+    """The samples that `evaluate_run` tests on, and the run's configuration with the data's options.
+
+    Raises:
+        RecipeError: as `evaluate_run`.
+    """
     quiet()
     _check_options(options, EVALUATE_OPTIONS)
     if data is None or _same_data(data, run.config.data.data):
@@ -74,18 +95,7 @@ def evaluate_run(
     if split not in samples.splits:
         raise RecipeError(f"there is no split {split!r}", expected=", ".join(samples.splits), fix="--split")
     _check_modalities(config, samples)
-    true = targets_of(run.task, samples, split)
-    decided, probabilities = run.task.answers(_logits(run, samples.splits[split], on_step), run.decision)
-    groups = np.unique(np.asarray(samples.splits[split]["group"][:], dtype=str), return_inverse=True)[1]
-    resampled = resampled_answers(run.task, true, decided, probabilities, groups, seed=config.run.seed)
-    return {
-        "data": config.data.data,
-        "split": split,
-        "samples": len(true),
-        "metrics": {name: asdict(one) for name, one in resampled.intervals().items()},
-        "f1_of_classes": run.task.f1_of_classes(true, decided),
-        "notes": list(samples.notes),
-    }
+    return config, samples
 
 
 def predict_one(run: SavedRun, image: Path | None, text: str | None) -> dict[str, Any]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from mi2p_inject.recipes.characters import as_written
 from mi2p_inject.recipes.data import open_image
 from mi2p_inject.recipes.experiments.results import Results
 
@@ -19,16 +20,21 @@ _INK, _FAINT, _GRID_LINE = "#222222", "#8a8a8a", "#e6e6e6"
 _PLAIN, _COMPARED, _UNSURE = "#5a5a5a", "#1b6ca8", "#b9c6d2"
 _EXAMPLES = 8
 _LINE, _HEAD, _PICTURES = 0.3, 1.5, 2.1  # inches
+_WIDTH, _PANEL, _LETTER, _MOST_LETTERS = 11.0, 3.4, 0.072, 56
 
 
-def draw_figure(numbers: Mapping[str, Any], file: Path, results: Results | None = None, examples: str = "") -> None:
+@as_written()
+def draw_figure(
+    numbers: Mapping[str, Any], file: Path, results: Results | None = None, examples: str = "", *, ending: str = ".png"
+) -> None:
     """Draw and save.
 
     Args:
         numbers: a set's metrics.json.
-        file: a .png path.
+        file: to write.
         results: the predictions and pictures, for examples.
         examples: the experiment whose corrected errors are shown; "" for none.
+        ending: .png, .pdf or .svg.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -39,20 +45,27 @@ def draw_figure(numbers: Mapping[str, Any], file: Path, results: Results | None 
     pictures = _PICTURES if results is not None and base else 0.0
     lines = max(len(numbers["experiments"]), len(gains))
     height = _HEAD + _LINE * lines + pictures
-    figure = Figure(figsize=(11, height), dpi=150, facecolor="white")
+    left, middle = (_room(names) for names in (numbers["experiments"], gains))  # for names, in inches
+    width = max(_WIDTH, left + middle + 2 * _PANEL + 0.3)
+    panel = (width - left - middle - 0.3) / 2
+    figure = Figure(figsize=(width, height), dpi=150, facecolor="white")
     FigureCanvasAgg(figure)
-    top, bottom = 1 - 0.45 / height, (0.95 + pictures) / height
-    room = max(0.55, 0.021 * max(map(len, gains), default=0))  # for the names of the differences
-    grid = figure.add_gridspec(1, 2, wspace=room, left=0.13, right=0.975, top=top, bottom=bottom)
+    bottom, tall = (0.95 + pictures) / height, (height - 1.4 - pictures) / height
     scale, unit = (100, ", %") if info["percent"] else (1, "")
-    _draw_results(figure.add_subplot(grid[0]), numbers, metric, scale, f"test {info['title']}{unit}")
+    axes = figure.add_axes((left / width, bottom, panel / width, tall))
+    _draw_results(axes, numbers, metric, scale, f"test {info['title']}{unit}")
     if gains:
         points = ", points" if info["percent"] else ""
-        _draw_gains(figure.add_subplot(grid[1]), gains, metric, scale, f"difference in {info['title']}{points}")
+        axes = figure.add_axes(((left + panel + middle) / width, bottom, panel / width, tall))
+        _draw_gains(axes, gains, metric, scale, f"difference in {info['title']}{points}")
     if results is not None and base:
         _draw_examples(figure, results, examples, base, top=(pictures + 0.25) / height, height=height)
     figure.text(0.985, 0.12 / height, _note(numbers), ha="right", va="bottom", fontsize=7.5, color=_FAINT)
-    figure.savefig(file, format="png")
+    figure.savefig(file, format=ending[1:].lower())
+
+
+def _room(names: Collection[str]) -> float:
+    return 0.3 + _LETTER * min(max(map(len, names), default=0), _MOST_LETTERS)
 
 
 def _gains(numbers: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
@@ -108,12 +121,22 @@ def _draw_gains(axes: Any, gains: Mapping[str, Mapping[str, Any]], metric: str, 
         colour = _COMPARED if one["low"] > 0 or one["high"] < 0 else _UNSURE
         axes.plot([scale * one["low"], scale * one["high"]], [-place] * 2, color=colour, lw=2)
         axes.plot(scale * one["value"], -place, "o", ms=6, color=colour, zorder=3)
-    axes.margins(x=0.1)
+        axes.annotate(
+            f"{scale * one['value']:+.{1 if scale == 100 else 3}f}",
+            (scale * one["high"], -place),
+            xytext=(5, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+            color=_INK,
+        )
+    axes.margins(x=0.15)
     _style(axes, list(gains), label, "Paired differences (pale: the interval holds 0)")
 
 
 def _style(axes: Any, names: list[str], label: str, title: str) -> None:
-    axes.set_yticks([-place for place in range(len(names))], names, fontsize=9)
+    shown = [name if len(name) <= _MOST_LETTERS else f"…{name[1 - _MOST_LETTERS :]}" for name in names]
+    axes.set_yticks([-place for place in range(len(names))], shown, fontsize=9)
     axes.set_ylim(-len(names) + 0.4, 0.6)
     axes.set_xlabel(f"{label}; bars: 95 % interval", fontsize=8.5, color=_INK)
     axes.set_title(title, loc="left", fontsize=10, color=_INK)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mi2p_inject.recipes.characters import as_written
+
 if TYPE_CHECKING:
     from mi2p_inject.recipes.explain.result import BranchExplanation, Explanation
 
@@ -18,7 +20,8 @@ Floats = NDArray[np.float64]
 _INK, _FAINT, _FOR, _AGAINST = "#222222", "#777777", "#1b6ca8", "#b5452c"
 _MOST_WORDS = 12
 _WIDTH, _EDGE, _GAP = 11.0, 0.25, 0.14  # inches, as all numbers of the layout
-_LARGE, _SMALL, _IN_A_ROW = 2.35, 1.62, 6
+_LARGE, _SMALL, _IN_A_ROW = 2.0, 1.62, 6
+_COLOURS, _NAMES = 0.68, 1.3  # room for a map's colour bar, and for the bars' names
 _HEAD, _TITLE_LINE, _CAPTION, _FOOT = 0.85, 0.55, 0.3, 0.15
 _READS = {"image": "The picture model reads the text", "text": "The text model reads the picture"}
 _WORD_MAPS = {
@@ -45,6 +48,7 @@ class _Page:
         self.figure.text(left / _WIDTH, 1 - (self.top + below) / self.height, words, **look)
 
 
+@as_written()
 def draw_explanation(explanation: Explanation) -> Any:
     """A `matplotlib.figure.Figure`: a block for each expanded model."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -95,7 +99,7 @@ def _block_title(page: _Page, branch: BranchExplanation) -> None:
     line.axis("off")
     line.axhline(0, color="#cccccc", lw=1)
     page.text(_EDGE, 0.3, _READS[branch.modality], fontsize=11, weight="bold", color=_INK)
-    said = f"{branch.unit} units, which have no attention"
+    said = f"{branch.unit} units, which have no attention: no maps of words"
     if branch.spread is not None:
         said = (
             f"{branch.unit} at {branch.site}: a head's attention is spread over {branch.spread:,.0f} of {branch.keys:,}"
@@ -106,26 +110,34 @@ def _block_title(page: _Page, branch: BranchExplanation) -> None:
 
 
 def _overview(page: _Page, explanation: Explanation, branch: BranchExplanation) -> None:
+    maps = [
+        (np.asarray(one), caption, look)
+        for one, caption, look in (
+            (branch.evidence_map, "evidence by place", "bicubic"),
+            (branch.place_loss, "lost where a window is blurred", "nearest"),
+        )
+        if one is not None
+    ]
     page.text(_EDGE, 0.14, "the picture, as the model sees it", fontsize=8.5, color=_INK)
-    second = _EDGE + _LARGE + 2 * _GAP
-    target, right = _short(explanation.target, 28), second + _LARGE + 2.45
-    if branch.evidence_map is not None:
-        page.text(second, 0.14, "evidence by place, logits", fontsize=8.5, color=_INK)
-    what = "what each word takes from the picture" if branch.modality == "text" else "what is taken from each word"
-    if branch.word_evidence is not None:
-        page.text(right - 1.35, 0.14, f"evidence for {target}, logits: {what}", fontsize=8.5, color=_INK)
+    left, captions = _EDGE + _LARGE + 2 * _GAP, page.top
     page.top += _CAPTION - 0.08
     _picture(page.axes(_EDGE, _LARGE, _LARGE), explanation, None)
-    if branch.evidence_map is not None:
-        _evidence(page, second, explanation, np.asarray(branch.evidence_map))
+    for found, caption, look in maps:
+        page.figure.text(left / _WIDTH, 1 - (captions + 0.14) / page.height, caption, fontsize=8.5, color=_INK)
+        _evidence(page, left, explanation, found, look)
+        left += _LARGE + _COLOURS
     if branch.word_evidence is not None:
-        _bars(page.axes(right, _WIDTH - _EDGE - right, _LARGE), explanation, branch)
+        what = "what it takes from the picture" if branch.modality == "text" else "what is taken from it"
+        caption = f"evidence of each word: {what}"
+        page.figure.text(left / _WIDTH, 1 - (captions + 0.14) / page.height, caption, fontsize=8.5, color=_INK)
+        _bars(page.axes(left + _NAMES, _WIDTH - _EDGE - left - _NAMES, _LARGE), explanation, branch)
     page.top += _LARGE + 0.45 + 0.08
 
 
-def _evidence(page: _Page, left: float, explanation: Explanation, found: Floats) -> None:
+def _evidence(page: _Page, left: float, explanation: Explanation, found: Floats, look: str) -> None:
     largest = float(np.abs(found).max()) or 1.0
-    shown = _picture(page.axes(left, _LARGE, _LARGE), explanation, found, signed=True, largest=largest)
+    axes = page.axes(left, _LARGE, _LARGE)
+    shown = _picture(axes, explanation, found, signed=True, largest=largest, interpolation=look)
     bar = page.figure.colorbar(shown, cax=page.axes(left + _LARGE + 0.08, 0.09, _LARGE), ticks=[-largest, 0, largest])
     bar.ax.set_yticklabels([f"-{largest:.2g}", "0", f"+{largest:.2g}"], fontsize=7, color=_FAINT)
     bar.ax.tick_params(length=0)
@@ -145,14 +157,18 @@ def _bars(axes: Any, explanation: Explanation, branch: BranchExplanation) -> Non
     places = -np.arange(len(values))
     axes.barh(places, values, height=0.62, color=[_FOR if one >= 0 else _AGAINST for one in values])
     axes.axvline(0, color=_FAINT, lw=0.8)
+    if branch.word_loss is not None:
+        axes.plot(branch.word_loss[chosen], places[: len(chosen)], "D", color=_INK, ms=3.5)
     axes.set_yticks(places, names, fontsize=8, color=_INK)
     axes.set_ylim(min(places[-1], -4) - 0.6, 0.6)
     axes.tick_params(axis="x", labelsize=7, colors=_FAINT)
     axes.tick_params(axis="y", length=0)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
-    if branch.word_attention is not None:
-        axes.set_xlabel("in brackets: each word's share of the attention", fontsize=7.5, color=_FAINT)
+    notes = [f"logits of {_short(explanation.target, 24)}"]
+    notes += ["diamonds: lost without the word"] if branch.word_loss is not None else []
+    notes += ["in brackets: shares of the attention"] if branch.word_attention is not None else []
+    axes.set_xlabel("\n".join(notes), fontsize=7, color=_FAINT)
 
 
 def _groups(page: _Page, explanation: Explanation, branch: BranchExplanation) -> None:
@@ -187,7 +203,13 @@ def _words(page: _Page, explanation: Explanation, branch: BranchExplanation) -> 
 
 
 def _picture(
-    axes: Any, explanation: Explanation, heat: Floats | None, *, signed: bool = False, largest: float | None = None
+    axes: Any,
+    explanation: Explanation,
+    heat: Floats | None,
+    *,
+    signed: bool = False,
+    largest: float | None = None,
+    interpolation: str = "bicubic",
 ) -> Any:
     """The picture, and over its grey form a heat map stretched to its size."""
     height, width = explanation.image.shape[:2]
@@ -198,7 +220,7 @@ def _picture(
     axes.imshow(explanation.image.mean(2), extent=extent, cmap="gray", vmin=-60, vmax=255, aspect="auto")
     top = (float(np.abs(heat).max()) or 1.0) if largest is None else largest
     look: dict[str, Any] = {"cmap": "RdBu", "vmin": -top} if signed else {"cmap": "inferno", "vmin": 0}
-    return axes.imshow(heat, extent=extent, interpolation="bicubic", alpha=0.55, vmax=top, aspect="auto", **look)
+    return axes.imshow(heat, extent=extent, interpolation=interpolation, alpha=0.55, vmax=top, aspect="auto", **look)
 
 
 def _percent(share: float) -> str:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from mi2p_inject.recipes.characters import as_written
 from mi2p_inject.recipes.errors import RecipeError
 
 __all__ = ["FIGURE_ENDINGS", "BranchExplanation", "ChannelGroup", "Explanation", "check_figure_file", "save_figure"]
@@ -49,11 +50,17 @@ class BranchExplanation:
         rest_attention: the share of tokens of no word.
         word_maps: (W, h, w) of a text model: the channels that a word attends to more than evenly, over the picture; of
             a picture model: the channels that attend to a word more than evenly.
-        word_evidence: (W,) gradient × attention of each word, in logits of the class: what it takes from the picture
-            (text model), or what is taken from it (picture model; gradient × features where units do not attend).
+        word_evidence: (W,) to first order, in logits of the class: what each word takes from the picture (text model;
+            gradient × attention), or what is taken from it (picture model; gradient × attention, or gradient × features
+            where units do not attend).
         rest_evidence: the same of tokens of no word.
-        evidence_map: (h, w) the evidence by place, in logits of the class: gradient × features of the source map (text
-            model), or the channels' gradient × attention spread over where they are active (picture model).
+        evidence_map: (h, w) to first order, by place, in logits of the class: gradient × features of the source map
+            (text model), the channels' gradient × attention spread over where they are active (picture model), or
+            gradient × residual at the last site (picture model whose units do not attend).
+        word_loss: (W,) of a picture model: logits of the class that are lost when it reads the text without this word:
+            measured, one word at a time; None for more than 64 words, and for a text model.
+        place_loss: (h, w) of a text model: logits of the class that are lost when this window of the picture that it
+            reads is blurred: measured, one window at a time; None for a picture model.
         groups: of a picture model's channels.
     """
 
@@ -68,6 +75,8 @@ class BranchExplanation:
     word_evidence: Floats | None
     rest_evidence: float
     evidence_map: Floats | None
+    word_loss: Floats | None
+    place_loss: Floats | None
     groups: tuple[ChannelGroup, ...] = ()
 
 
@@ -124,6 +133,8 @@ class Explanation:
                     "word_evidence": _list(one.word_evidence),
                     "rest_evidence": one.rest_evidence,
                     "evidence_map": _list(one.evidence_map),
+                    "word_loss": _list(one.word_loss),
+                    "place_loss": _list(one.place_loss),
                 }
                 for one in self.branches
             ],
@@ -153,7 +164,8 @@ def save_figure(figure: Any, file: Path) -> None:
         RecipeError: the file cannot be written.
     """
     try:
-        figure.savefig(file, format=file.suffix[1:].lower())
+        with as_written():
+            figure.savefig(file, format=file.suffix[1:].lower())
     except OSError as error:
         raise RecipeError(
             f"{file} cannot be written: {error}", expected="a place to write to", given=str(file), fix="another --out"

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,96 +12,22 @@ from PIL import Image
 from torch import Tensor
 
 from mi2p_inject.adapters.adapter import Modality
-from mi2p_inject.expansion.expanded_model import ExpandedModel
-from mi2p_inject.explain import Evidence, effective_count, evidence, token_maps
-from mi2p_inject.recipes.characters import decodable
+from mi2p_inject.explain import effective_count, token_maps
 from mi2p_inject.recipes.config.names import closest
 from mi2p_inject.recipes.data import open_image
-from mi2p_inject.recipes.encoders.encoder import Encoder
-from mi2p_inject.recipes.encoders.preprocess import ImageSpec, TextSpec
+from mi2p_inject.recipes.encoders.preprocess import ImageSpec
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.explain.groups import channel_groups
+from mi2p_inject.recipes.explain.loaded import Loaded, load_expanded
+from mi2p_inject.recipes.explain.pieces import place_pieces, word_pieces
 from mi2p_inject.recipes.explain.result import BranchExplanation, Explanation
-from mi2p_inject.recipes.explain.words import Words, words_of
-from mi2p_inject.recipes.saving.saved import SavedRun, collator_of
-from mi2p_inject.recipes.systems import SystemModel
-from mi2p_inject.recipes.systems.base import OTHER
-from mi2p_inject.recipes.systems.inputs import Collator, Item
-from mi2p_inject.recipes.training.train import quiet
-from mi2p_inject.sources.features import SourceFeatures
+from mi2p_inject.recipes.explain.sample import BranchEvidence, Sample
+from mi2p_inject.recipes.explain.words import Words
+from mi2p_inject.recipes.saving.saved import SavedRun
 
-__all__ = ["Loaded", "explain_run", "load_expanded"]
+__all__ = ["explain_run"]
 
-Batch = dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A run's model with what makes its inputs.
-
-    Attributes:
-        run: the run.
-        model: in eval mode.
-        image, text: the preprocessing.
-        expanded: what the backbone reads -> expanded model.
-        encoders: by modality.
-        collator: items -> batch.
-    """
-
-    run: SavedRun
-    model: SystemModel
-    image: ImageSpec
-    text: TextSpec
-    expanded: Mapping[Modality, ExpandedModel]
-    encoders: Mapping[Modality, Encoder]
-    collator: Collator
-
-    def pixels(self, picture: Image.Image) -> Tensor:
-        """(3, H, W) as the model reads a picture."""
-        return cast(Tensor, self.image.transform()(picture))
-
-    def batch(self, items: list[tuple[Tensor | None, str]]) -> Batch:
-        """Pictures' pixels (None: missing) and texts (empty: missing) as a batch."""
-        rows: list[Item] = [{"id": None, "pixels": pixels, "text": text, "label": None} for pixels, text in items]
-        return dict(self.collator(rows))
-
-    @torch.no_grad()
-    def probabilities(self, batch: Batch) -> NDArray[np.float64]:
-        """(B, K), as `mi2p predict` shows them."""
-        logits = self.model(**batch)["logits"].float().cpu().numpy()
-        return self.run.task.answers(logits, self.run.decision)[1]
-
-
-def load_expanded(run: SavedRun) -> Loaded:
-    """A run's model, if some of it is expanded.
-
-    Raises:
-        RecipeError: it reads one modality only or is not expanded, or the run kept no weights.
-    """
-    quiet()
-    model, encoders = run.model()
-    expanded: dict[Modality, ExpandedModel] = {}
-    for me in (one for one in model.modules() if isinstance(one, ExpandedModel)):
-        for modality, frozen in model.sources().items():
-            if frozen.source is me.frozen_source:
-                expanded[OTHER[modality]] = me
-    if not expanded:
-        raise RecipeError(
-            f"model {run.config.model.model!r} has no expanded model, so nothing attends to another modality",
-            expected="a run of an expanded model, such as me-vision, me-text or me-fusion",
-            given=run.config.model.model,
-            fix="mi2p train --model me-vision ...",
-        )
-    collator = collator_of(run.config.model.system, encoders, run.task)
-    image, text = encoders["image"].spec, encoders["text"].spec
-    if not isinstance(image, ImageSpec) or not isinstance(text, TextSpec):
-        raise RecipeError(
-            "an explanation needs an image and a text encoder",
-            expected="both",
-            given=f"{type(image).__name__}, {type(text).__name__}",
-            fix="explain a run of both",
-        )
-    return Loaded(run, model, image, text, expanded, encoders, collator)
+_MOST_PIECES = 64  # that are taken away one by one
 
 
 def explain_run(
@@ -137,78 +61,76 @@ def explain_run(
         raise RecipeError(
             f"there is no class {target!r}", expected=", ".join(classes), given=target, fix=closest(target, classes)
         )
-    text, pixels = decodable(text).strip(), loaded.pixels(picture)
-    words, batch = words_of(text, loaded.text), loaded.batch([(pixels, text)])
-    whole, no_text, no_image = loaded.probabilities(loaded.batch([(pixels, text), (pixels, ""), (None, text)]))
+    sample = Sample.of(loaded, picture, text)
+    given = [(sample.pixels, sample.text), (sample.pixels, ""), (None, sample.text)]
+    whole, no_text, no_image = loaded.probabilities(loaded.batch(given))
     number = classes.index(target) if target is not None else int(np.argmax(whole))
     reads = loaded.run.config.model.system.modalities
     without = {"text": float(no_text[number]), "image": float(no_image[number])}
     return Explanation(
-        image=_shown(pixels, loaded.image),
-        words=words.words,
+        image=_shown(sample.pixels, loaded.image),
+        words=sample.words.words,
         target=classes[number],
         probabilities={name: float(one) for name, one in zip(classes, whole, strict=True)},
         without={name: one for name, one in without.items() if name in reads},
-        branches=tuple(_branch(loaded, modality, batch, number, words) for modality in loaded.expanded),
+        branches=tuple(_branch(sample, modality, number) for modality in loaded.expanded),
     )
 
 
-def _branch(loaded: Loaded, modality: Modality, batch: Batch, target: int, words: Words) -> BranchExplanation:
-    me, other = loaded.expanded[modality], OTHER[modality]
-    with torch.no_grad():
-        features = me.encode(loaded.encoders[other].inputs(batch))
-
-    def run(given: SourceFeatures) -> Tensor:
-        more = {f"{other}_source": given.data}
-        if given.mask is not None:
-            more[f"{other}_source_mask"] = given.mask
-        logits: Tensor = loaded.model(**batch, **more)["logits"]
-        return logits[:, target]
-
-    found = evidence(me, features, run)
-    shared: dict[str, Any] = {"modality": modality, "unit": me.expansion_config.unit.kind}
-    last = list(found.attention)[-1] if found.attention else None
-    if last is not None:
-        spread = float(effective_count(found.attention[last].weights).mean())
-        shared |= {"site": last, "spread": spread, "keys": found.attention[last].weights.shape[-1]}
-    else:
-        shared |= {"site": None, "spread": None, "keys": None}
+def _branch(sample: Sample, modality: Modality, target: int) -> BranchExplanation:
+    given = sample.evidence(modality, target)
+    shown: dict[str, Any] = {"modality": modality, "site": None, "spread": None, "keys": None}
+    if given.last is not None:
+        weights = given.last.weights
+        shown |= {"site": given.last.path, "spread": float(effective_count(weights).mean()), "keys": weights.shape[-1]}
     of_branch = _text_model if modality == "text" else _picture_model
-    return BranchExplanation(**shared, **of_branch(found, last, features, words))
+    unit = sample.loaded.expanded[modality].expansion_config.unit.kind
+    return BranchExplanation(unit=unit, **shown, **of_branch(sample, given, target))
 
 
-def _text_model(found: Evidence, last: str | None, features: SourceFeatures, words: Words) -> dict[str, Any]:
+def _text_model(sample: Sample, given: BranchEvidence, target: int) -> dict[str, Any]:
+    found, words = given.found, sample.words
     shown: dict[str, Any] = {"word_attention": None, "rest_attention": 0.0, "rest_evidence": 0.0}
-    shown |= {"word_maps": None, "word_evidence": None, "evidence_map": None}
+    shown |= {"word_maps": None, "word_evidence": None, "evidence_map": None, "word_loss": None, "place_loss": None}
     if found.by_source.dim() == 3:
         shown["evidence_map"] = _array(found.by_source[0])
-    if last is None or found.attention[last].weights.shape[2] != len(words.of_token):
+    places = place_pieces(sample, given, fine=True)
+    shown["place_loss"] = places.lost(target).reshape(places.grid)
+    if given.last is None or given.last.weights.shape[2] != len(words.of_token):
         return shown
-    by_token = sum(one[0].sum((0, 2)) for one in found.by_attention.values())
-    evidence_of, rest = words.summed(_array(by_token))
-    shown |= {"word_evidence": evidence_of, "rest_evidence": float(rest)}
-    maps = token_maps(found.attention[last], above_even(found.attention[last].weights), features.data)
+    shown |= _by_word([one[0].sum((0, 2)) for one in found.by_attention.values()], words)
+    maps = token_maps(given.last, above_even(given.last.weights), given.features.data)
     if maps is not None:
         shown["word_maps"] = words.averaged(_array(maps[0]))
     return shown
 
 
-def _picture_model(found: Evidence, last: str | None, features: SourceFeatures, words: Words) -> dict[str, Any]:
+def _by_word(by_site: list[Tensor], words: Words) -> dict[str, Any]:
+    """Evidence of words, where each site has a number for each of their tokens."""
+    if not by_site or any(len(one) != len(words.of_token) for one in by_site):
+        return {}
+    evidence_of, rest = words.summed(_array(torch.stack(by_site).sum(0)))
+    return {"word_evidence": evidence_of, "rest_evidence": float(rest)}
+
+
+def _picture_model(sample: Sample, given: BranchEvidence, target: int) -> dict[str, Any]:
+    found, words = given.found, sample.words
     shown: dict[str, Any] = {"word_attention": None, "rest_attention": 0.0, "word_maps": None, "evidence_map": None}
-    by_token = found.by_source[0]
-    if found.by_attention:
-        by_token = sum(one[0].sum((0, 1)) for one in found.by_attention.values())  # type: ignore[assignment]
-    evidence_of, rest = words.summed(_array(by_token))
-    shown |= {"word_evidence": evidence_of, "rest_evidence": float(rest)}
-    if last is None:
-        return shown
-    attention, real = found.attention[last], len(words.of_token)
+    shown |= {"word_evidence": None, "rest_evidence": 0.0, "word_loss": None, "place_loss": None}
+    by_token = [one[0].sum((0, 1)) for one in found.by_attention.values()] or [found.by_source[0]]
+    shown |= _by_word(by_token, words)
+    if len(words.words) <= _MOST_PIECES:
+        shown["word_loss"] = word_pieces(sample, given).lost(target)
+    if given.last is None:
+        added = [one[0] for one in found.by_residual.values() if one.dim() == 3]
+        return shown | {"evidence_map": _array(added[-1]) if added else None}
+    attention, real = given.last, len(words.of_token)
     attended, rest = words.summed(_array(attention.weights[0].mean((0, 1)))[:real])
     shown |= {"word_attention": attended, "rest_attention": float(rest)}
-    maps = token_maps(attention, above_even(attention.weights), features.data)
+    maps = token_maps(attention, above_even(attention.weights), given.features.data)
     if maps is not None:
         shown["word_maps"] = words.summed(_array(maps[0])[:real])[0]
-        places = token_maps(attention, found.by_attention[last], features.data)
+        places = token_maps(attention, found.by_attention[attention.path], given.features.data)
         if places is not None:
             shown["evidence_map"] = _array(places[0].sum(0) * attention.weights.shape[1])
     if attention.queries == "channels" and attention.view is not None and attention.view.dim() == 4:

@@ -10,7 +10,7 @@ from PIL import Image
 from recipes_data import write_table
 from training_runs import train
 
-from mi2p_inject.recipes.explain.run import Loaded, load_expanded
+from mi2p_inject.recipes.explain.loaded import Loaded, load_expanded
 from mi2p_inject.recipes.saving.saved import load_run
 
 
@@ -23,7 +23,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Both models expanded with units that attend: XLNet's special tokens stand at the end."""
     out = tmp_path_factory.mktemp("runs") / "mi2p"
-    train(table, out, max_steps=2, vision="tiny", unit="mi2p", zero_init="none")
+    train(table, out, max_steps=2, vision="tiny", unit="mi2p", zero_init="none", image_size=64)
     return out
 
 
@@ -36,8 +36,13 @@ def loaded(run: Path) -> Loaded:
 def film_run(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Both models expanded with units that have no attention."""
     out = tmp_path_factory.mktemp("runs") / "film"
-    train(table, out, max_steps=2, vision="tiny", text="tiny", unit="film")
+    train(table, out, max_steps=2, vision="tiny", text="tiny", unit="film", image_size=64)
     return out
+
+
+@pytest.fixture(scope="session")
+def film_loaded(film_run: Path) -> Loaded:
+    return load_expanded(load_run(film_run))
 
 
 @pytest.fixture(scope="session")

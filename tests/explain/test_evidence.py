@@ -12,6 +12,7 @@ from torch import nn
 from mi2p_inject import SourceFeatures, ViewSpec, inject
 from mi2p_inject.core.errors import ExplainError
 from mi2p_inject.explain import effective_count, explain, record_attention, token_maps
+from mi2p_inject.testing.randomize import randomize_zero_parameters
 
 SOURCE = token_features(2)
 TEXTS = torch.randn(2, 4, 12, generator=torch.Generator().manual_seed(3))
@@ -47,6 +48,31 @@ def test_units_without_attention_have_evidence_of_the_source() -> None:
     found = explain(me, PICTURES, source=SOURCE, score=lambda logits: logits[:, 0])
     assert (dict(found.attention), dict(found.by_attention)) == ({}, {})
     assert found.by_source.abs().sum() > 0
+
+
+@pytest.mark.parametrize("unit", ["mi2p", "film"])
+def test_evidence_of_residuals_is_the_change_that_the_gradient_foresees(unit: str) -> None:
+    """For a residual that is a little larger at one place: the number's change, scaled up."""
+    me = inject(pictures_net(), "0", source_spec=ViewSpec.tokens(12), example_inputs=PICTURES, unit=unit)
+    randomize_zero_parameters(me)
+    me = me.double()
+    pictures, source = PICTURES.double(), SourceFeatures(SOURCE.data.double(), SOURCE.mask)
+    found = explain(me, pictures, source=source, score=lambda logits: logits[:, 1])
+    assert found.by_residual["0"].shape == (2, 6, 6)
+    for place in ((0, 0), (3, 5)):
+
+        def larger(unit: nn.Module, args: object, residual: torch.Tensor, place: tuple[int, int] = place) -> object:
+            more = residual.clone()
+            more[:, :, place[0], place[1]] *= 1 + 1e-6
+            return more
+
+        handle = me.unit("0").register_forward_hook(larger)
+        with torch.no_grad():
+            change = me(pictures, source=source)[:, 1] - found.score
+        handle.remove()
+        torch.testing.assert_close(found.by_residual["0"][:, place[0], place[1]], change / 1e-6, rtol=1e-3, atol=1e-6)
+    assert found.by_residual["0"].abs().sum() > 0
+    assert me.calls.recorders == ()
 
 
 def pictures_net() -> nn.Module:

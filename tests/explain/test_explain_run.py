@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from helpers import complains
 from PIL import Image
 from typer.testing import CliRunner
@@ -16,7 +17,10 @@ from mi2p_inject.recipes.cli.app import app
 from mi2p_inject.recipes.encoders.tiny import tiny_encoder
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.evaluation.evaluate import predict_one
-from mi2p_inject.recipes.explain.run import Loaded, explain_run, load_expanded
+from mi2p_inject.recipes.explain.loaded import Loaded, load_expanded
+from mi2p_inject.recipes.explain.pieces import blur
+from mi2p_inject.recipes.explain.run import explain_run
+from mi2p_inject.recipes.explain.sample import Sample
 from mi2p_inject.recipes.explain.words import Words, words_of
 from mi2p_inject.recipes.saving.saved import load_run
 
@@ -55,7 +59,7 @@ def test_means_over_the_pieces_of_a_word() -> None:
 def test_an_explanation_adds_up(loaded: Loaded, run: Path, picture: Path) -> None:
     found = explain_run(loaded, picture, TEXT)
     assert found.words == WORDS
-    assert found.image.shape == (32, 32, 3)
+    assert found.image.shape == (64, 64, 3)
     assert found.image.dtype == np.uint8
     answer = predict_one(load_run(run), picture, TEXT)
     assert found.probabilities == pytest.approx(answer["probabilities"], abs=1e-5)
@@ -85,14 +89,44 @@ def test_a_class_of_ones_own(loaded: Loaded, picture: Path) -> None:
         explain_run(loaded, picture, TEXT, "gren")
 
 
-def test_units_without_attention_are_explained_by_gradients(film_run: Path, picture: Path, tmp_path: Path) -> None:
-    found = explain_run(load_run(film_run), picture, TEXT)
+def test_units_without_attention_are_explained_by_gradients(film_loaded: Loaded, picture: Path, tmp_path: Path) -> None:
+    found = explain_run(film_loaded, picture, TEXT)
     image, text = sorted(found.branches, key=lambda branch: branch.modality)
     assert (image.site, image.word_attention, image.word_maps, text.word_evidence) == (None, None, None, None)
     assert np.abs(image.word_evidence).sum() > 0  # type: ignore[arg-type]
     assert np.abs(text.evidence_map).sum() > 0  # type: ignore[arg-type]
+    assert image.evidence_map is not None  # what the units add, by place
+    assert np.abs(image.evidence_map).sum() > 0
     found.save(tmp_path / "film.png")
     assert Image.open(tmp_path / "film.png").size[0] > 1000
+
+
+@pytest.mark.parametrize("kind", ["loaded", "film_loaded"])
+def test_losses_are_measured_one_piece_at_a_time(kind: str, picture: Path, request: pytest.FixtureRequest) -> None:
+    """Against the model itself, given the text without a word or the picture with a window blurred."""
+    loaded: Loaded = request.getfixturevalue(kind)
+    found = explain_run(loaded, picture, TEXT)
+    image, text = sorted(found.branches, key=lambda branch: branch.modality)
+    number = loaded.run.task.classes.index(found.target)
+    sample = Sample.of(loaded, Image.open(picture).convert("RGB"), TEXT)
+
+    def logit(modality: Any, pixels: torch.Tensor, words: str) -> float:
+        features = loaded.source_of(modality, loaded.batch([(pixels, words)]))
+        with torch.no_grad():
+            return float(loaded.logits_given(modality, sample.batch, features)[0, number])
+
+    whole = logit("image", sample.pixels, TEXT)
+    for place, word in enumerate(WORDS):
+        less = " ".join(one for one in WORDS if one != word)
+        assert image.word_loss is not None
+        assert image.word_loss[place] == pytest.approx(whole - logit("image", sample.pixels, less), abs=1e-5)
+    assert text.place_loss is not None
+    assert text.place_loss.shape == (6, 6)  # the map has 2 × 2 places
+    blurred = sample.pixels.clone()
+    blurred[:, :11, 11:22] = blur(sample.pixels)[:, :11, 11:22]  # the second of six windows of 64 pixels
+    whole = logit("text", sample.pixels, TEXT)
+    assert text.place_loss[0, 1] == pytest.approx(whole - logit("text", blurred, TEXT), abs=1e-5)
+    assert np.abs(text.place_loss).max() > 0
 
 
 @pytest.mark.parametrize("ending", [".png", ".pdf", ".svg"])

@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mi2p_inject.recipes.characters import as_written
+
 __all__ = ["calibration_figure", "confusion_figure", "learning_curves"]
 
 _INK, _LINE, _SECOND = "#7d8590", "#2f81c7", "#d9822b"
-_BINS = 10
+_BINS, _LETTERS = 10, 28
 _FEW_STEPS = 30  # losses up to which each is a dot: one alone would be no line
 _MOST_NUMBERS = 20  # classes up to which a cell of the confusion matrix shows its number
 
@@ -41,11 +43,14 @@ def learning_curves(history: Sequence[Mapping[str, float]], metric: str, title: 
     if scores:
         right.plot(*zip(*scores, strict=True), "o-", color=_SECOND, ms=4, lw=1.8)
         right.axvline(best_step, color=_INK, lw=1, ls=":")
+    else:
+        right.text(0.5, 0.5, "no validation split", ha="center", va="center", color=_INK, fontsize=9)
     _style(right, "step", f"validation {title}")
     right.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     return _image(figure, "training loss and validation score by step")
 
 
+@as_written()
 def confusion_figure(counts: NDArray[np.int64], classes: Sequence[str]) -> str:
     """The confusion matrix; a row is a true class, its shade the share of the row.
 
@@ -58,16 +63,24 @@ def confusion_figure(counts: NDArray[np.int64], classes: Sequence[str]) -> str:
     figure = _figure(side, side * 0.86)
     axes = figure.add_subplot()
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    axes.imshow(shares, cmap=_from_nothing(), vmin=0, vmax=1, aspect="auto")
     small = max(4.0, min(8.0, 120 / number))
     for row, column in zip(*np.nonzero(counts), strict=True):
         if number <= _MOST_NUMBERS:
-            shade = "white" if shares[row, column] > 0.55 else "#1b1f24"
+            shade = "white" if shares[row, column] > 0.55 else _INK
             axes.text(column, row, str(counts[row, column]), ha="center", va="center", fontsize=small, color=shade)
-    axes.set_xticks(range(number), [_short(name) for name in classes], rotation=60, ha="right", fontsize=small)
-    axes.set_yticks(range(number), [_short(name) for name in classes], fontsize=small)
+    names = [_short(name) for name in classes]
+    axes.set_xticks(range(number), names, rotation=60, ha="right", rotation_mode="anchor", fontsize=small)
+    axes.set_yticks(range(number), names, fontsize=small)
     _style(axes, "answer", "true class", grid=False)
     return _image(figure, "confusion matrix")
+
+
+def _from_nothing() -> Any:
+    """Colours from transparent to blue: on a dark ground as on a light one."""
+    from matplotlib.colors import LinearSegmentedColormap, to_rgba
+
+    return LinearSegmentedColormap.from_list("shares", [to_rgba(_LINE, 0), to_rgba(_LINE, 1)])
 
 
 def calibration_figure(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> str:
@@ -116,10 +129,9 @@ def _style(axes: Any, x: str, y: str, grid: bool = True) -> None:
 
 def _image(figure: Any, what: str) -> str:
     """An <img> with the figure inside."""
-    import matplotlib
-
     buffer = io.StringIO()
-    with matplotlib.rc_context({"svg.hashsalt": "mi2p"}):  # else the names inside are random
+    # the salt: else the names inside are random; no fonttype: the browser writes the text, in any script
+    with as_written(svg_hashsalt="mi2p", svg_fonttype="none"):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     data = base64.b64encode(buffer.getvalue().encode()).decode()
     width = round(figure.get_figwidth() * 88)
@@ -135,4 +147,4 @@ def _smoothed(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= 18 else f"{name[:17]}…"
+    return name if len(name) <= _LETTERS else f"{name[: _LETTERS - 1]}…"

@@ -22,7 +22,7 @@ h1 { font-size: 1.6rem; margin: 0 0 .2rem; } h2 { font-size: 1.15rem; margin: 2.
 p { margin: .4rem 0; } .soft { color: var(--soft); }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: .25rem .9rem .25rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
-th { font-weight: 600; } td.n, th.n { text-align: right; }
+th { font-weight: 600; } td.n, th.n { text-align: right; } td.i { white-space: nowrap; }
 .wide { overflow-x: auto; } img { max-width: 100%; height: auto; }
 .remark { border-left: 3px solid var(--bar); background: var(--box); padding: .35rem .8rem; margin: .4rem 0; }
 .mistakes { display: grid; grid-template-columns: repeat(auto-fill, minmax(11.5rem, 1fr)); gap: .9rem; }
@@ -30,7 +30,10 @@ th { font-weight: 600; } td.n, th.n { text-align: right; }
   overflow-wrap: anywhere; }
 .mistake .frame { height: 8.5rem; display: flex; align-items: center; justify-content: center; background: #ffffff;
   border-radius: 4px; margin-bottom: .4rem; color: #59636e; }
-.mistake img { max-height: 8.5rem; }
+.mistake img { width: 100%; height: 8.5rem; object-fit: contain; }
+.mistake .text { max-height: 9rem; overflow-y: auto; }
+.mistake .reason { border-top: 1px solid var(--line); margin-top: .5rem; padding-top: .4rem; }
+.mistake .reason .soft { font-size: .78rem; line-height: 1.3; } .word { padding: .05em .2em; border-radius: 3px; }
 .bad { color: var(--bad); } .good { color: var(--good); }
 .bar { display: inline-block; height: .6em; background: var(--bar); border-radius: 2px; vertical-align: baseline; }
 details summary { cursor: pointer; } code { font-size: .9em; }
@@ -44,7 +47,7 @@ details summary { cursor: pointer; } code { font-size: .9em; }
 <div class="wide"><table>
 <tr><th>split</th><th class="n">samples</th>{% for name in metrics %}<th>{{ name }}</th>{% endfor %}</tr>
 {% for row in scores %}<tr><td>{{ row.split }}</td><td class="n">{{ row.samples }}</td>
-{% for cell in row.cells %}<td>{{ cell }}</td>{% endfor %}</tr>
+{% for cell in row.cells %}<td class="i">{{ cell }}</td>{% endfor %}</tr>
 {% endfor %}</table></div>
 <p class="soft">Value and 95 % bootstrap interval over groups of samples; shares in percent.</p>
 {% for remark in remarks %}<p class="remark">{{ remark }}</p>
@@ -57,13 +60,23 @@ details summary { cursor: pointer; } code { font-size: .9em; }
 {% if mistakes %}<div class="mistakes">
 {% for one in mistakes %}<div class="mistake">
 <div class="frame">{% if one.picture %}<img alt="" src="{{ one.picture }}">{% else %}no picture{% endif %}</div>
-<div>{{ one.text or "no text" }}</div>
-<div>answer <b class="bad">{{ one.answer }}</b>
+<div class="text" dir="auto">{{ one.text or "no text" }}</div>
+<div>answer <b class="bad" dir="auto">{{ one.answer }}</b>
 {% if single %} ({{ "%.0f"|format(100 * one.probability) }} %){% endif %}</div>
-<div>true <b class="good">{{ one.true }}</b></div>
+<div>true <b class="good" dir="auto">{{ one.true }}</b></div>
 <div class="soft">{{ one.id }}</div>
+{% if one.reason %}<div class="reason"><div>for <b dir="auto">{{ one.reason.of }}</b></div>
+{% if one.reason.picture %}<div class="frame"><img alt="" src="{{ one.reason.picture }}"></div>
+{% endif %}{% if one.reason.words %}<p class="text" dir="auto">{% for word, worth in one.reason.words %}\
+<span class="word" style="background: {{ tint(worth) }}">{{ word }}</span> {% endfor %}</p>
+{% endif %}{% for caption in one.reason.captions %}<div class="soft">{{ caption }}</div>
+{% endfor %}</div>{% endif %}
 </div>
-{% endfor %}</div>{% else %}<p>None.</p>{% endif %}
+{% endfor %}</div>
+{% if explained %}<p class="soft">Under the first ones: what speaks for the class named there in the modality that the \
+model attends to, blue for it and orange against it, each sample on its own scale. It says what this answer rests on, \
+not whether it is right to. <code>mi2p explain</code> draws more of one sample.</p>{% endif %}
+{% else %}<p>None.</p>{% endif %}
 {% endif %}
 {% if no_mistakes %}<h2>Worst mistakes</h2><p class="soft">{{ no_mistakes }}</p>{% endif %}
 
@@ -72,9 +85,10 @@ details summary { cursor: pointer; } code { font-size: .9em; }
 <tr><th>class</th><th class="n">samples</th><th class="n">answered</th>
 <th>precision</th><th>recall</th><th>F1</th><th></th>
 {% if thresholds %}<th class="n">threshold</th>{% endif %}</tr>
-{% for one in classes %}<tr><td>{{ one.name }}</td>
+{% for one in classes %}<tr><td dir="auto">{{ one.name }}</td>
 <td class="n">{{ one.support }}</td><td class="n">{{ one.answered }}</td>
-<td>{{ shown(one.precision) }}</td><td>{{ shown(one.recall) }}</td><td>{{ shown(one.f1) }}</td>
+<td class="i">{{ shown(one.precision) }}</td><td class="i">{{ shown(one.recall) }}</td>
+<td class="i">{{ shown(one.f1) }}</td>
 <td><span class="bar" style="width: {{ "%.1f"|format(5 * one.f1.value) }}rem"></span></td>
 {% if thresholds %}<td class="n">{{ "%.2f"|format(thresholds[one.name]) }}</td>{% endif %}</tr>
 {% endfor %}</table></div>

@@ -1,21 +1,54 @@
-"""The test samples that a model is most certainly wrong about, with picture and text."""
+"""The test samples that a model is most certainly wrong about, with picture and text, and why where it is expanded."""
 
 from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from mi2p_inject.recipes.data import Samples, open_image
+from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.evaluation.page.classes import as_flags
+from mi2p_inject.recipes.explain.overlay import overlay
+from mi2p_inject.recipes.explain.result import Explanation
 from mi2p_inject.recipes.tasks import Floats, Labels, Task
 
-__all__ = ["Mistake", "worst_mistakes"]
+__all__ = ["Explain", "Mistake", "Reason", "worst_mistakes"]
 
 _SIDE = 176
+_EXPLAINED = 6
+_MOST_WORDS = 40
+_READS = {
+    "words": "words: what the picture model loses without each",
+    "first-order": "words: what is taken from each, to first order",
+    "places": "picture: what the text model loses where a window is blurred",
+    "evidence": "picture: where what the text adds counts, to first order",
+}
+
+Explain = Callable[[Any, str, str], Explanation]
+"""(image, text, class) -> what the model takes for this class from the other modality"""
+
+
+@dataclass(frozen=True)
+class Reason:
+    """What spoke for a wrong answer in the other modality.
+
+    Attributes:
+        of: the class that it is about.
+        words: each word, with its worth from -1 (against the class) to 1; () where the text is not read.
+        picture: as an URL with the content inside; "" for none.
+        captions: what words and picture show.
+    """
+
+    of: str
+    words: tuple[tuple[str, float], ...]
+    picture: str
+    captions: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -28,6 +61,7 @@ class Mistake:
         picture: as an URL with the content inside; "" if it has none that can be opened.
         true, answer: in words.
         probability: of the answer; of several labels, the mean surprise over all of them.
+        reason: for the answer; None where it is not known.
     """
 
     id: str
@@ -36,10 +70,18 @@ class Mistake:
     true: str
     answer: str
     probability: float
+    reason: Reason | None = None
 
 
 def worst_mistakes(
-    task: Task, samples: Samples, split: str, true: Labels, decided: Labels, probabilities: Floats, count: int = 12
+    task: Task,
+    samples: Samples,
+    split: str,
+    true: Labels,
+    decided: Labels,
+    probabilities: Floats,
+    count: int = 12,
+    explain: Explain | None = None,
 ) -> list[Mistake]:
     """The worst first.
 
@@ -50,6 +92,7 @@ def worst_mistakes(
         true, decided: N targets and answers.
         probabilities: (N, K).
         count: how many at most.
+        explain: explains the first six of those with a picture and a text; None: no explanations.
     """
     wrong = np.flatnonzero((true != decided).reshape(len(true), -1).any(axis=1))
     if task.multi_label:
@@ -58,25 +101,55 @@ def worst_mistakes(
     else:
         shown = probabilities[np.arange(len(decided)), decided]
     worst = wrong[np.argsort(-shown[wrong], kind="stable")][:count]
-    rows = samples.splits[split]
-    return [
-        Mistake(
-            str(rows[int(row)]["id"]),
-            rows[int(row)]["text"] or "",
-            _picture(rows[int(row)]["image"]),
-            task.text(true[row]),
-            task.text(decided[row]),
-            float(shown[row]),
-        )
-        for row in worst
-    ]
+    rows, found = samples.splits[split], list[Mistake]()
+    for row in worst:
+        image, text = rows[int(row)]["image"], rows[int(row)]["text"] or ""
+        picture, reason = open_image(image, on_bad="missing"), None
+        if explain is not None and picture is not None and sum(one.reason is not None for one in found) < _EXPLAINED:
+            target = _wrong_class(task, true[row], decided[row], probabilities[row])
+            reason = _reason(explain, picture, text, target)
+        answers = task.text(true[row]), task.text(decided[row])
+        found.append(Mistake(str(rows[int(row)]["id"]), text, _url(picture), *answers, float(shown[row]), reason))
+    return found
 
 
-def _picture(image: Any) -> str:
-    picture = open_image(image, on_bad="missing")
+def _wrong_class(task: Task, true: Any, decided: Any, probabilities: Floats) -> str:
+    """The class that is wrongly named; of several labels the one whose decision is wrong with most certainty."""
+    if not task.multi_label:
+        return task.classes[int(decided)]
+    certain = np.where(decided == 1, probabilities, 1 - probabilities)
+    return task.classes[int(np.argmax(np.where(true != decided, certain, -1)))]
+
+
+def _reason(explain: Explain, picture: Image.Image, text: str, target: str) -> Reason | None:
+    if not text.strip():
+        return None
+    try:
+        found = explain(picture, text, target)
+    except RecipeError:  # a text without a word that the tokenizer knows
+        return None
+    words: tuple[tuple[str, float], ...] = ()
+    heat, captions = "", dict[str, str]()
+    for branch in found.branches:
+        worth = branch.word_evidence if branch.word_loss is None else branch.word_loss
+        if branch.modality == "image" and worth is not None:
+            largest = float(np.abs(worth).max()) or 1.0
+            words = tuple(zip(found.words, (worth / largest).tolist(), strict=True))[:_MOST_WORDS]
+            captions["words"] = _READS["words" if branch.word_loss is not None else "first-order"]
+        if branch.place_loss is not None:
+            heat = _url(overlay(found.image, branch.place_loss, smooth=False))
+            captions["picture"] = _READS["places"]
+        elif branch.evidence_map is not None and not heat:
+            heat = _url(overlay(found.image, branch.evidence_map, smooth=True))
+            captions["picture"] = _READS["evidence"]
+    return Reason(found.target, words, heat, tuple(captions.values()))
+
+
+def _url(picture: Image.Image | None) -> str:
     if picture is None:
         return ""
+    picture = picture.convert("RGB")
     picture.thumbnail((_SIDE, _SIDE))
     buffer = io.BytesIO()
-    picture.convert("RGB").save(buffer, "JPEG", quality=85)
+    picture.save(buffer, "JPEG", quality=85)
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"

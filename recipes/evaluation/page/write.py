@@ -12,8 +12,10 @@ from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.evaluation.page.classes import as_flags, class_scores, confusion
 from mi2p_inject.recipes.evaluation.page.figures import calibration_figure, confusion_figure, learning_curves
 from mi2p_inject.recipes.evaluation.page.template import TEMPLATE
-from mi2p_inject.recipes.evaluation.page.worst import worst_mistakes
+from mi2p_inject.recipes.evaluation.page.worst import Explain, worst_mistakes
 from mi2p_inject.recipes.evaluation.run_report import metrics_of, number, shown, title
+from mi2p_inject.recipes.explain.loaded import load_expanded
+from mi2p_inject.recipes.explain.run import explain_run
 from mi2p_inject.recipes.metrics.metric_info import info_of
 from mi2p_inject.recipes.saving.checksums import read_json
 from mi2p_inject.recipes.saving.saved import SavedRun
@@ -61,6 +63,7 @@ def html_page(run: SavedRun) -> str:
             settings=", ".join(f"{name}={value}" for name, value in run.config.changed().items()),
             versions=", ".join(f"{name} {version}" for name, version in numbers["versions"].items()),
             shown=lambda one: shown("of a class", asdict(one)),
+            tint=_tint,
         )
     )
 
@@ -114,8 +117,9 @@ def _answers(run: SavedRun, predictions: dict[str, Any], split: str) -> dict[str
     if not isinstance(samples, str):
         mistakes = {
             "mistakes_of": split,
-            "mistakes": worst_mistakes(task, samples, split, true, decided, probabilities),
+            "mistakes": worst_mistakes(task, samples, split, true, decided, probabilities, explain=_explainer(run)),
         }
+        mistakes["explained"] = any(one.reason for one in mistakes["mistakes"])
     thresholds = run.decision.get("thresholds")
     single = not task.multi_label
     return {
@@ -126,6 +130,21 @@ def _answers(run: SavedRun, predictions: dict[str, Any], split: str) -> dict[str
         "calibration": calibration_figure(confidence.ravel(), np.asarray(right).ravel()),
         **mistakes,
     }
+
+
+def _explainer(run: SavedRun) -> Explain | None:
+    """What explains one sample of a run; None where it is not expanded, or kept no weights."""
+    try:
+        loaded = load_expanded(run)
+    except RecipeError:
+        return None
+    return lambda image, text, target: explain_run(loaded, image, text, target)
+
+
+def _tint(worth: float) -> str:
+    """A background that leaves text readable, dark or light: blue above 0, orange below."""
+    colour = "47, 129, 199" if worth > 0 else "217, 130, 43"
+    return f"rgba({colour}, {0.6 * min(abs(worth), 1):.2f})"
 
 
 def _samples(run: SavedRun) -> Samples | str:

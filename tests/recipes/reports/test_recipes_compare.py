@@ -62,6 +62,10 @@ def test_the_command(folder: Path, tmp_path: Path) -> None:
     assert (tmp_path / "gains.png").read_bytes().startswith(b"\x89PNG")
     table = CliRunner().invoke(app, ["compare", *names, "--markdown"]).output
     assert "| text minus vision |" in table
+    refused = CliRunner().invoke(app, ["compare", *names, "--figure", str(tmp_path / "gains.txt")])
+    assert refused.exit_code == 1
+    assert "no name of a figure" in refused.stderr
+    assert not (tmp_path / "gains.txt").exists()
 
 
 @pytest.mark.parametrize(

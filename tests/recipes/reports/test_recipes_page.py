@@ -6,6 +6,7 @@ import re
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from mi2p_inject.recipes.data import load_data
 from mi2p_inject.recipes.evaluation.page.classes import class_scores, confusion
 from mi2p_inject.recipes.evaluation.page.worst import worst_mistakes
 from mi2p_inject.recipes.evaluation.page.write import html_page
+from mi2p_inject.recipes.explain.result import BranchExplanation, Explanation
 from mi2p_inject.recipes.saving.saved import load_run
 from mi2p_inject.recipes.tasks import MultiLabel, SingleLabel
 
@@ -28,7 +30,7 @@ SHORT = {"epochs": 2, "max_steps": 8}
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("page")
-    train(write_table(folder / "data"), folder / "run", model="me-vision", **SHORT)
+    train(write_table(folder / "data"), folder / "run", model="me-vision", epochs=1, max_steps=1)  # makes mistakes
     return folder / "run"
 
 
@@ -121,6 +123,53 @@ def test_the_worst_mistakes_come_first(tmp_path: Path) -> None:
         assert one.true == samples.classes[true[count - 1 - place]] != one.answer
 
 
+def test_the_worst_mistakes_are_explained(tmp_path: Path) -> None:
+    """The first six of those with a picture and a text, each about the class that was wrongly named."""
+    samples = load_data(write_table(tmp_path))
+    rows, true = samples.splits["test"], samples.targets("test")
+    count, asked = len(rows), []
+    decided = (true + 1) % 3
+    probabilities = np.full((count, 3), 0.1)
+    probabilities[np.arange(count), decided] = np.linspace(0.9, 0.4, count)
+    grey = np.full((8, 8, 3), 128, dtype=np.uint8)
+
+    def explain(image: Any, text: str, target: str) -> Explanation:
+        asked.append((text, target))
+        none = dict.fromkeys(("site", "spread", "keys", "word_attention", "word_maps", "evidence_map", "place_loss"))
+        words = tuple(text.split())
+        loss = np.linspace(-2, 4, len(words))
+        branch = BranchExplanation(
+            **{**none, "evidence_map": np.eye(3)},  # type: ignore[arg-type]
+            modality="image",
+            unit="mi2p",
+            rest_attention=0.0,
+            word_evidence=None,
+            rest_evidence=0.0,
+            word_loss=loss,
+        )
+        return Explanation(grey, words, target, {target: 1.0}, {}, (branch,))
+
+    task = SingleLabel(samples.classes)
+    found = worst_mistakes(task, samples, "test", true, decided, probabilities, explain=explain)
+    both = [k for k in range(count) if rows[k]["image"] is not None and rows[k]["text"]][:6]
+    assert asked == [(rows[k]["text"], samples.classes[decided[k]]) for k in both]
+    reasons = {one.id: one.reason for one in found if one.reason is not None}
+    assert list(reasons) == [rows[k]["id"] for k in both]
+    first = reasons[rows[both[0]]["id"]]
+    assert (first.of, first.words[0][1], first.words[-1][1]) == (samples.classes[decided[both[0]]], -0.5, 1.0)
+    assert first.picture.startswith("data:image/jpeg")
+    assert len(first.captions) == 2
+
+
+@pytest.mark.parametrize("kind", ["run", "several"])
+def test_the_page_shows_the_explanations(kind: str, request: pytest.FixtureRequest) -> None:
+    page = html_page(load_run(request.getfixturevalue(kind)))
+    assert 1 <= page.count('<div class="reason">') <= 6
+    assert ('<span class="word"' in page) == (kind == "run")  # a picture model reads the words
+    assert "what the text model loses where a window is blurred" in page or kind == "run"
+    assert len(page) < 1_000_000
+
+
 def test_it_can_be_made_without_the_data(run: Path, tmp_path: Path) -> None:
     copied = Path(shutil.copytree(run, tmp_path / "run"))
     table = Path(load_run(run).config.data.data)
@@ -140,6 +189,7 @@ def test_texts_are_no_markup(tmp_path: Path) -> None:
     train(table, tmp_path / "run", model="text", **SHORT)
     page = html_page(load_run(tmp_path / "run"))
     assert "<script" not in page
+    assert "reason" not in page.split("</style>")[1]  # nothing is expanded
 
 
 def test_one_report_at_a_time(run: Path) -> None:

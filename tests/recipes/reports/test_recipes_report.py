@@ -6,6 +6,7 @@ import io
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 from rich.console import Console
@@ -235,6 +236,19 @@ def test_a_figure_grows_with_its_lines(tmp_path: Path) -> None:
         draw_figure(numbers, tmp_path / "figure.png")
         heights.append(Image.open(tmp_path / "figure.png").size[1])
     assert heights[0] < heights[1]
+
+
+def test_a_figure_has_room_for_long_names_of_any_script(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    widths = []
+    for name in ("other", "a long name of $runs$ with 中文 and עברית in it, runs/second-time"):
+        numbers = report({"log_loss": [-0.2, -0.1]}, {"log_loss": (-0.3, -0.1)}, [0, 1])
+        numbers["experiments"][name] = numbers["experiments"]["expanded"]
+        draw_figure(numbers, tmp_path / "figure.png")
+        with Image.open(tmp_path / "figure.png") as drawn:
+            widths.append(drawn.size[0])
+            assert (np.asarray(drawn.convert("L"))[:, :10] == 255).all()  # nothing is cut off
+    assert widths[0] < widths[1]
+    assert [str(one.message) for one in recwarn if "Glyph" in str(one.message)] == []
 
 
 def test_the_best_expanded_system_stands_beside_the_strongest_late_fusion() -> None:
