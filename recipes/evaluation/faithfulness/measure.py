@@ -22,7 +22,7 @@ from mi2p_inject.recipes.metrics.resampling import Interval, Resampled, group_we
 from mi2p_inject.recipes.saving.saved import SavedRun
 from mi2p_inject.recipes.tasks import Labels
 from mi2p_inject.recipes.training.numbers import targets_of
-from mi2p_inject.recipes.training.progress import row_progress
+from mi2p_inject.recipes.training.progress.bars import row_progress
 
 __all__ = ["DRAWS", "LIMIT", "measure_faithfulness"]
 
