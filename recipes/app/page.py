@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import fastapi
@@ -143,10 +144,27 @@ def _inputs(reads: tuple[str, ...]) -> tuple[gr.Image, gr.Textbox]:
         label="Picture", sources=["upload", "clipboard"], height=260, visible="image" in reads, elem_id="picture"
     )
     image.preprocess = _as_uploaded  # of a subclass Gradio would write a .pyi file beside this one
+    image.async_move_resource_to_block_cache = _only_uploads(image)
     text = gr.Textbox(
         label="Text", lines=2, max_lines=8, visible="text" in reads, elem_id="text", info="Shift+Enter asks, too."
     )
     return image, text
+
+
+def _only_uploads(image: gr.Image) -> Callable[[str | Path | None], Awaitable[str | None]]:
+    """Refuses what a forged request names: files of this machine, and addresses, which Gradio would fetch.
+
+    Gradio checks paths only of a page that its own `launch` serves.
+    """
+    taken, folder = image.async_move_resource_to_block_cache, Path(image.GRADIO_CACHE).resolve()
+
+    async def only_uploads(path: str | Path | None) -> str | None:
+        if path is not None and not Path(path).resolve().is_relative_to(folder):
+            raise gr.Error("Only what was uploaded is read.", print_exception=False)
+        found: str | None = await taken(path)
+        return found
+
+    return only_uploads
 
 
 def _as_uploaded(payload: Any) -> str | None:

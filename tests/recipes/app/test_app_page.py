@@ -206,9 +206,10 @@ def test_only_what_was_uploaded_is_read(visit: Visit) -> None:
         return str(visit.page.request.get(f"{visit.server.url}gradio_api/queue/data?session_hash={session}").text())
 
     assert "There is nothing to read" in called("honest", None)
-    forged = called("forged", {"path": str(GOLDEN / "picture.png"), "meta": {"_type": "gradio.FileData"}})
-    assert '"success":false' in forged.replace(" ", "")
-    assert "red" not in forged
+    for number, path in enumerate((str(GOLDEN / "picture.png"), "http://nowhere.invalid/a.png")):
+        forged = called(f"forged-{number}", {"path": path, "meta": {"_type": "gradio.FileData"}})
+        assert '"success":false' in forged.replace(" ", "")
+        assert "Only what was uploaded is read" in forged
     assert not visit.page.request.get(f"{visit.server.url}gradio_api/file={GOLDEN / 'picture.png'}").ok
 
 
