@@ -239,36 +239,24 @@ class Run:
             return push(ready, repo_id, **options)
 
     def faithfulness(
-        self,
-        data: Any = None,
-        *,
-        split: str = "test",
-        limit: int = 100,
-        draws: int = 5,
-        verbose: bool = True,
-        **options: Any,
+        self, data: Any = None, *, split: str = "test", limit: int = 100, draws: int = 5, **options: Any
     ) -> Faithfulness:
         """Whether taking away what an explanation names changes the answer sooner than a random order does.
 
         Args:
-            data: as for `evaluate`: labelled; None: the data of the training.
-            split: of it.
-            limit: samples at most; each takes some dozens of forwards.
-            draws: random orders of each.
-            verbose: show progress on stderr.
-            **options: of the data, as for `evaluate`.
+            data, split, **options: as for `evaluate`.
+            limit, draws: samples at most, and random orders of each; a sample takes some dozens of forwards.
 
         Returns:
-            Deletion and insertion curves and the areas between them with intervals, ``figure()`` and ``save(path)``;
-            see docs/explain.md.
+            Curves with areas and intervals, ``figure()`` and ``save(path)``; see docs/explain.md.
 
         Raises:
-            RecipeError: the model is not expanded, or the data do not fit it or have no picture and text in a sample.
+            RecipeError: the model is not expanded, or the data do not fit it or have no sample with both.
         """
         from mi2p_inject.recipes.evaluation.faithfulness.measure import measure_faithfulness
 
         path = None if data is None else as_file(data, options.get("image_col"))
-        console = Console(stderr=True, quiet=not verbose)
+        console = Console(stderr=True, quiet=not sys.stderr.isatty())
         return measure_faithfulness(self.saved, path, options, split, limit=limit, draws=draws, console=console)
 
     def _asked(self, data: Any, options: Mapping[str, Any]) -> Answers:

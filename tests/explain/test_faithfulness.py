@@ -156,9 +156,9 @@ def test_the_command_writes_a_figure_and_its_numbers(run: Path, tmp_path: Path, 
 
 
 def test_python_gives_the_same_and_new_data_are_taken(opened: Run, table: Path, measured: Faithfulness) -> None:
-    assert opened.faithfulness(limit=4, draws=2, verbose=False).to_json() == measured.to_json()
+    assert opened.faithfulness(limit=4, draws=2).to_json() == measured.to_json()
     rows = [{"image": str(table.parent / "img/test0.png"), "text": "crimson thing", "label": "blue"}] * 2
-    found = opened.faithfulness(rows, limit=1, draws=1, verbose=False)
+    found = opened.faithfulness(rows, limit=1, draws=1)
     assert (found.drawn, found.of) == (1, 2)
 
 
@@ -183,8 +183,8 @@ def test_mistakes_are_one_message(run: Path, mistake: str) -> None:
 
 def test_samples_of_one_word_have_no_order(opened: Run, table: Path) -> None:
     rows = [{"image": str(table.parent / "img/test0.png"), "text": "crimson", "label": "blue"}]
-    found = opened.faithfulness(rows, draws=1, verbose=False)
+    found = opened.faithfulness(rows, draws=1)
     assert "words" not in [one.kind for one in found.pieces]
     blind = [{"image": None, "text": "crimson thing", "label": "blue"}, {**rows[0], "text": None}]
     with complains(RecipeError, "no sample of test has pieces in an order"):
-        opened.faithfulness(blind, draws=1, verbose=False)
+        opened.faithfulness(blind, draws=1)
