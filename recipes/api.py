@@ -202,8 +202,7 @@ class Run:
         """What the model takes from the other modality for one sample: maps of words, or words of channels.
 
         Args:
-            image: a path or an open picture.
-            text: a text with a word or more.
+            image, text: a path or an open picture, and a text with a word or more.
             target: the class that the evidence is about; None: the likeliest one.
 
         Returns:
@@ -246,9 +245,6 @@ class Run:
         Args:
             data, split, **options: as for `evaluate`.
             limit, draws: samples at most, and random orders of each; a sample takes some dozens of forwards.
-
-        Returns:
-            Curves with areas and intervals, ``figure()`` and ``save(path)``; see docs/explain.md.
 
         Raises:
             RecipeError: the model is not expanded, or the data do not fit it or have no sample with both.
