@@ -53,7 +53,7 @@ def draw_faithfulness(found: Faithfulness) -> Any:
 
 
 def _block(figure: Any, found: Faithfulness, pieces: PieceCurves, top: float, height: float) -> None:
-    mean = f"{pieces.pieces:.1f} a sample" if pieces.kind == "words" else f"{pieces.pieces:,.0f} a sample"
+    mean = f"{pieces.pieces:,.1f}".removesuffix(".0") + f" {pieces.kind} a sample"
     left_out = f", {pieces.too_few} samples with fewer than two left out" if pieces.too_few else ""
     heading = f"{_PIECES[pieces.kind]}; by {pieces.order}"
     figure.text(0.02, (top - 0.2) / height, heading, fontsize=9.5, weight="bold", color=_INK)
