@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from mi2p_inject.adapters.adapter import Readout
 from mi2p_inject.core.errors import LayoutError, SourceError
@@ -22,6 +23,18 @@ from mi2p_inject.sources.features import SourceFeatures
 __all__ = ["TOKENS", "Source"]
 
 TOKENS = (Axes.NLC, Axes.LNC)
+
+
+def _fix(batch: Any) -> str:
+    """What to do with a batch that an encoder does not take, by what is in it."""
+    leaves = pytree.tree_leaves(batch)
+    if any(isinstance(leaf, (str, bytes)) for leaf in leaves):
+        return 'tokenize it first: source=tokenizer(texts, padding=True, return_tensors="pt")'
+    if any(type(leaf).__module__.partition(".")[0] == "PIL" for leaf in leaves):
+        return "make tensors of pictures first: source=torch.stack([transform(picture), ...])"
+    if leaves and not any(isinstance(leaf, Tensor) for leaf in leaves):
+        return 'make tensors of it first: torch.as_tensor(...), or return_tensors="pt" of a tokenizer or processor'
+    return "pass source= as you would call the encoder: a tensor, a tuple, or a mapping of arguments"
 
 
 class Source:
@@ -94,7 +107,7 @@ class Source:
                     f"the source encoder does not take this batch: {type(error).__name__}: {error}",
                     expected=f"what {type(self.inner).__name__} is called with",
                     given=describe((*args, kwargs)),
-                    fix="pass source= as you would call the encoder: a tensor, a tuple, or a mapping of arguments",
+                    fix=_fix(batch),
                 ) from error
             finally:
                 take.recording, take.output = False, None

@@ -31,7 +31,7 @@ _METAVARS: dict[type, str] = {str: "TEXT", int: "INTEGER", float: "FLOAT", tuple
 
 
 class ConfigCommand(TyperCommand):
-    """A command that answers an option's earlier or other name with its own one."""
+    """A command that answers an option's earlier or other name with its own one, or with what its writer wants."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """As its base class; an option that is not there but has an answer ends the command with that answer."""
@@ -39,8 +39,9 @@ class ConfigCommand(TyperCommand):
         for argument in args:
             name = argument.partition("=")[0]
             answer = instead(name, OPTIONS) if name.startswith("--") and name not in known else None
-            if answer:
-                typer.echo(f"error: no option is called {name}\n  fix: {_as_typed(answer)}", err=True)
+            shown = _as_typed(answer or "")
+            if answer and (not shown.startswith("it is called") or shown.split()[-1] in known):
+                typer.echo(f"error: no option is called {name}\n  fix: {shown}", err=True)
                 raise typer.Exit(1)
         parsed: list[str] = super().parse_args(ctx, args)
         return parsed
@@ -113,6 +114,9 @@ def _annotation(one: Option) -> Any:
 
 
 def _as_typed(answer: str) -> str:
-    """``it is called 'learning_rate'`` with the name as the shell takes it."""
+    """``it is called 'learning_rate'``, or ``write log=wandb``, as the shell takes it."""
     head, quote, name = answer.partition("'")
+    if answer.startswith("write ") and "," not in answer:
+        option, _, value = answer.removeprefix("write ").partition("=")
+        return f"write --set {option}={value}" if "." in option else f"write --{option.replace('_', '-')} {value}"
     return f"{head}--{name.rstrip(quote).replace('_', '-')}" if quote else answer

@@ -21,8 +21,10 @@ _EXTRAS = {
     "recipes": "the command mi2p: data, training, tables",
     "demo": "weights and pictures that come as wheels",
     "logs": "TensorBoard logs",
+    "export": "mi2p export --onnx",
     "app": "mi2p app: a page in the browser",
 }
+_LOG_LIBRARIES = ("tensorboard", "wandb", "mlflow")
 _ENCODER_LIBRARIES = ("torch", "torchvision", "timm", "transformers", "open_clip_torch")
 _LITTLE_ROOM = 5e9
 _MEMORY = Path("/proc/meminfo")
@@ -41,6 +43,8 @@ def doctor() -> None:
         needed |= bool(missing) and extra == "recipes"
         state = f"missing {', '.join(missing)}: pip install '{_DISTRIBUTION}[{extra}]'" if missing else "complete"
         typer.echo(f"{extra} ({what}): {state}")
+    logs = ", ".join(f"{name} {_version(name) or 'not installed'}" for name in _LOG_LIBRARIES)
+    typer.echo(f"mi2p train --log: {logs}")
     if needed:
         raise typer.Exit(1)
 

@@ -13,6 +13,7 @@ from rich.text import Text
 from rich.tree import Tree
 from torch import nn
 
+from mi2p_inject.adapters.adapter import Modality
 from mi2p_inject.adapters.find import find
 from mi2p_inject.core.errors import ProbeError, UnitError
 from mi2p_inject.core.human import human
@@ -20,6 +21,7 @@ from mi2p_inject.core.views import ViewSpec
 from mi2p_inject.core.zoo import build
 from mi2p_inject.inspection.resolve import resolve
 from mi2p_inject.recipes.cli.exit_codes import reported
+from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.report.cost import DEFAULT_TOKENS, count
 from mi2p_inject.report.memory import ADAM_STATES, MemoryPlan, plan_memory
 from mi2p_inject.report.survey import Candidate, Survey, survey
@@ -55,7 +57,8 @@ def layers(
     module that cannot be a site is grey, with the reason.
 
     MODEL is a timm name; a model type or class of transformers, in its default configuration; an open_clip name with
-    its tower; a local folder; or a hub id. `timm:`, `transformers:` or `open_clip:` before it says whose it is.
+    its tower; a local folder; a hub id; or `demo`, both encoders of the demo. `timm:`, `transformers:` or `open_clip:`
+    before it says whose it is.
 
     Examples:
 
@@ -74,18 +77,41 @@ def layers(
         if not console.is_terminal:
             console.width = WIDE  # a pipe or a file: one line a module
         with console.status("building and looking"):
-            built = build(model)
-            spec = read_source(source) if source else _default_source(built)
-            found = _survey(model, built, spec, every, meta, unit)
-            plan = _plan(built, found, unit, batch_size, length, dtype) if memory else None
+            loaded = _encoders(model)
+            surveys: list[tuple[Survey, MemoryPlan | None]] = []
+            for built in loaded or [build(model)]:
+                spec = read_source(source) if source else _default_source(built)
+                found = _survey(model, built, spec, every, meta or bool(loaded), unit)
+                planned = _plan(built, found, unit, batch_size, length, dtype) if memory else None
+                surveys.append((found, planned))
         if as_json:
-            planned = {"memory": plan.to_json()} if plan else {}
-            typer.echo(json.dumps({**found.to_json(), **planned}, indent=1))
+            shown = [{**one.to_json(), **({"memory": plan.to_json()} if plan else {})} for one, plan in surveys]
+            typer.echo(json.dumps(shown if len(shown) > 1 else shown[0], indent=1))
             return
-        console.print(tree(found))
-        if plan:
-            console.print(memory_table(plan))
-            console.print(Text(assumed(plan), style="italic"))
+        for one, plan in surveys:
+            console.print(tree(one))
+            if plan:
+                console.print(memory_table(plan))
+                console.print(Text(assumed(plan), style="italic"))
+
+
+def _encoders(name: str) -> list[nn.Module]:
+    """What ``--vision`` and ``--text`` of a training mean by ``demo`` and ``tiny:...``; none for any other name."""
+    if name != "demo" and not name.startswith("tiny:"):
+        return []
+    from mi2p_inject.recipes.encoders.load import load_encoder
+
+    found: list[nn.Module] = []
+    failed: RecipeError | None = None
+    modalities: tuple[Modality, ...] = ("image", "text")
+    for modality in modalities:
+        try:
+            found.append(load_encoder(name, modality).model)
+        except RecipeError as error:  # most of the tiny ones are of one modality
+            failed = error
+    if failed is not None and (name == "demo" or not found):
+        raise failed
+    return found
 
 
 def _survey(name: str, built: nn.Module, spec: ViewSpec, every: bool, meta: bool, unit: str) -> Survey:

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 __all__ = ["INSTEAD", "closest", "instead"]
 
 _DEVICE = "the accelerator that torch finds is used; choose one by the variable CUDA_VISIBLE_DEVICES, empty for the CPU"
+_OUT = "name the folder on the command line: --out"
+_RESUME = "give the same command again: an interrupted run goes on by itself"
 
 #: an earlier or a common other name -> the option's name, or a sentence that answers what its writer wants
 INSTEAD: dict[str, str] = {
@@ -36,8 +38,12 @@ INSTEAD: dict[str, str] = {
     "grad_accum": "gradient_accumulation_steps",
     "dataloader_num_workers": "num_workers",
     "num_epochs": "epochs",
+    "n_epochs": "epochs",
+    "max_epochs": "epochs",
     "num_train_epochs": "epochs",
     "bs": "batch_size",
+    "batch": "batch_size",
+    "train_batch_size": "batch_size",
     "per_device_train_batch_size": "batch_size",
     "per_device_eval_batch_size": "eval_batch_size",
     "wd": "weight_decay",
@@ -52,6 +58,10 @@ INSTEAD: dict[str, str] = {
     "image_column": "image_col",
     "text_column": "text_col",
     "label_column": "label_col",
+    "img_col": "image_col",
+    "labels": "label_col",
+    "target": "label_col",
+    "target_col": "label_col",
     "dataset": "data",
     "image_encoder": "vision",
     "vision_encoder": "vision",
@@ -68,6 +78,10 @@ INSTEAD: dict[str, str] = {
     "head_dim": "write unit_options.head_dim=32",
     "device": _DEVICE,
     "cuda": _DEVICE,
+    "cpu": _DEVICE,
+    "use_cpu": _DEVICE,
+    "no_cuda": _DEVICE,
+    "accelerator": _DEVICE,
     "gpu": _DEVICE,
     "gpus": _DEVICE,
     "num_gpus": "several processes train with torchrun --nproc-per-node N -m mi2p_inject.recipes train ...",
@@ -76,7 +90,12 @@ INSTEAD: dict[str, str] = {
     "mlflow": "write log=mlflow",
     "report_to": "log",
     "logger": "log",
-    "output_dir": "name the folder on the command line: --out",
+    "output_dir": _OUT,
+    "output": _OUT,
+    "out_dir": _OUT,
+    "save_dir": _OUT,
+    "resume": _RESUME,
+    "resume_from_checkpoint": _RESUME,
 }
 
 

@@ -40,9 +40,9 @@ def card_of(
     encoders = " + ".join(numbers["encoders"].values())
     reads = "s and ".join(model.system.modalities)
     lines = [
-        f"# {title[0].upper()}{title[1:]}",
+        f"# {title}: {encoders}",
         "",
-        f"A classifier of {len(numbers['classes'])} classes from {reads}s ({encoders}), "
+        f"A classifier of {len(numbers['classes'])} classes from {reads}s, "
         "trained with [mi2p_inject](https://github.com/mi2p-inject/mi2p_inject). It holds the weights of its encoders.",
         *_use(config, place),
         *_data(config, numbers),

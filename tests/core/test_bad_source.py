@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 from helpers import PICTURES, WORDS, complains, expanded, map_features, net, token_features
-from models import TINY
+from models import BERT, TINY, hugging
+from PIL import Image
 from torch import Tensor, nn
 
 from mi2p_inject import Layout, SourceFeatures, ViewSpec, inject
@@ -20,6 +21,23 @@ from mi2p_inject.core.errors import (
 
 
 class TestSource:
+    @pytest.mark.parametrize(
+        ("batch", "fix"),
+        [
+            ("a text", "tokenize it first"),
+            (["a", "b"], "tokenize it first"),
+            ({"input_ids": ["a", "b"]}, "tokenize it first"),
+            ([[1, 2], [3, 4]], "make tensors of it first"),
+            ({"input_ids": [[1, 2], [3, 4]]}, 'return_tensors="pt"'),
+            (Image.new("RGB", (4, 4)), "make tensors of pictures first"),
+            (torch.zeros(2, 3, 4), "as you would call the encoder"),
+        ],
+    )
+    def test_what_no_encoder_takes(self, batch: Any, fix: str) -> None:
+        me = inject(net(), layers="0", source_encoder=hugging("BertModel", BERT)(), example_inputs=PICTURES)
+        with complains(SourceError, fix):
+            me(PICTURES, source=batch)
+
     def test_other_batch(self) -> None:
         with complains(SourceError, "site '0'", "2 rows", "3"):
             expanded()(PICTURES, source=token_features(3))

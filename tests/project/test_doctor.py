@@ -27,6 +27,7 @@ def test_what_is_here() -> None:
         assert words in text
     assert re.search(r"^recipes \(.*\): complete$", text, re.MULTILINE)
     assert re.search(r"^demo \(.*\): complete$", text, re.MULTILINE)
+    assert f"mi2p train --log: tensorboard {importlib.metadata.version('tensorboard')}, wandb " in text
     assert ("accelerator: none" in text) == (not torch.accelerator.is_available())
 
 

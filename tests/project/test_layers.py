@@ -205,6 +205,15 @@ def test_command(folders: Path) -> None:
     assert pooler["reason"]
 
 
+@pytest.mark.parametrize(("name", "classes"), [("demo", ["EfficientNet", "BertModel"]), ("tiny:xlnet", ["XLNetModel"])])
+def test_command_knows_the_encoders_of_trainings(name: str, classes: list[str]) -> None:
+    shown = CliRunner().invoke(app, ["layers", name, "--json"])
+    assert shown.exit_code == 0, shown.output
+    found = json.loads(shown.output)
+    assert [one["model"] for one in (found if isinstance(found, list) else [found])] == classes
+    assert "no tiny text encoder" in CliRunner().invoke(app, ["layers", "tiny:nothing"]).output
+
+
 def test_command_checks_the_head_unless_meta_is_given(folders: Path) -> None:
     name = str(folders / "clip" / "visual")
     assert "patch tokens" in run(name).stdout

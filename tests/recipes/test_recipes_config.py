@@ -134,13 +134,35 @@ def test_another_name_is_answered_with_the_right_one(name: str) -> None:
     assert f"it is called {answer!r}" in str(error.value) or answer in str(error.value)
 
 
-@pytest.mark.parametrize("name", ["rate_new", "lr", "train", "d_k", "fp16", "device"])
-def test_the_command_line_answers_too(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("rate_new", "it is called --new-learning-rate"),
+        ("lr", "it is called --learning-rate"),
+        ("train", "it is called --trainable"),
+        ("max_epochs", "it is called --epochs"),
+        ("d_k", "write --set unit_options.head_dim=32"),
+        ("fp16", "write --precision fp16"),
+        ("wandb", "write --log wandb"),
+        ("device", "CUDA_VISIBLE_DEVICES"),
+        ("cpu", "CUDA_VISIBLE_DEVICES"),
+        ("resume", "goes on by itself"),
+    ],
+)
+def test_the_command_line_answers_too(name: str, shown: str) -> None:
     answer, typed = INSTEAD[name], f"--{name.replace('_', '-')}"
     result = CliRunner().invoke(app, ["train", "--data", "my.csv", "--out", "run", typed, "1"])
     assert result.exit_code == 1
     assert typed in result.output
-    assert (f"--{answer.replace('_', '-')}" if answer in OPTIONS else answer) in result.output
+    assert shown in result.output
+    assert (f"--{answer.replace('_', '-')}" if answer in OPTIONS else answer.split("=")[-1]) in result.output
+
+
+@pytest.mark.parametrize("command", ["eval", "predict", "report", "explain"])
+def test_commands_without_options_of_a_training_answer_what_they_can(command: str) -> None:
+    device = CliRunner().invoke(app, [command, "run", "--device", "cuda"])
+    assert (device.exit_code, "CUDA_VISIBLE_DEVICES" in device.output) == (1, True)
+    assert "No such option" in CliRunner().invoke(app, [command, "run", "--lr", "1"]).output  # nor another name
 
 
 def test_hyphens_are_the_command_lines() -> None:

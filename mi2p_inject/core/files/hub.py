@@ -136,7 +136,7 @@ def _explained(error: Exception, repository: str, revision: str | None, done: st
     if "HFValidationError" in kinds:
         what, fix = f"{repository!r} is no id of a repository", "write organisation/name"
     elif "OfflineModeIsEnabled" in kinds or _offline():
-        what = f"the Hub is not asked for {repository!r}: HF_HUB_OFFLINE is set"
+        what = "the Hub is not asked: HF_HUB_OFFLINE is set"
         fix = "unset HF_HUB_OFFLINE" if done == "written" else "unset HF_HUB_OFFLINE, or give a local folder"
     elif "GatedRepoError" in kinds:
         what, fix = f"{repository!r} is open to those who agreed to its conditions", "agree on its page, then log in"
@@ -155,12 +155,13 @@ def _explained(error: Exception, repository: str, revision: str | None, done: st
     elif "RepositoryNotFoundError" in kinds or status in (401, 404):
         what, fix = f"the Hub has no repository {repository!r}, or it is private", login
     elif any(name in kinds for name in _NO_NETWORK):
-        what = f"the Hub at {where} is out of reach, and {repository!r} is not in its cache"
-        what = what if done == "read" else f"the Hub at {where} is out of reach"
+        what = f"the Hub at {where} is out of reach" + (", and its cache has none" if done == "read" else "")
         fix = "check the network" if done == "written" else "check the network, or give a local folder"
     else:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         what, fix = f"{repository!r} cannot be {done}: {first}", "try again later"
+    if done == "read":
+        what = f"there is no folder {repository!r}, and {what}"
     return HubError(what, expected=f"a repository that can be {done}", given=given, fix=fix)
 
 

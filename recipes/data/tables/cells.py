@@ -99,7 +99,8 @@ def check_labels(cells: Sequence[tuple[str, ...]], multi_label: bool | None, nam
         uses = Counter(part for found in parts.values() for part in set(found))
         joined = sorted(one for one, found in parts.items() if len(found) > 1 and all(uses[part] > 1 for part in found))
         if joined:
-            what = f"{name}: {len(joined)} labels look like several in one cell"
+            several = f"{len(joined)} labels look" if len(joined) > 1 else "one label looks"
+            what = f"{name}: {several} like several in one cell"
             raise _several(what, ", ".join(map(repr, joined[:3])))
 
 
@@ -109,5 +110,5 @@ def _several(what: str, given: str) -> RecipeError:
         expected="the name of the class, or the names of several",
         given=given[:200],
         fix=f"several labels? separate their names by {SEPARATOR}, or give a list in .jsonl or .parquet; "
-        "if it is one name: --set multi_label=false",
+        "if each is one name: --problem-type single-label",
     )

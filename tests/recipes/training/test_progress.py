@@ -42,6 +42,25 @@ def test_a_terminal_has_a_bar_above_which_the_lines_stand(table: Path, tmp_path:
     assert "steps" in text.getvalue()
     assert "18/18" in text.getvalue()
     assert "epoch 3: " in text.getvalue()
+    assert re.search(r"loss \d\.\d+, validation accuracy \d\.\d+", text.getvalue().rpartition("epoch 1: ")[2])
+    assert "validating, batch 1 of 1" in text.getvalue()
+    assert re.search(r"predicting.*1/1", text.getvalue())
+
+
+def test_a_notebook_has_a_bar_without_widgets() -> None:
+    pytest.importorskip("IPython")
+    from IPython.core.interactiveshell import InteractiveShell
+    from IPython.utils.capture import capture_output
+
+    InteractiveShell.instance()
+    with (
+        capture_output() as shown,
+        bars.row_progress(Console(force_jupyter=True), "training") as on_step,
+    ):
+        for step in range(1, 11):
+            on_step(step, 10, "loss 0.5")
+    assert any("<progress value='10' max='10'" in output.data.get("text/html", "") for output in shown.outputs)
+    assert any("loss 0.5" in output.data.get("text/html", "") for output in shown.outputs)
 
 
 def test_once_a_minute_a_line_says_how_long_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
