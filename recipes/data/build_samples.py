@@ -27,6 +27,7 @@ from mi2p_inject.recipes.data.splits.assign import (
 from mi2p_inject.recipes.data.splits.rare import drop_rare
 from mi2p_inject.recipes.data.splits.stratified import LEAST
 from mi2p_inject.recipes.data.tables.cells import check_labels
+from mi2p_inject.recipes.data.values import visible
 
 if TYPE_CHECKING:
     import datasets
@@ -108,8 +109,8 @@ def _numbered(
 ) -> tuple[tuple[str, ...], list[Any]]:
     """The classes, and the number or numbers of each sample; None where labels are not read."""
     if not choices.labelled:
-        return tuple(map(composed, choices.classes or ())), [None] * len(index.ids)
-    classes = tuple(map(composed, choices.classes or table.classes or classes_of(index.labels, table.name)))
+        return tuple(map(_name, choices.classes or ())), [None] * len(index.ids)
+    classes = tuple(map(_name, choices.classes or table.classes or classes_of(index.labels, table.name)))
     return classes, number_labels(index.labels, index.ids, classes, multi_label, table.name)
 
 
@@ -145,6 +146,11 @@ def _contents(splits: dict[str, Rows], index: RowIndex) -> list[str]:
         shown = ", ".join(f"{label} {count}" for label, count in counts.most_common(30))
         lines.append(f"classes in training: {shown}" + (" ..." if len(counts) > 30 else ""))
     return lines
+
+
+def _name(label: str) -> str:
+    """The name of a class as the rows of a table have it."""
+    return visible(composed(label))
 
 
 def _fingerprint(index: RowIndex, splits: dict[str, Rows], numbers: list[Any], classes: tuple[str, ...]) -> str:

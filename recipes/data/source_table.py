@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from mi2p_inject.core.errors import Mi2pError
 from mi2p_inject.recipes.characters import composed, decodable
 from mi2p_inject.recipes.data.duplicates import text_key
-from mi2p_inject.recipes.data.values import UNDECODABLE
+from mi2p_inject.recipes.data.values import UNDECODABLE, visible
 from mi2p_inject.recipes.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ def _stored(row: Row) -> Row:
         id=decodable(row.id),
         image=decodable(image) if isinstance(row.image, str) else row.image,
         text=row.text and decodable(row.text),
-        labels=None if row.labels is None else tuple(composed(decodable(one)) for one in row.labels),
+        labels=None if row.labels is None else tuple(visible(composed(decodable(one))) for one in row.labels),
         group=row.group and decodable(row.group),
         repairs=repairs,
     )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
-__all__ = ["MISSING_WORD", "UNDECODABLE", "is_missing", "missing_word"]
+__all__ = ["MISSING_WORD", "UNDECODABLE", "is_missing", "missing_word", "visible"]
 
 MISSING_WORD = "a word for a missing value (such as nan, N/A), taken as missing"
 UNDECODABLE = "characters that are no Unicode text, replaced"
@@ -13,13 +14,26 @@ UNDECODABLE = "characters that are no Unicode text, replaced"
 _WORDS = frozenset({"nan", "-nan", "n/a", "#n/a", "#na", "<na>", "null", "nat", "1.#qnan", "-1.#ind"})
 #: more of them, where no class or name is called so
 _MORE = frozenset({"na", "none"})
+#: byte-order mark, zero-width space, word joiner: copied along from web pages and spreadsheets; nobody sees them
+_INVISIBLE = re.compile("[\ufeff\u200b\u2060]")
+_SPACES = re.compile("[ \u00a0\u2007\u202f]+")
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a cell is empty: null, NaN, white space."""
-    return (
-        value is None or (isinstance(value, float) and value != value) or (isinstance(value, str) and not value.strip())
-    )
+    """Whether a cell is empty: null, NaN, white space, characters that nobody sees."""
+    if isinstance(value, str):
+        return not (value if value.isascii() else _INVISIBLE.sub("", value)).strip()
+    return value is None or (isinstance(value, float) and value != value)
+
+
+def visible(label: str) -> str:
+    """A label without characters that nobody sees, its spaces single and plain: what looks the same is one class.
+
+    Example:
+        >>> visible("\\ufeffred\\u00a0 car ")
+        'red car'
+    """
+    return _SPACES.sub(" ", _INVISIBLE.sub("", label)).strip()
 
 
 def missing_word(value: str, *, label: bool = False) -> bool:

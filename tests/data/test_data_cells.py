@@ -53,7 +53,8 @@ def texts(samples: Samples) -> list[str | None]:
 
 class TestNothing:
     @pytest.mark.parametrize(
-        "empty", [float("nan"), None, "", "  ", ..., "nan", "NaN", "N/A", "n/a", "null", "NA", "None"]
+        "empty",
+        [float("nan"), None, "", "  ", ..., "nan", "NaN", "N/A", "n/a", "null", "NA", "None", "\u200b", "\ufeff"],
     )
     @pytest.mark.parametrize("kind", ["text", "image"])
     @pytest.mark.fault("tables", "NaN, null, an empty cell as text or image", "missing, never the word nan")
@@ -63,12 +64,18 @@ class TestNothing:
         found = [row[kind] for split in samples.splits.values() for row in split]
         assert found.count(None) == COUNT // 3
         assert f"{COUNT // 3} samples without {kind}" in note(samples, f"without {kind}")
-        words = isinstance(empty, str) and bool(empty.strip())
+        words = isinstance(empty, str) and empty.isascii() and bool(empty.strip())
         assert [one for one in samples.notes if MISSING_WORD in one] == (
             [f"10 rows with {MISSING_WORD} (such as 1, 4, 7)"] if words else []
         )
 
-    @pytest.mark.parametrize("empty", [float("nan"), None, "", ..., "nan", "NaN", "N/A", [], [None], ["nan"]])
+    @pytest.mark.parametrize(
+        "empty",
+        [
+            *(float("nan"), None, "", ..., "nan", "NaN", "N/A", [], [None], ["nan"], "set()", "[]", "[nan]", "[None]"),
+            *("\u200b", "\ufeff", " \u2060 ", "\u00a0", ["\u200b"]),
+        ],
+    )
     def test_as_a_label(self, empty: Any, pictures: Path, load: Load) -> None:
         path = table(pictures, label=[empty, "a", "b"])
         with pytest.raises(RecipeError, match="10 of 30 samples have no label: 1, 4, 7"):
@@ -155,6 +162,20 @@ class TestSeveralLabels:
             ["1|0|0", "0|1|0", "0|1|1"],
             ["['a' 'b']", "['a']", "['b']"],
             ["array(['a', 'b'], dtype=object)", "['a']"],
+            ["tensor([1, 0])", "tensor([0, 1])"],
+            ["frozenset({'a', 'b'})", "frozenset({'a'})"],
+            ["[a, b]", "[a]", "[b]"],
+            ["{a, b}", "{a}", "{b}"],
+            ["['a', nan]", "['a']", "['b']"],
+            ["1 0 0", "0 1 0", "0 1 1"],
+            ["a\nb", "a", "b"],
+            ["a\uff0cb", "a", "b"],
+            ["a\u3001b", "a", "b"],
+            ["a\uff1bb", "a", "b"],
+            ["a\uff5cb", "a", "b"],
+            ["a;", "b;", "c;"],
+            ["a,", "b,"],
+            [["a|b"], ["a"], ["b"]],
         ],
         ids=str,
     )
@@ -171,6 +192,8 @@ class TestSeveralLabels:
             ["Food & Drink", "Travel & Places", "Food"],
             ["R&B", "C++", "AC/DC"],
             ["[x]", "(y)"],
+            ["Other (misc, rare)", "(none, really)"],
+            ["rgb(1, 0, 0)", "0 1"],
             [1, 0],
             ["1", "0"],
         ],
@@ -236,6 +259,11 @@ class TestCharacters:
             table(pictures, label=labels), classes=tuple(unicodedata.normalize("NFD", x) for x in samples.classes)
         )
         assert again.classes == samples.classes
+
+    @pytest.mark.parametrize("same", ["\ufeffred car", "red car\u200b", "red\u00a0car", "red\u2060 car", "red  car"])
+    def test_labels_with_characters_that_nobody_sees_are_one(self, same: str, pictures: Path, load: Load) -> None:
+        assert load(table(pictures, label=["red car", same, "x"])).classes == ("red car", "x")
+        assert load(table(pictures, label=[["red car"], [same], "x"])).classes == ("red car", "x")
 
     def test_columns_and_files_that_look_the_same_are_one(self, tmp_path: Path, load: Load) -> None:
         for i in range(20):

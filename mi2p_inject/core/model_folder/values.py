@@ -122,11 +122,19 @@ def clean(
         named = _CODE.fullmatch(str(key)) or (isinstance(one, (str, list, dict)) and _FILES.fullmatch(str(key)))
         if not is_word(key) or named or not _allowed(one, known(key), name, depth):
             dropped.append(str(key)[:64])
-        elif isinstance(one, dict):
-            kept[key] = clean(one, (lambda _: True) if known(key) else known, name, dropped, depth + 1)
         else:
-            kept[key] = one
+            below = (lambda _: True) if known(key) else known
+            kept[key] = _nested(one, below, name, dropped, depth + 1)
     return kept
+
+
+def _nested(value: Any, known: Callable[[str], bool], name: str, dropped: list[str], depth: int) -> Any:
+    """A value with every object in it cleaned, those in lists too."""
+    if isinstance(value, dict):
+        return clean(value, known, name, dropped, depth)
+    if isinstance(value, list):
+        return [_nested(one, known, name, dropped, depth + 1) for one in value]
+    return value
 
 
 def _allowed(value: Any, known: bool, name: str, depth: int) -> bool:
