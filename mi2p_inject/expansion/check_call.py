@@ -62,6 +62,9 @@ def units_of(model: _Expanded) -> UnitDict:
     in_use = getattr(model.units, "in_use", None)
     units = in_use() if in_use is not None else UnitDict()
     if len(units) == len(keys) and all(key in units for key in keys):
+        for key in keys:
+            if not hasattr(units._modules[key], "site"):
+                raise _no_unit(key, units._modules[key])
         return units
     missing, added = [key for key in keys if key not in units], [key for key in units if key not in keys]
     raise InjectionError(
@@ -70,6 +73,16 @@ def units_of(model: _Expanded) -> UnitDict:
         expected=", ".join(keys),
         given=f"{type(model.units).__name__}; missing: {', '.join(missing)}; added: {', '.join(added)}",
         fix="put another unit in a unit's place (me.units[key] = unit), or inject again with the sites you want",
+    )
+
+
+def _no_unit(key: str, given: object) -> InjectionError:
+    return InjectionError(
+        f"me.units[{key!r}] is no unit",
+        path=key,
+        expected="a unit, as `MI2P().build(site, source)` gives one",
+        given=type(given).__name__,
+        fix="put a unit there; a unit inside another module must keep its attributes, as torch.compile's wrapper does",
     )
 
 

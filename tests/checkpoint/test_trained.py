@@ -93,6 +93,31 @@ def test_a_replaced_module_is_saved(tmp_path: Path) -> None:
     comes_back(me, tmp_path, fresh)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda weight: weight.copy_(weight.flip(0)),
+        lambda weight: weight.copy_(weight[torch.randperm(len(weight))]),
+        lambda weight: weight.neg_(),
+        lambda weight: weight.view(-1).copy_(weight.view(-1).view(-1, 2).flip(0).reshape(-1)),
+        lambda weight: weight.view(-1)[-1:].neg_(),
+    ],
+    ids=["flipped", "shuffled", "negated", "pairs exchanged", "one sign"],
+)
+@pytest.mark.parametrize("width", [8, 6, 5, 2])
+@pytest.mark.fault("S7", "trainable='units' and weights that changed places, or their signs", "they are saved")
+def test_values_that_changed_places_are_saved(change: Any, width: int, tmp_path: Path) -> None:
+    def model() -> nn.Module:
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Conv2d(3, width, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 4))
+
+    me = inject(model(), "0", source_spec=WORDS, example_inputs=PICTURES, zero_init=None, trainable="units")
+    with torch.no_grad():
+        change(me.backbone[3].weight)  # type: ignore[index]
+    comes_back(me, tmp_path, model())
+    assert "backbone.3.weight" in saved_keys(tmp_path)
+
+
 def test_a_tied_weight_that_trains_is_saved_under_both_names(tmp_path: Path) -> None:
     def tied() -> nn.Module:
         torch.manual_seed(0)

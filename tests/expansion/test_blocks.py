@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -16,9 +15,8 @@ from models import BERT, HF, TINY, hugging
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from mi2p_inject import MI2P, ExpandedModel, ViewSpec, inject
-from mi2p_inject.core.errors import InjectionError, SiteError, SourceError
-from mi2p_inject.units.unit_dict import UnitDict
+from mi2p_inject import ExpandedModel, ViewSpec, inject
+from mi2p_inject.core.errors import SiteError, SourceError
 
 SOURCE, OTHER = token_features(2), token_features(2, seed=1)
 
@@ -152,47 +150,6 @@ class TestNesting:
             with me.source(OTHER):
                 same(me.backbone(PICTURES), other)
             same(me.backbone(PICTURES), me(PICTURES, source=SOURCE))
-
-
-class TestReplacedUnits:
-    @pytest.mark.fault(
-        "S9", "units replaced by a copy or by new ones", "the forward uses those that are there, and they train"
-    )
-    def test_the_units_that_are_there_are_used(self) -> None:
-        me = expanded()
-        before = me(PICTURES, source=SOURCE)
-        me.units = copy.deepcopy(me.units)
-        same(me(PICTURES, source=SOURCE), before)
-        change(me.unit("0"))
-        assert differs(me(PICTURES, source=SOURCE), before)
-        me.units["/0"] = MI2P(num_heads=2, zero_init="value_proj").build(me.sites[0].spec, SOURCE.spec)
-        same(me(PICTURES, source=SOURCE), me(PICTURES))
-        assert {id(one) for one in me.parameters()} >= {id(one) for one in me.units["/0"].parameters()}
-        me.train()
-        me(PICTURES, source=SOURCE).sum().backward()
-        assert any(one.grad is not None and one.grad.any() for one in me.units["/0"].parameters())
-
-    @pytest.mark.fault("S9", "a unit deleted, or put under another key", "InjectionError")
-    def test_a_unit_that_is_gone_is_missed(self) -> None:
-        me = expanded()
-        unit = me.unit("0")
-        del me.units["/0"]
-        same(me(PICTURES), me.backbone(PICTURES))
-        for keys in ((), ("/1",), ("/0", "/1")):
-            me.units = UnitDict()
-            for key in keys:
-                me.units[key] = unit
-            with complains(InjectionError, "not those of the sites"):
-                me(PICTURES, source=SOURCE)
-        me.units = nn.ModuleDict({"/0": unit})  # type: ignore[assignment]
-        with complains(InjectionError, "not those of the sites", "ModuleDict"):
-            me(PICTURES, source=SOURCE)
-
-    @pytest.mark.fault("S9", "torch.func.functional_call with other parameters of the units", "those are used")
-    def test_a_functional_call_uses_its_own(self) -> None:
-        me = expanded()
-        zeros = {name: torch.zeros_like(one) for name, one in me.named_parameters() if name.startswith("units.")}
-        same(torch.func.functional_call(me, zeros, (PICTURES,), {"source": SOURCE}), me(PICTURES))
 
 
 @pytest.fixture
