@@ -38,7 +38,7 @@ def checkpointing_off(model: nn.Module) -> None:
         if "_checkpoint_wrapped_module" in module._modules and "checkpoint_fn" in vars(
             module
         ):  # torch's CheckpointWrapper
-            module.checkpoint_fn = _run
+            module.checkpoint_fn = _run  # type: ignore[assignment]
 
 
 def _run(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
