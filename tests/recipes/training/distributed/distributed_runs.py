@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,14 +12,15 @@ from rich.console import Console
 from training_runs import train
 
 import mi2p_inject.recipes.training.train as training
+from mi2p_inject.recipes.training.progress.bars import OnStep
 
 KILLED = 7
 """After this step of the second training the first process is gone."""
 
 
 @contextmanager
-def ending(console: Console, title: str) -> Iterator[Callable[[int, int], None]]:
-    def on_step(done: int, steps: int) -> None:
+def ending(console: Console, title: str) -> Iterator[OnStep]:
+    def on_step(done: int, steps: int, note: str = "") -> None:
         if done == KILLED:
             os._exit(9)
 
