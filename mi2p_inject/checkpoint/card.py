@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from mi2p_inject.core.errors import CheckpointError
-from mi2p_inject.core.expansion_config import ExpansionConfig
+from mi2p_inject.core.expansion_config import UNNAMED, ExpansionConfig
 from mi2p_inject.core.files.atomic_write import write_file
 from mi2p_inject.core.files.read import read_regular
 
@@ -36,7 +36,7 @@ def model_card(
     Args:
         expansion: what it was built from.
         backbone: its backbone.
-        sources: its source encoders by name; none where features are given.
+        sources: its source encoders by name (an empty one, where the source has none); none where features are given.
         card: further metadata, as of `huggingface_hub.ModelCardData`: license, datasets, language, eval_results, …
         place: how it is named when it is loaded.
 
@@ -47,7 +47,9 @@ def model_card(
     encoders = {key: type(one).__name__ for key, one in sources.items()}
     bases = [found for found in map(model_name, (backbone, *sources.values())) if found]
     of = f"`{kind}`" + (f" ({name})" if name else "")
-    reads = " and ".join(f"`{one}`" for one in encoders.values()) or f"features ({expansion.source})"
+    reads = " and ".join(f"`{one}`" for one in encoders.values()) or "features ("
+    if not encoders:
+        reads += f"{', '.join(str(one.spec) for one in expansion.sources.values())})"
     given = f", {_source_argument(encoders)}" if encoders else ""
     weights = (
         "The backbone's weights are in the checkpoint."
@@ -58,7 +60,7 @@ def model_card(
     lines = [
         f"# {kind} with a second modality",
         "",
-        f"{of}, expanded with {len(expansion.sites)} `{expansion.unit.kind}` units by "
+        f"{of}, expanded with {len(expansion.places)} `{'`, `'.join(expansion.kinds)}` units by "
         "[mi2p_inject](https://github.com/mi2p-inject/mi2p_inject): at these layers it also attends to a source, "
         f"{reads}. {weights} Source encoders are never in it.",
         "",
@@ -86,7 +88,7 @@ def model_card(
         "- The licences of the backbone's and the source encoder's weights hold for what was derived from them.",
     ]
     known = {"base_model": bases} if bases else {}
-    return card_text("\n".join(lines) + "\n", {**known, "tags": [expansion.unit.kind], **(card or {})})
+    return card_text("\n".join(lines) + "\n", {**known, "tags": list(expansion.kinds), **(card or {})})
 
 
 def card_text(body: str, data: Mapping[str, Any]) -> str:
@@ -143,10 +145,11 @@ def model_name(model: nn.Module) -> str | None:
 
 def _variables(encoders: Mapping[str, str]) -> dict[str, str]:
     """Names of variables for the source encoders."""
-    return dict(zip(["encoder"] if len(encoders) == 1 else encoders, encoders.values(), strict=True))
+    return {f"{name.replace('-', '_')}_encoder".lstrip("_"): one for name, one in encoders.items()}
 
 
 def _source_argument(encoders: Mapping[str, str]) -> str:
-    if len(encoders) == 1:
-        return "source_encoder=encoder"
-    return f"source_encoder={{{', '.join(f'{name!r}: {name}' for name in encoders)}}}"
+    variables = list(_variables(encoders))
+    if UNNAMED in encoders:
+        return f"source_encoder={variables[0]}"
+    return f"source_encoder={{{', '.join(f'{name!r}: {one}' for name, one in zip(encoders, variables, strict=True))}}}"

@@ -59,10 +59,7 @@ def check_units(config: Mapping[str, Any], expansion: ExpansionConfig, backbone:
         for site in expansion.sites:
             backbone.get_submodule(site.path)
         with torch.device("meta"):
-            units = {
-                site.key: expansion.unit.build(site.spec, expansion.source, expansion.num_heads)
-                for site in expansion.sites
-            }
+            units = {place.key: expansion.build(place) for place in expansion.places}
     except (Mi2pError, AttributeError, TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise damaged(path / CONFIG_NAME, str(error)) from error
     expected = {

@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from mi2p_inject.checkpoint.hub import as_path
-from mi2p_inject.checkpoint.schema import CONFIG_NAME, FORMAT, VERSION, sealed
+from mi2p_inject.checkpoint.schema import CONFIG_NAME, FORMAT, VERSION, VERSION_OF_NAMED, sealed
 from mi2p_inject.checkpoint.tensors import check_complete, check_plain, check_unsaved, described, without_aliases
 from mi2p_inject.checkpoint.write import shards, write_checkpoint
 from mi2p_inject.core.errors import CheckpointError
@@ -72,7 +72,7 @@ def save(
     files = shards(tensors, max_shard_size)
     config = {
         "format": FORMAT,
-        "version": VERSION,
+        "version": VERSION_OF_NAMED if expansion.named else VERSION,
         "weights": list(files),
         "tensors": described(tensors),
         "aliases": aliases,
@@ -119,9 +119,18 @@ def _backbone_json(backbone: nn.Module, expansion: ExpansionConfig, trained: set
 
 
 def _expansion_json(expansion: ExpansionConfig) -> dict[str, Any]:
+    sources = [
+        {
+            "name": name,
+            "unit": {"kind": one.unit.kind, "options": dataclasses.asdict(one.unit)},
+            "source": one.spec.to_json(),
+            "paths": list(one.paths),
+        }
+        for name, one in expansion.sources.items()
+    ]
+    only = {key: sources[0][key] for key in ("unit", "source")}
     return {
-        "unit": {"kind": expansion.unit.kind, "options": dataclasses.asdict(expansion.unit)},
-        "source": expansion.source.to_json(),
+        **({"sources": sources} if expansion.named else only),
         "sites": [site.to_json() for site in expansion.sites],
         "num_heads": expansion.num_heads,
         "trainable": expansion.trainable,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mi2p_inject.core.errors import CheckpointError, Mi2pError
-from mi2p_inject.core.expansion_config import ExpansionConfig
+from mi2p_inject.core.expansion_config import UNNAMED, ExpansionConfig, SourceConfig
 from mi2p_inject.core.files.json_rules import (
     COUNT,
     FLAG,
@@ -30,12 +30,14 @@ from mi2p_inject.core.files.read import read_regular
 from mi2p_inject.core.layout import Axes
 from mi2p_inject.core.site import Site
 from mi2p_inject.core.views import ViewSpec
-from mi2p_inject.units import UNITS, unit_config
+from mi2p_inject.sources.by_name import check_name
+from mi2p_inject.units import UNITS, UnitConfig, unit_config
 
 __all__ = [
     "CONFIG_NAME",
     "FORMAT",
     "VERSION",
+    "VERSION_OF_NAMED",
     "WEIGHTS_NAME",
     "damaged",
     "expansion_config_of",
@@ -44,7 +46,8 @@ __all__ = [
 ]
 
 CONFIG_NAME = "mi2p_config.json"
-FORMAT, VERSION = "mi2p_inject", 5
+FORMAT, VERSION, VERSION_OF_NAMED = "mi2p_inject", 5, 6
+"""A model of named sources is of its own version, which releases without them refuse; any other stays as it was."""
 WEIGHTS_NAME = re.compile(r"model-[0-9a-f]{12}(-\d{5}-of-\d{5})?\.safetensors")
 MOST_BYTES = 16 * 2**20
 """Of the JSON. A model of 10,000 tensors takes 2 MB."""
@@ -69,14 +72,18 @@ CONFIG: Schema = {
     "tensors": _TENSORS,
     "aliases": MapOf(TEXT),
     "backbone": {"class": TEXT, "tensors": _TENSORS, "trained": ListOf(TEXT)},
-    "unit": {"kind": TEXT, "options": MapOf(OPTION)},
-    "source": _VIEW,
     "sites": ListOf({"path": TEXT, "layout": _LAYOUT, "view": _VIEW}),
     "num_heads": Rule("a number of heads (1 to 65536)", lambda value: is_int(value, 1, 2**16)),
     "trainable": one_of("all", "units"),
     "strict": FLAG,
     "left_out": ListOf(TEXT),
 }
+_SOURCE: Schema = {"unit": {"kind": TEXT, "options": MapOf(OPTION)}, "source": _VIEW}
+OF_VERSION: Mapping[int, Schema] = {
+    VERSION: _SOURCE,
+    VERSION_OF_NAMED: {"sources": ListOf({"name": TEXT, "paths": ListOf(TEXT), **_SOURCE})},
+}
+"""What else there is in the JSON of a version."""
 
 
 def sealed(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -107,14 +114,15 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise damaged(path, str(error)) from error
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise damaged(path, "it is not of our format")
-    if config.get("version") != VERSION:
+    version = config.get("version")
+    if not is_int(version, 0) or version not in OF_VERSION:
         raise CheckpointError(
             "the checkpoint is of another version",
-            expected=f"version {VERSION}",
+            expected=f"version {' or '.join(map(str, OF_VERSION))}",
             given=f"version {config.get('version')}"[:80],
             fix="use the release of mi2p_inject that wrote it, or a newer one",
         )
-    if broken := fault(config, CONFIG):
+    if broken := fault(config, CONFIG) or fault(config, OF_VERSION[version]):
         raise damaged(path, f"{broken.place} is wrong", broken.expected, broken.given)
     if not whole:
         raise damaged(path, "its text is not what was saved", "a text with the checksum that it states", "another text")
@@ -128,21 +136,23 @@ def expansion_config_of(config: dict[str, Any], path: Path) -> ExpansionConfig:
         CheckpointError: an unknown unit, or values that contradict each other.
         UnitError: the entry point that gives the unit cannot be loaded.
     """
-    kind, options = config["unit"]["kind"], config["unit"]["options"]
-    if kind not in UNITS:
-        raise CheckpointError(
-            f"the checkpoint holds an unknown unit {kind!r}",
-            expected=f"one of {', '.join(UNITS)}",
-            given=kind,
-            fix="install the distribution that defines this unit, or call UNITS.register with its configuration; "
-            "if it is one of ours, upgrade mi2p_inject",
-        )
-    unit = UNITS[kind]
+    paths, named = [site["path"] for site in config["sites"]], config["version"] == VERSION_OF_NAMED
+    given = config["sources"] if named else [{**config, "name": UNNAMED, "paths": paths}]
+    kinds = {source["name"]: _known(source["unit"]["kind"]) for source in given}
     try:
+        sources = {
+            source["name"]: SourceConfig(
+                ViewSpec.from_json(source["source"]),
+                unit_config(kinds[source["name"]], source["unit"]["options"]),
+                tuple(source["paths"]),
+            )
+            for source in given
+        }
+        for name in sources if named else ():
+            check_name(name)
         expansion_config = ExpansionConfig(
             sites=tuple(Site.from_json(site) for site in config["sites"]),
-            unit=unit_config(unit, options),
-            source=ViewSpec.from_json(config["source"]),
+            sources=sources,
             num_heads=config["num_heads"],
             trainable=config["trainable"],
             strict=config["strict"],
@@ -152,9 +162,25 @@ def expansion_config_of(config: dict[str, Any], path: Path) -> ExpansionConfig:
         raise damaged(path, str(error)) from error
     if not expansion_config.sites:
         raise damaged(path, "it has no sites")
-    if len({site.path for site in expansion_config.sites}) < len(expansion_config.sites):
+    if len(set(paths)) < len(paths) or any(len(set(one.paths)) < len(one.paths) for one in sources.values()):
         raise damaged(path, "it names a site twice")
+    if len(sources) < len(given) or not sources:
+        raise damaged(path, "it names a source twice, or none")
+    if {path for one in sources.values() for path in one.paths} != set(paths):
+        raise damaged(path, "its sources' sites are not those that it describes")
     return expansion_config
+
+
+def _known(kind: str) -> UnitConfig:
+    if kind not in UNITS:
+        raise CheckpointError(
+            f"the checkpoint holds an unknown unit {kind!r}",
+            expected=f"one of {', '.join(UNITS)}",
+            given=kind,
+            fix="install the distribution that defines this unit, or call UNITS.register with its configuration; "
+            "if it is one of ours, upgrade mi2p_inject",
+        )
+    return UNITS[kind]
 
 
 def damaged(path: Path, why: str, expected: str = "", given: str = "") -> CheckpointError:

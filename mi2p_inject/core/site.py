@@ -21,11 +21,6 @@ class Site:
     layout: Layout
     spec: ViewSpec
 
-    @property
-    def key(self) -> str:
-        """The key of its unit among the expanded model's units: `a.b` is `/a/b`, which no attribute's name is."""
-        return unit_key(self.path)
-
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready form; `from_json` reads it back."""
         return {"path": self.path, "layout": self.layout.to_json(), "view": self.spec.to_json()}
@@ -36,6 +31,12 @@ class Site:
         return cls(data["path"], Layout.from_json(data["layout"]), ViewSpec.from_json(data["view"]))
 
 
-def unit_key(path: str) -> str:
-    """See `Site.key`."""
-    return "/" + path.replace(".", "/")
+def unit_key(path: str, source: str = "") -> str:
+    """The key of a unit among the expanded model's units: at `a.b` it is `/a/b`, which no attribute's name is.
+
+    Example:
+        >>> from mi2p_inject.core.site import unit_key
+        >>> unit_key("layer.3"), unit_key("layer.3", source="audio")
+        ('/layer/3', 'audio/layer/3')
+    """
+    return f"{source}/" + path.replace(".", "/")

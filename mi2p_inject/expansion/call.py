@@ -1,4 +1,4 @@
-"""The call that each thread is in: its source, its units, and the sites that have fired so far."""
+"""The call that each thread is in: its sources, its units, and the sites that have fired so far."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from mi2p_inject.core.site import Site
+from mi2p_inject.core.expansion_config import UnitPlace
 from mi2p_inject.sources.features import PreparedSource
 from mi2p_inject.units.base import Unit
 from mi2p_inject.units.unit_dict import UnitDict
@@ -38,7 +38,7 @@ class UnitForward:
 class Recorder(Protocol):
     """Whoever is given what a call's units did: see `mi2p_inject.explain.record_attention`."""
 
-    def take(self, call: Call, site: Site, unit: Unit, did: UnitForward) -> None:
+    def take(self, call: Call, place: UnitPlace, unit: Unit, did: UnitForward) -> None:
         """What one unit's forward read, gave and handed over."""
 
 
@@ -46,18 +46,20 @@ class Recorder(Protocol):
 class Call:
     """One forward of an expanded model, or one call of a method of its backbone."""
 
-    source: PreparedSource | None
-    """None: no residual, only a place in the graph for the units' parameters (see `TakesPart`)."""
+    sources: Mapping[str, PreparedSource]
+    """By name, those that are there; the others' units add nothing."""
     units: UnitDict
     """The expanded model's units as they are now: whoever replaces one needs no new hooks."""
     image: tuple[int, int] | None = None
     """Size of the image that went into the backbone, if one did."""
     once: bool = True
     """One forward, in which each site fires once; False: a method that runs the backbone as often as it likes."""
-    repeat: Callable[[Tensor], PreparedSource] | None = None
-    """The source with some of its rows repeated, given their indices."""
+    repeat: Callable[[str, Tensor], PreparedSource] | None = None
+    """A source with some of its rows repeated, given its name and their indices."""
     times: int | None = None
     """How often the backbone repeats each row: the choices of a multiple-choice model. None: as it likes (beams)."""
+    takes_part: bool = False
+    """The units of sources that are missing have a place in the graph for their parameters (see `TakesPart`)."""
     block: bool = False
     """It is a `with me.source(...)` block."""
     recorders: tuple[Recorder, ...] = ()
@@ -65,26 +67,27 @@ class Call:
     fired: list[str] = field(default_factory=list)
     gradients: bool = field(default_factory=torch.is_grad_enabled)
     """Whether gradients were wanted when it began."""
-    _given: dict[tuple[int, torch.device], PreparedSource] = field(default_factory=dict)
+    _given: dict[tuple[str, int, torch.device], PreparedSource] = field(default_factory=dict)
 
-    def source_for(self, source: PreparedSource, batch: int, device: torch.device) -> PreparedSource:
-        """The source for a batch at a site: the batch of the call, or each of its rows repeated alike.
+    def source_for(self, name: str, batch: int, device: torch.device) -> PreparedSource:
+        """A source for a batch at a site: the batch of the call, or each of its rows repeated alike.
 
         Args:
-            source: the call's.
+            name: of a source that is there.
             batch: rows at the site.
             device: of the site; a backbone may be spread over several.
         """
+        source = self.sources[name]
         rows = source.batch
         same = self.repeat is None or batch == rows or not rows or batch != rows * (self.times or batch // rows)
         if same and device == source.tokens.device:
             return source
-        if (batch, device) not in self._given:
+        if (name, batch, device) not in self._given:
             if not same and self.repeat is not None:
                 indices = torch.arange(rows, device=source.tokens.device).repeat_interleave(batch // rows)
-                source = self.repeat(indices)
-            self._given[batch, device] = source.to(device)
-        return self._given[batch, device]
+                source = self.repeat(name, indices)
+            self._given[name, batch, device] = source.to(device)
+        return self._given[name, batch, device]
 
 
 class Calls(threading.local):

@@ -8,15 +8,25 @@ from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 
 from mi2p_inject.core.errors import InjectionError, SiteError, SourceError
+from mi2p_inject.core.expansion_config import ExpansionConfig
 from mi2p_inject.core.site import Site
 from mi2p_inject.expansion.call import Call
 from mi2p_inject.inspection.switches import checkpointed
+from mi2p_inject.sources.features import PreparedSource, SourceFeatures
 from mi2p_inject.units.unit_dict import UnitDict
 
-__all__ = ["call_without_source", "check_fired", "check_without_source", "units_of"]
+__all__ = [
+    "call_without_source",
+    "check_device",
+    "check_fired",
+    "check_without_source",
+    "common_batch",
+    "trains_with_others",
+    "units_of",
+]
 
 COMPUTED = ("encoder_outputs", "inputs_embeds", "decoder_inputs_embeds", "past_key_values")
 """Arguments of transformers that stand for what modules would compute."""
@@ -28,21 +38,18 @@ class _Expanded(Protocol):
     training: bool
     backbone: nn.Module
     units: UnitDict
+    expansion_config: ExpansionConfig
 
     @property
     def sites(self) -> tuple[Site, ...]: ...
 
 
-def check_without_source(source_mask: Tensor | None, outer: Call | None) -> None:
-    """Refuse a mask without a source, and a call without a source in a block that has one.
+def check_without_source(outer: Call | None) -> None:
+    """Refuse a call without a source in a block that has one.
 
     Raises:
-        SourceError: either.
+        SourceError: it is such a call.
     """
-    if source_mask is not None:
-        raise SourceError(
-            "source_mask without a source", expected="both or neither", given="source=None", fix="pass source="
-        )
     if outer is not None and outer.block:
         raise SourceError(
             "me(...) without a source inside `with me.source(...)`: the block's source is for me.backbone",
@@ -52,13 +59,48 @@ def check_without_source(source_mask: Tensor | None, outer: Call | None) -> None
         )
 
 
+def check_device(model: _Expanded, features: SourceFeatures) -> None:
+    """Refuse features on another device than the units, where these are all on one.
+
+    Raises:
+        SourceError: they are.
+    """
+    devices = {parameter.device for parameter in model.units.parameters()}
+    if len(devices) == 1 and features.data.device not in devices:
+        raise SourceError(
+            "the source features are on another device than the units",
+            expected=str(next(iter(devices))),
+            given=str(features.data.device),
+            fix="move them: source=features.to(device), or the batch before encoding",
+        )
+
+
+def common_batch(sources: Mapping[str, PreparedSource]) -> int:
+    """The rows that each source of a call has; 0 without any.
+
+    Raises:
+        SourceError: one has more or fewer than the first.
+    """
+    rows = next((one.batch for one in sources.values()), 0)
+    for name, one in sources.items():
+        if one.batch != rows:
+            raise SourceError(
+                "the sources have different batches",
+                expected=f"{rows} rows of each, as the first one has",
+                given=f"{one.batch} of {name}",
+                fix="pass one row per sample; mark missing ones in source_mask",
+            )
+    return rows
+
+
 def units_of(model: _Expanded) -> UnitDict:
-    """The units in use, one for each site.
+    """The units in use, one for each source at each of its sites.
 
     Raises:
         InjectionError: somebody has taken some out, added one where there is no site, or put something else there.
     """
-    keys = [site.key for site in model.sites]
+    places = model.expansion_config.places
+    keys = [place.key for place in places]
     in_use = getattr(model.units, "in_use", None)
     units = in_use() if in_use is not None else UnitDict()
     if len(units) == len(keys) and all(key in units for key in keys):
@@ -69,7 +111,7 @@ def units_of(model: _Expanded) -> UnitDict:
     missing, added = [key for key in keys if key not in units], [key for key in units if key not in keys]
     raise InjectionError(
         "me.units are not those of the sites",
-        path=next((site.path for site in model.sites if site.key in missing), ""),
+        path=next((place.site.path for place in places if place.key in missing), ""),
         expected=", ".join(keys),
         given=f"{type(model.units).__name__}; missing: {', '.join(missing)}; added: {', '.join(added)}",
         fix="put another unit in a unit's place (me.units[key] = unit), or inject again with the sites you want",
@@ -91,8 +133,12 @@ def call_without_source(model: _Expanded) -> Call | None:
 
     DistributedDataParallel waits for a gradient of every parameter in every step: zero is what a missing source gives.
     """
-    trains = model.training and torch.is_grad_enabled() and dist.is_available() and dist.is_initialized()
-    return Call(None, units_of(model), once=False) if trains else None
+    return Call({}, units_of(model), once=False, takes_part=True) if trains_with_others(model) else None
+
+
+def trains_with_others(model: _Expanded) -> bool:
+    """Whether this is a step of distributed training."""
+    return model.training and torch.is_grad_enabled() and dist.is_available() and dist.is_initialized()
 
 
 def check_fired(model: _Expanded, call: Call, given: Mapping[str, Any] = MappingProxyType({})) -> None:

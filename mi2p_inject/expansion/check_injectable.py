@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,10 +18,11 @@ from mi2p_inject.expansion.running import RunningModel
 __all__ = ["check_injectable", "check_modules"]
 
 
-def check_modules(model: nn.Module, source_encoder: nn.Module | None) -> None:
-    """Raise where one of the two is no module, is expanded already, or its forward takes `source` itself."""
-    for what, module in (("model", model), ("source_encoder", source_encoder)):
-        if module is not None and not isinstance(module, nn.Module):
+def check_modules(model: nn.Module, encoders: Mapping[str, nn.Module]) -> None:
+    """Raise where one of them is no module, is expanded already, or the model's forward takes `source` itself."""
+    named = [(f"source_encoder[{name!r}]" if name else "source_encoder", one) for name, one in encoders.items()]
+    for what, module in (("model", model), *named):
+        if not isinstance(module, nn.Module):
             raise InjectionError(
                 f"{what} is no module",
                 expected="torch.nn.Module",
@@ -52,13 +53,13 @@ def _parameters(function: Any) -> list[str]:
         return []
 
 
-def check_injectable(model: nn.Module, source_encoder: nn.Module | None, paths: Sequence[str]) -> None:
+def check_injectable(model: nn.Module, encoders: Mapping[str, nn.Module], paths: Sequence[str]) -> None:
     """Refuse a model in a state that would make units silently useless or wrong; `inject` and `load` both ask.
 
     Raises:
         InjectionError: compiled, serving as a source encoder, sharing modules with its source, or an ambiguous forward.
     """
-    check_modules(model, source_encoder)
+    check_modules(model, encoders)
     _check_not_compiled(model, paths)
     if model in SOURCES:
         raise InjectionError(
@@ -67,7 +68,7 @@ def check_injectable(model: nn.Module, source_encoder: nn.Module | None, paths: 
             given="one model in both roles",
             fix="inject copy.deepcopy(model)",
         )
-    if source_encoder is not None:
+    for source_encoder in encoders.values():
         own = set(model.modules())
         if any(module in own for module in source_encoder.modules()):
             raise InjectionError(

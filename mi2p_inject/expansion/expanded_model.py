@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,12 @@ from torch import nn
 from mi2p_inject.checkpoint.card import model_card, write_card
 from mi2p_inject.checkpoint.hub import as_path, push_folder
 from mi2p_inject.checkpoint.save import save
+from mi2p_inject.core.errors import SourceError
 from mi2p_inject.core.expansion_config import ExpansionConfig
 from mi2p_inject.core.files.digest import quick_sums
 from mi2p_inject.core.inputs import Inputs
 from mi2p_inject.core.shared_state import BACKBONES, Record
 from mi2p_inject.core.site import unit_key
-from mi2p_inject.expansion.build_units import build_units
 from mi2p_inject.expansion.call import Calls
 from mi2p_inject.expansion.hook import SiteHook, hook_path, purge
 from mi2p_inject.expansion.load import load_model
@@ -26,6 +26,7 @@ from mi2p_inject.expansion.running import RunningModel
 from mi2p_inject.report.summary import Summary
 from mi2p_inject.sources.encoder import Source
 from mi2p_inject.units.base import Unit
+from mi2p_inject.units.build_units import build_units
 
 __all__ = ["ExpandedModel", "load"]
 
@@ -40,7 +41,7 @@ class ExpandedModel(RunningModel):
         backbone: the very model that was injected.
         units: the plug-ins; the key of the unit at path `a.b` is `/a/b` (`unit("a.b")` gives it).
         sites: where they are: path, layout, view.
-        frozen_source: the source encoder and how it is read, if there is one.
+        frozen_sources: the source encoders by name, and how they are read; one without a name has the empty one.
 
     Example:
         >>> import torch
@@ -55,18 +56,21 @@ class ExpandedModel(RunningModel):
         True
     """
 
-    def __init__(self, backbone: nn.Module, config: ExpansionConfig, source: Source | None, example: Inputs) -> None:
+    def __init__(
+        self, backbone: nn.Module, config: ExpansionConfig, sources: Mapping[str, Source], example: Inputs
+    ) -> None:
         super().__init__()
         self.expansion_config = config
         self.example = example
         self.calls = Calls()
-        self.frozen_source = source
+        self.frozen_sources = dict(sources)
         self.backbone = backbone
         purge(backbone)
         self.units = build_units(backbone, config)
         self.training = backbone.training
         self.units.train(backbone.training)
-        self._hooks = [_register(backbone, SiteHook(site, self.calls, config.strict)) for site in config.sites]
+        at = {site.path: [place for place in config.places if place.site == site] for site in config.sites}
+        self._hooks = [_register(backbone, SiteHook(places, self.calls, config.strict)) for places in at.values()]
         self._record: Record | None = None
         self._initial = quick_sums(backbone) if config.trainable == "units" else {}
         self._settle()
@@ -74,9 +78,19 @@ class ExpandedModel(RunningModel):
             backbone.requires_grad_(False)
             self._still_norms()
 
-    def unit(self, path: str) -> Unit:
-        """The unit at a site's path."""
-        unit: Unit = self.units.in_use()[unit_key(path)]  # type: ignore[assignment]
+    def unit(self, path: str, source: str | None = None) -> Unit:
+        """The unit at a site's path, and of the source of that name where sources have names."""
+        if source is None and len(self.expansion_config.sources) == 1:
+            source = next(iter(self.expansion_config.sources))
+        elif source not in self.expansion_config.sources:
+            raise SourceError(
+                "which source's unit?",
+                path=path,
+                expected=f"one of {', '.join(self.expansion_config.sources)}",
+                given=repr(source),
+                fix="name it: me.unit(path, source=name)",
+            )
+        unit: Unit = self.units.in_use()[unit_key(path, source or "")]  # type: ignore[assignment]
         return unit
 
     def train(self, mode: bool = True) -> ExpandedModel:
@@ -92,7 +106,8 @@ class ExpandedModel(RunningModel):
 
     def summary(self) -> str:
         """A table of the sites: path, layout, view, heads, parameters, share of the cost; and totals."""
-        return str(Summary(self.backbone, self.units.in_use(), self.expansion_config, self.frozen_source, self.example))
+        units, config = self.units.in_use(), self.expansion_config
+        return str(Summary(self.backbone, units, config, self.frozen_sources, self.example))
 
     def save_pretrained(
         self, folder: str | Path, *, max_shard_size: int | str = "5GB", card: Mapping[str, Any] | None = None
@@ -115,8 +130,8 @@ class ExpandedModel(RunningModel):
         self, folder: str | Path, size: int | str, card: Mapping[str, Any] | None, place: str | None = None
     ) -> None:
         path = as_path(folder)
-        sources = {} if self.source_encoder is None else {"source": self.source_encoder}
-        text = model_card(self.expansion_config, self.backbone, sources, card, *([place] if place else []))
+        encoders = {name: source.encoder for name, source in self.frozen_sources.items()}
+        text = model_card(self.expansion_config, self.backbone, encoders, card, *([place] if place else []))
         save(self, self.backbone, self.expansion_config, path, initial=self._initial, max_shard_size=size)
         write_card(path, text)
 
@@ -171,7 +186,7 @@ class ExpandedModel(RunningModel):
         repo_or_folder: str | Path,
         *,
         backbone: nn.Module,
-        source_encoder: nn.Module | None = None,
+        source_encoder: nn.Module | Mapping[str, nn.Module] | None = None,
         revision: str | None = None,
         token: str | bool | None = None,
         example_inputs: Any = None,
@@ -185,7 +200,7 @@ class ExpandedModel(RunningModel):
             repo_or_folder: what `save_pretrained` wrote: a folder, or the id of a Hugging Face Hub repository.
             backbone: a model of the class and shapes that were injected. With trainable="units" it must also have the
                 very weights, since these are not in the checkpoint.
-            source_encoder: as in `inject`; without it, features must be given.
+            source_encoder: as in `inject`, by name for sources that have names; without it, features must be given.
             revision: of a repository: a branch, a tag or a commit; None: the newest of the main branch.
             token: of a user who may read it; None: the one that ``hf auth login`` stored.
             example_inputs: as in `inject`, only used by the summary's cost table where no adapter matches the backbone.
@@ -223,8 +238,8 @@ class ExpandedModel(RunningModel):
 
     def _apply(self, fn: Any, recurse: bool = True) -> ExpandedModel:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        if self.frozen_source is not None:
-            self.frozen_source.apply(fn)
+        for source in self.frozen_sources.values():
+            source.apply(fn)
         return self
 
     def _settle(self) -> None:
@@ -236,11 +251,12 @@ class ExpandedModel(RunningModel):
         self._record = BACKBONES.acquire(
             self.backbone, self._record, freezes=self.expansion_config.trainable == "units"
         )
-        if self.frozen_source is not None:
-            self.frozen_source.freeze()
+        for source in self.frozen_sources.values():
+            source.freeze()
         for hook, _ in self._hooks:
             hook.owner = weakref.ref(self)
-        self._finalizer = weakref.finalize(self, _give_back, self._hooks, self.backbone, self.frozen_source)
+        sources = list(self.frozen_sources.values())
+        self._finalizer = weakref.finalize(self, _give_back, self._hooks, self.backbone, sources)
         self._finalizer.atexit = False
 
     def __getstate__(self) -> dict[str, Any]:
@@ -260,12 +276,12 @@ def _register(backbone: nn.Module, hook: SiteHook) -> tuple[SiteHook, Any]:
     return hook, module.register_forward_hook(hook, prepend=True)
 
 
-def _give_back(hooks: list[tuple[SiteHook, Any]], backbone: nn.Module, source: Source | None) -> None:
+def _give_back(hooks: list[tuple[SiteHook, Any]], backbone: nn.Module, sources: Sequence[Source]) -> None:
     for _, handle in hooks:
         handle.remove()
     hooks.clear()
     BACKBONES.release(backbone)
-    if source is not None:
+    for source in sources:
         source.thaw()
 
 

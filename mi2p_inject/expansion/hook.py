@@ -4,28 +4,32 @@ from __future__ import annotations
 
 import weakref
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mi2p_inject.core.errors import LayoutError, RecomputeError, SiteError, SourceError
+from mi2p_inject.core.expansion_config import UnitPlace
 from mi2p_inject.core.numerics.weights_taken import taken_weights
-from mi2p_inject.core.site import Site
 from mi2p_inject.expansion.call import Call, Calls, TakesPart, UnitForward
 from mi2p_inject.expansion.recompute import check_gradients, in_backward, recall, remember
+from mi2p_inject.sources.features import PreparedSource
 from mi2p_inject.units.base import Unit
 
 __all__ = ["SiteHook", "hook_path", "hooked_paths", "purge"]
 
 
 class SiteHook:
-    """Adds a unit's residual to a module's output, inside a forward of its own expanded model and nowhere else.
+    """Adds its units' residuals to a module's output, inside a forward of its own expanded model and nowhere else.
+
+    Each source that has a unit here, and is there, gives a residual of the same hidden state; they add.
 
     A callable object, not a closure: a deep copy or an unpickled copy of the expanded model carries its own.
 
     Args:
-        site: the site.
+        places: of its units, one for each source that has one here: all of one site.
         calls: the expanded model's calls, shared by its hooks.
         strict: raise where a residual would have to be resized to the site's grid.
 
@@ -35,8 +39,9 @@ class SiteHook:
         RecomputeError: it fires inside a backward pass, and whose forward is recomputed is not to be found.
     """
 
-    def __init__(self, site: Site, calls: Calls, strict: bool = False) -> None:
-        self.site, self.path, self.calls, self.strict = site, site.path, calls, strict
+    def __init__(self, places: Sequence[UnitPlace], calls: Calls, strict: bool = False) -> None:
+        self.places, self.site, self.calls, self.strict = tuple(places), places[0].site, calls, strict
+        self.path = self.site.path
         self.owner: weakref.ref[nn.Module] | None = None
         """The expanded model; None in a copy of the backbone alone, where this hook does nothing."""
         self.served = False
@@ -86,17 +91,27 @@ class SiteHook:
         return call
 
     def _add(self, call: Call, output: Any, recomputed: bool = False) -> Any:
-        unit: Unit = call.units[self.site.key]  # type: ignore[assignment]
         if call.gradients and not torch.compiler.is_compiling():
             self.served = True
             remember(self.calls, call)
             if call.once and not torch.is_grad_enabled():  # a method such as `generate` switches them off itself
-                check_gradients(self.path, unit.training and any(p.requires_grad for p in unit.parameters()))
-        layout = self.site.layout
-        view = layout.view(output, self.path, call.image)
-        if call.source is None:
+                units = [call.units[place.key] for place in self.places]
+                trains = [unit.training and any(p.requires_grad for p in unit.parameters()) for unit in units]
+                check_gradients(self.path, any(trains))
+        view = self.site.layout.view(output, self.path, call.image)
+        total: Tensor | None = None
+        for place in self.places:
+            residual = self._residual(call, place, view, recomputed)
+            if residual is not None:
+                total = residual if total is None else total + residual
+        return output if total is None else self.site.layout.add(output, total, self.path)
+
+    def _residual(self, call: Call, place: UnitPlace, view: Tensor, recomputed: bool) -> Tensor | None:
+        """What one source adds; None where it is missing."""
+        unit: Unit = call.units[place.key]  # type: ignore[assignment]
+        if place.source not in call.sources:
             trained = [parameter for parameter in unit.parameters() if parameter.requires_grad]
-            return layout.add(output, TakesPart.apply(view, *trained), self.path) if trained else output
+            return TakesPart.apply(view, *trained) if trained and call.takes_part else None  # type: ignore[no-any-return]
         parameter = next(unit.parameters())
         if view.device != parameter.device:
             raise SourceError(
@@ -106,7 +121,20 @@ class SiteHook:
                 given=str(parameter.device),
                 fix="move the expanded model as a whole: me.to(device); a device map comes before inject",
             )
-        source = call.source_for(call.source, view.shape[0], view.device)
+        source = call.source_for(place.source, view.shape[0], view.device)
+        self._check_fits(unit, view, source)
+        if view.dtype != parameter.dtype and not torch.is_autocast_enabled(view.device.type):
+            view = view.to(parameter.dtype)
+        if not call.recorders:
+            residual: Tensor = unit(view, source)
+            return residual
+        with taken_weights() as weights:
+            residual = unit(view, source)
+        for recorder in () if recomputed else call.recorders:
+            recorder.take(call, place, unit, UnitForward(view, source, residual, weights))
+        return residual
+
+    def _check_fits(self, unit: Unit, view: Tensor, source: PreparedSource) -> None:
         if view.shape[0] != source.batch:
             raise SourceError(
                 "source and backbone have different batches",
@@ -123,15 +151,6 @@ class SiteHook:
                 given=str(tuple(view.shape)),
                 fix="resize the images, inject with example_inputs= of this size, or strict=False",
             )
-        if view.dtype != parameter.dtype and not torch.is_autocast_enabled(view.device.type):
-            view = view.to(parameter.dtype)
-        if not call.recorders:
-            return layout.add(output, unit(view, source), self.path)
-        with taken_weights() as weights:
-            residual = unit(view, source)
-        for recorder in () if recomputed else call.recorders:
-            recorder.take(call, self.site, unit, UnitForward(view, source, residual, weights))
-        return layout.add(output, residual, self.path)
 
 
 def hook_path(backbone: nn.Module, path: str) -> str:
@@ -140,7 +159,7 @@ def hook_path(backbone: nn.Module, path: str) -> str:
     timm's gradient checkpointing runs the children of a stage in place of the stage, whose own hooks then never run.
 
     Example:
-        >>> from torch import nn
+        >>> from torch import Tensor, nn
         >>> from mi2p_inject.expansion.hook import hook_path
         >>> hook_path(nn.Sequential(nn.Conv2d(3, 4, 1), nn.Sequential(nn.ReLU(), nn.ReLU())), "1")
         '1.1'

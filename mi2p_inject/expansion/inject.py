@@ -8,24 +8,18 @@ from typing import Any, TypedDict
 from torch import nn
 from typing_extensions import Unpack
 
-from mi2p_inject.adapters.recommended import PAPER, recommended
-from mi2p_inject.core.errors import (
-    InjectionError,
-    ProbeError,
-    SelectionError,
-    SourceError,
-)
-from mi2p_inject.core.expansion_config import ExpansionConfig, Trainable
-from mi2p_inject.core.inputs import Inputs, on_meta
-from mi2p_inject.core.layout import Layout, describe
+from mi2p_inject.core.errors import InjectionError, SourceError
+from mi2p_inject.core.expansion_config import UNNAMED, ExpansionConfig, SourceConfig, Trainable
+from mi2p_inject.core.inputs import on_meta
+from mi2p_inject.core.layout import Layout
 from mi2p_inject.core.site import View
 from mi2p_inject.core.views import ViewSpec
 from mi2p_inject.expansion.check_injectable import check_injectable, check_modules
+from mi2p_inject.expansion.choose_sites import choose_paths, choose_sites
 from mi2p_inject.expansion.expanded_model import ExpandedModel
-from mi2p_inject.inspection.probe import probe
-from mi2p_inject.inspection.resolve import ResolvedModel, resolve
-from mi2p_inject.inspection.select import Layers, select
-from mi2p_inject.inspection.sites import find_sites
+from mi2p_inject.inspection.resolve import resolve
+from mi2p_inject.inspection.select import Layers
+from mi2p_inject.sources.by_name import by_name, only, set_up
 from mi2p_inject.sources.encoder import Source
 from mi2p_inject.units import UnitConfig, ZeroInit, unit_config
 
@@ -51,11 +45,11 @@ class UnitOptions(TypedDict, total=False):
 
 def inject(
     model: nn.Module,
-    layers: Layers | None = None,
+    layers: Layers | Mapping[str, Layers] | None = None,
     *,
-    source_encoder: nn.Module | None = None,
-    source_spec: ViewSpec | None = None,
-    unit: str | UnitConfig = "mi2p",
+    source_encoder: nn.Module | Mapping[str, nn.Module] | None = None,
+    source_spec: ViewSpec | Mapping[str, ViewSpec] | None = None,
+    unit: str | UnitConfig | Mapping[str, str | UnitConfig] = "mi2p",
     trainable: Trainable = "all",
     view: View = "auto",
     layout: Layout | Mapping[str, Layout] | None = None,
@@ -64,28 +58,35 @@ def inject(
     source_example_inputs: Any = None,
     **options: Unpack[UnitOptions],
 ) -> ExpandedModel:
-    """Expand a unimodal model to two modalities: a plug-in unit at each chosen layer, fed by a frozen source encoder.
+    """Expand a unimodal model to two or more modalities: a unit at each chosen layer, fed by a frozen source encoder.
 
     The model is not edited, subclassed or copied: forward hooks on its named modules add the units' residuals, and
     `eject()` on the result gives it back as it was. With the default start the expanded model's output equals the
     model's own, bit for bit, until it is trained.
+
+    A dict of source encoders makes a model of several named sources: each has units of its own, whose residuals add at
+    a site, and each may be missing by itself. `me(x, source={"text": batch, "audio": batch})` then gives sources by
+    name.
 
     Args:
         model: the backbone: a timm, transformers or open_clip model, or any module (then with `example_inputs`).
         layers: where: None for the recommended ones, the last of the adapter's default sites (a third of an image or
             audio model's, a sixth of a text model's); "paper" for all default sites; names, globs
             (`encoder.layer.*`), compiled regexes, indices into the default sites, a list of these, or a callable
-            (path, module) -> bool.
+            (path, module) -> bool. By source name, where sources have names, for layers of their own.
         source_encoder: the pre-trained model of the other modality. It is frozen: eval mode, no gradients.
+            Several: a dict by name, such as ``{"text": bert, "audio": ast}``.
         source_spec: what the features will be where there is no encoder here, such as `ViewSpec.tokens(768)`.
-        unit: a kind ("mi2p"; "mi2p-paper" is the paper's literal form) or a configured unit (`MI2P(...)`).
+            By name, as the encoders, where sources have names.
+        unit: a kind ("mi2p"; "mi2p-paper" is the paper's literal form) or a configured unit (`MI2P(...)`);
+            or one of these by source name.
         trainable: what trains: "all" (the paper: backbone and units) or "units" (the backbone is frozen).
         view: how patch tokens are seen: "auto" and "map" as a map of channels, "tokens" as tokens.
         layout: the layout of the chosen sites (or of some, by path) where neither an adapter nor the dry run shows it.
         strict: raise where a source map has another grid than at injection, instead of pooling it.
         example_inputs: an example batch for the backbone: a tensor, a tuple of arguments or a mapping. Needed where no
             adapter knows the model, useful where images have another size than the model's default.
-        source_example_inputs: the same for the source encoder.
+        source_example_inputs: the same for the source encoder; by name where sources have names.
         **options: options of the unit: num_heads, head_dim, kernel_size, zero_init, channel_embedding_dim,
             readout, output_projection.
 
@@ -96,7 +97,7 @@ def inject(
         SelectionError: `layers` names nothing, or something the backbone does not have.
         SiteError: a chosen module never fires, fires more than once, or its output is ignored.
         LayoutError: a hidden state cannot be read without guessing.
-        SourceError: neither an encoder nor a spec, or both and they disagree.
+        SourceError: neither an encoder nor a spec, or both and they disagree; an option by name that names no source.
         UnitError: an unknown unit or option.
         InjectionError: the model is expanded, compiled or in use as a source encoder.
         ProbeError: the dry run failed, or there are no example inputs.
@@ -115,46 +116,31 @@ def inject(
         >>> me(torch.randn(2, 3, 64, 64), source={"input_ids": torch.ones(2, 7, dtype=torch.long)}).shape
         torch.Size([2, 5])
     """
-    check_modules(model, source_encoder)
-    config = unit_config(unit, dict(options))
+    encoders, specs = set_up(source_encoder, source_spec)
+    check_modules(model, encoders)
+    names = list(dict.fromkeys([*encoders, *specs])) or [UNNAMED]
+    units = {
+        name: unit_config("mi2p" if one is None else one, dict(options))
+        for name, one in by_name("unit", unit, names).items()
+    }
     _check_choice("trainable", trainable, ("all", "units"))
     _check_choice("view", view, ("auto", "map", "tokens"))
+    wanted = by_name("layers", layers, names)
     # who names layers and gives example inputs needs no adapter, so an ambiguous one does not matter then
-    resolved = resolve(model, example_inputs, ambiguous=layers is not None and example_inputs is not None)
-    source = Source(source_encoder, source_example_inputs) if source_encoder is not None else None
-    spec = _source_spec(source, source_spec)
-    defaults = layers is None or (layers == PAPER and not hasattr(model, PAPER))
-    paths = _default_paths(resolved) if layers is None or defaults else _named_paths(resolved, layers)
-    check_injectable(model, source_encoder, paths)
-    sites, left_out = find_sites(resolved, paths, view, layout, defaults)
-    if layers is None and resolved.match is not None:
-        sites = list(recommended(sites, resolved.match.adapter.modality))
-    expansion_config = ExpansionConfig(
-        tuple(sites), config, spec, resolved.num_heads, trainable, strict, tuple(left_out)
-    )
-    return ExpandedModel(model, expansion_config, source, on_meta(resolved.inputs))
+    named = example_inputs is not None and all(one is not None for one in wanted.values())
+    resolved = resolve(model, example_inputs, ambiguous=named)
+    examples = only("source_example_inputs", source_example_inputs, names)
+    sources = {name: Source(encoder, examples[name]) for name, encoder in encoders.items()}
+    features = {name: _source_spec(name, sources.get(name), specs.get(name)) for name in names}
+    choices = {name: choose_paths(resolved, one) for name, one in wanted.items()}
+    check_injectable(model, encoders, [path for choice in choices.values() for path in choice.paths])
+    sites, paths, left_out = choose_sites(resolved, choices, view, layout)
+    read = {name: SourceConfig(features[name], units[name], paths[name]) for name in names}
+    config = ExpansionConfig(tuple(sites), read, resolved.num_heads, trainable, strict, tuple(left_out))
+    return ExpandedModel(model, config, sources, on_meta(resolved.inputs))
 
 
-def _named_paths(resolved: ResolvedModel, layers: Layers) -> list[str]:
-    model = resolved.model
-    return select(model, layers, resolved.default_paths, lambda some: _shapes(model, some, resolved.inputs))
-
-
-def _default_paths(resolved: ResolvedModel) -> list[str]:
-    model, match = resolved.model, resolved.match
-    if not resolved.default_paths:
-        raise SelectionError(
-            f"the adapter {match.adapter.name!r} finds none of its sites in this {type(model).__name__}"
-            if match
-            else f"no adapter matches {type(model).__name__}, so it has no default sites",
-            expected=" or ".join(match.site_patterns(model)) or "a list of layers" if match else "layers=[...]",
-            given="no layers named",
-            fix="name the modules to inject at: layers=[...]; `mi2p layers MODEL --all` lists them",
-        )
-    return list(resolved.default_paths)
-
-
-def _source_spec(source: Source | None, given: ViewSpec | None) -> ViewSpec:
+def _source_spec(name: str, source: Source | None, given: ViewSpec | None) -> ViewSpec:
     if given is not None and not isinstance(given, ViewSpec):
         raise SourceError(
             "source_spec= takes a ViewSpec",
@@ -164,7 +150,7 @@ def _source_spec(source: Source | None, given: ViewSpec | None) -> ViewSpec:
         )
     if source is None and given is None:
         raise SourceError(
-            "nothing says what the source is",
+            f"nothing says what the source {f'{name} ' if name else ''}is",
             expected="source_encoder=, or source_spec= where features will be given",
             given="neither",
             fix="pass source_encoder=model or source_spec=ViewSpec.tokens(768)",
@@ -173,7 +159,7 @@ def _source_spec(source: Source | None, given: ViewSpec | None) -> ViewSpec:
         return given  # type: ignore[return-value]
     if given is not None and not given.accepts(source.spec):
         raise SourceError(
-            "source_spec contradicts the source encoder",
+            f"source_spec contradicts the source encoder{f' of {name}' if name else ''}",
             expected=str(source.spec),
             given=str(given),
             fix="drop source_spec=",
@@ -189,12 +175,3 @@ def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
             given=repr(value),
             fix=f"correct {name}=",
         )
-
-
-def _shapes(model: nn.Module, paths: Sequence[str], inputs: Inputs) -> dict[str, str]:
-    """What some modules give, for error messages."""
-    try:
-        seen, _ = probe(model, paths, inputs, stop=True)
-    except ProbeError:
-        return {}
-    return {path: describe(one.output) for path, one in seen.items() if one.times}

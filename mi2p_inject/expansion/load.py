@@ -13,10 +13,13 @@ from mi2p_inject.checkpoint.hub import local_folder
 from mi2p_inject.checkpoint.schema import CONFIG_NAME, expansion_config_of, read_config
 from mi2p_inject.checkpoint.tensors import read_weights
 from mi2p_inject.core.errors import CheckpointError, InjectionError
+from mi2p_inject.core.expansion_config import ExpansionConfig
 from mi2p_inject.core.inputs import on_meta
+from mi2p_inject.core.registry import closest
 from mi2p_inject.expansion.check_injectable import check_injectable
 from mi2p_inject.expansion.running import RunningModel
 from mi2p_inject.inspection.resolve import resolve
+from mi2p_inject.sources.by_name import only, set_up
 from mi2p_inject.sources.encoder import Source
 
 __all__ = ["load_model"]
@@ -29,7 +32,7 @@ def load_model(
     folder: str | Path,
     *,
     backbone: nn.Module,
-    source_encoder: nn.Module | None = None,
+    source_encoder: nn.Module | Mapping[str, nn.Module] | None = None,
     revision: str | None = None,
     token: str | bool | None = None,
     example_inputs: Any = None,
@@ -43,20 +46,24 @@ def load_model(
     folder = local_folder(folder, revision=revision, token=token)
     config = read_config(folder)
     expansion_config = expansion_config_of(config, folder / CONFIG_NAME)
-    check_injectable(backbone, source_encoder, [site.path for site in expansion_config.sites])
+    encoders = _encoders(source_encoder, expansion_config)
+    names = expansion_config.sources
+    check_injectable(backbone, encoders, [site.path for site in expansion_config.sites])
     check_backbone(config, backbone, folder)
     check_units(config, expansion_config, backbone, folder)
     tensors = read_weights(folder, config)
-    source = Source(source_encoder, source_example_inputs) if source_encoder is not None else None
-    if source is not None and not expansion_config.source.accepts(source.spec):
-        raise CheckpointError(
-            "the checkpoint was made with another source encoder",
-            expected=str(expansion_config.source),
-            given=str(source.spec),
-            fix="pass the source encoder it was trained with",
-        )
+    examples = only("source_example_inputs", source_example_inputs, names)
+    sources = {name: Source(encoder, examples[name]) for name, encoder in encoders.items()}
+    for name, source in sources.items():
+        if not names[name].spec.accepts(source.spec):
+            raise CheckpointError(
+                f"the checkpoint was made with another source encoder{f' for {name}' if name else ''}",
+                expected=str(names[name].spec),
+                given=str(source.spec),
+                fix="pass the source encoder it was trained with",
+            )
     inputs = resolve(backbone, example_inputs, required=False).inputs
-    model: Any = make(backbone, expansion_config, source, on_meta(inputs))
+    model: Any = make(backbone, expansion_config, sources, on_meta(inputs))
     try:
         _fill(model, tensors)
     except Exception as error:
@@ -71,6 +78,20 @@ def load_model(
         backbone.get_parameter(name).requires_grad_(True)
     loaded: M = model
     return loaded
+
+
+def _encoders(given: Any, config: ExpansionConfig) -> dict[str, nn.Module]:
+    """The source encoders by name: those of a checkpoint of named sources come by these names, some or all."""
+    encoders, _ = set_up(given, None)
+    if strange := [name for name in encoders if name not in config.sources]:
+        names = ", ".join(map(repr, config.sources))
+        raise CheckpointError(
+            "source_encoder= does not fit the checkpoint's sources",
+            expected=f"a dict with keys among {names}" if config.named else "one encoder, as its source has no name",
+            given=f"a dict with {strange[0]!r}" if strange[0] else type(given).__name__,
+            fix=closest(strange[0], list(config.sources)) if config.named and strange[0] else "pass it in that form",
+        )
+    return encoders
 
 
 def _fill(model: RunningModel, tensors: Mapping[str, Tensor]) -> None:

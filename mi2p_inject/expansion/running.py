@@ -11,14 +11,23 @@ import torch
 from torch import Tensor, nn
 
 from mi2p_inject.core.errors import InjectionError, SourceError
-from mi2p_inject.core.expansion_config import ExpansionConfig
+from mi2p_inject.core.expansion_config import UNNAMED, ExpansionConfig
 from mi2p_inject.core.layout import image_of
 from mi2p_inject.core.numerics.recording import is_recording
 from mi2p_inject.core.site import Site
 from mi2p_inject.expansion.backbone_interface import BackboneInterface
 from mi2p_inject.expansion.call import Call, Calls, choices
-from mi2p_inject.expansion.check_call import call_without_source, check_fired, check_without_source, units_of
+from mi2p_inject.expansion.check_call import (
+    call_without_source,
+    check_device,
+    check_fired,
+    check_without_source,
+    common_batch,
+    trains_with_others,
+    units_of,
+)
 from mi2p_inject.expansion.hook import SiteHook
+from mi2p_inject.sources.by_name import Given, given_sources
 from mi2p_inject.sources.encoder import Source
 from mi2p_inject.sources.features import PreparedSource, SourceFeatures, prepare
 
@@ -31,7 +40,7 @@ class RunningModel(BackboneInterface):
     """What an expanded model does while it lives: `forward`, `call`, `source`, `disabled`, `encode`."""
 
     expansion_config: ExpansionConfig
-    frozen_source: Source | None
+    frozen_sources: dict[str, Source]
     calls: Calls
     _hooks: list[tuple[SiteHook, Any]]
 
@@ -41,9 +50,29 @@ class RunningModel(BackboneInterface):
         return self.expansion_config.sites
 
     @property
-    def source_encoder(self) -> nn.Module | None:
-        """The frozen encoder of the other modality, if there is one. Not a submodule: see `Source`."""
-        return self.frozen_source.encoder if self.frozen_source else None
+    def frozen_source(self) -> Source | None:
+        """The source encoder and how it is read, if there is one; `frozen_sources` has those of several, by name.
+
+        Raises:
+            SourceError: the model has several sources.
+        """
+        if len(self.expansion_config.sources) > 1:
+            raise SourceError(
+                "this model has several sources",
+                expected=f"one of {', '.join(self.expansion_config.sources)}",
+                given="no name",
+                fix="ask for one: me.frozen_sources[name]",
+            )
+        return next(iter(self.frozen_sources.values()), None)
+
+    @property
+    def source_encoder(self) -> nn.Module | dict[str, nn.Module] | None:
+        """The frozen encoder of the other modality, if there is one; by name where sources have names.
+
+        Not a submodule: see `Source`.
+        """
+        encoders = {name: source.encoder for name, source in self.frozen_sources.items()}
+        return encoders if self.expansion_config.named else encoders.get(UNNAMED)
 
     @property
     def ejected(self) -> bool:
@@ -55,14 +84,16 @@ class RunningModel(BackboneInterface):
         """Whether a source has an effect here: not where the model is ejected, or in a `with me.disabled()` block."""
         return not self.ejected and not self.calls.disabled
 
-    def forward(self, *args: Any, source: Any = None, source_mask: Tensor | None = None, **kwargs: Any) -> Any:
+    def forward(self, *args: Any, source: Any = None, source_mask: Any = None, **kwargs: Any) -> Any:
         """What the backbone returns, with the source injected.
 
         Args:
             *args: the backbone's own arguments, as are `**kwargs`.
             source: a batch for the source encoder (tensor, tuple or mapping), or `SourceFeatures`; None: exactly the
-                backbone's output.
-            source_mask: (B,) bool, False for rows whose source is missing: exactly the backbone's output there.
+                backbone's output. Of a model injected with a dict of sources: such a dict of them; one that is absent,
+                or None, adds nothing.
+            source_mask: (B,) bool, False for rows whose source is missing: exactly the backbone's output there. By
+                name, as `source`, where sources have names.
 
         Raises:
             SourceError: no source encoder, or a source of the wrong kind, width, batch, device or dtype.
@@ -71,9 +102,7 @@ class RunningModel(BackboneInterface):
         """
         return self._run(self.backbone, args, kwargs, source, source_mask, once=True)
 
-    def call(
-        self, method: str, *args: Any, source: Any = None, source_mask: Tensor | None = None, **kwargs: Any
-    ) -> Any:
+    def call(self, method: str, *args: Any, source: Any = None, source_mask: Any = None, **kwargs: Any) -> Any:
         """What any method of the backbone returns, with the source injected.
 
         `me.backbone.forward_features(x)` knows of no source; `me.call("forward_features", x, source=batch)` does. The
@@ -103,7 +132,7 @@ class RunningModel(BackboneInterface):
         return self._run(function, args, kwargs, source, source_mask, once=False)
 
     @contextmanager
-    def source(self, batch: Any, source_mask: Tensor | None = None) -> Iterator[None]:
+    def source(self, batch: Any, source_mask: Any = None) -> Iterator[None]:
         """A block in which the backbone itself, and all its methods, run with the source injected, in this thread.
 
         For code that takes the backbone and calls it by itself, such as a pipeline or a method with callbacks. `me(x)`
@@ -128,7 +157,7 @@ class RunningModel(BackboneInterface):
         self._check_live()
         if self.expansion_config.trainable == "units":
             self._still_norms()
-        call = self._call(batch, source_mask, once=False)
+        call = self._call(given_sources(batch, source_mask, self.expansion_config.sources), once=False)
         call.block = True
 
         def note_image(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -170,77 +199,82 @@ class RunningModel(BackboneInterface):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         source: Any,
-        source_mask: Tensor | None,
+        source_mask: Any,
         once: bool,
     ) -> Any:
         self._check_live()
         if self.expansion_config.trainable == "units" and not torch.compiler.is_compiling():
             self._still_norms()
         outer = self.calls.call
-        if source is None:
-            check_without_source(source_mask, outer)
-        if source is None or self.calls.disabled:
-            call = call_without_source(self)
-        else:
-            call = self._call(source, source_mask, once, args, kwargs)
+        given = given_sources(source, source_mask, self.expansion_config.sources)
+        if not given:
+            check_without_source(outer)
+        alone = not given or self.calls.disabled
+        call = call_without_source(self) if alone else self._call(given, once, args, kwargs)
         self.calls.call = call
         try:
             output = function(*args, **kwargs)
         finally:
             self.calls.call = outer
-        if call is not None and call.source is not None:
+        if call is not None and call.sources:
             check_fired(self, call, kwargs)
         return output
 
-    def _call(
-        self,
-        source: Any,
-        source_mask: Tensor | None,
-        once: bool,
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] = _NOTHING,
-    ) -> Call:
+    def _call(self, given: Given, once: bool, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] = _NOTHING) -> Call:
         units = units_of(self)
-        features = source if isinstance(source, SourceFeatures) else self.encode(source)
-        if (
-            features.data.device != self.device
-            and len({parameter.device for parameter in self.units.parameters()}) == 1
-        ):
-            raise SourceError(
-                "the source features are on another device than the units",
-                expected=str(self.device),
-                given=str(features.data.device),
-                fix="move them: source=features.to(device), or the batch before encoding",
-            )
-        prepared = self._prepare(features, source_mask)
-        times = choices(args, kwargs, prepared.batch) if once else None
-        call = Call(prepared, units, image_of(args, dict(kwargs)), once, times=times)
+        features = {name: self._features(name, batch) for name, (batch, _) in given.items()}
+        sources = {name: self._prepare(name, one, given[name][1]) for name, one in features.items()}
+        times = choices(args, kwargs, common_batch(sources)) if once else None
+        call = Call(sources, units, image_of(args, dict(kwargs)), once, times=times)
+        call.takes_part = len(sources) < len(self.expansion_config.sources) and trains_with_others(self)
         if not is_recording():
             call.recorders = self.calls.recorders
         if not once or times:
-            call.repeat = lambda rows: self._prepare(features[rows], None if source_mask is None else source_mask[rows])
+            call.repeat = lambda name, which: self._prepare(
+                name, features[name][which], None if given[name][1] is None else given[name][1][which]
+            )
         return call
 
-    def _prepare(self, features: SourceFeatures, source_mask: Tensor | None) -> PreparedSource:
+    def _prepare(self, name: str, features: SourceFeatures, source_mask: Tensor | None) -> PreparedSource:
         dtype = next(self.units.parameters()).dtype
-        built, strict = self.expansion_config.source, self.expansion_config.strict
+        built, strict = self.expansion_config.sources[name].spec, self.expansion_config.strict
         recorded = not is_recording() and bool(self.calls.recorders)  # weights have a place for every token given
         return prepare(features, built, dtype, source_mask, strict, trim=not recorded)
 
-    def encode(self, batch: Any) -> SourceFeatures:
+    def encode(self, batch: Any) -> Any:
         """Source features of a batch, reusable: `me(x, source=me.encode(batch))` encodes no second time.
+
+        Args:
+            batch: as `source` of `forward`; what are features already stay as they are.
+
+        Returns:
+            `SourceFeatures`, or by name where sources have names.
 
         Raises:
             SourceError: the model was injected without a source encoder.
         """
-        if self.frozen_source is None:
+        if not self.expansion_config.named:
+            return self._encode(UNNAMED, batch)
+        given = given_sources(batch, None, self.expansion_config.sources)
+        return {name: self._encode(name, one) for name, (one, _) in given.items()}
+
+    def _features(self, name: str, batch: Any) -> SourceFeatures:
+        """A source's features, where the units are."""
+        features = self._encode(name, batch)
+        check_device(self, features)
+        return features
+
+    def _encode(self, name: str, batch: Any) -> SourceFeatures:
+        if isinstance(batch, SourceFeatures):
+            return batch
+        if name not in self.frozen_sources:
             raise SourceError(
-                "this model has no source encoder",
-                expected="source=SourceFeatures(...)",
+                f"this model has no source encoder{f' for {name}' if name else ''}",
+                expected="SourceFeatures(...)" if name else "source=SourceFeatures(...)",
                 given=type(batch).__name__,
                 fix="pass features, or inject (or load) with source_encoder=",
             )
-        return self.frozen_source.encode(batch)
+        return self.frozen_sources[name].encode(batch)
 
     def _check_live(self) -> None:
         if self.ejected:

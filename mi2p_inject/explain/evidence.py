@@ -58,7 +58,7 @@ class _Residuals:
 
 def attends(me: ExpandedModel) -> bool:
     """Whether some unit of the model has attention."""
-    return any(me.unit(site.path).attention_axes() is not None for site in me.sites)
+    return any(me.unit(one.site.path, one.source).attention_axes() is not None for one in me.expansion_config.places)
 
 
 def explain(me: ExpandedModel, *args: Any, source: Any, score: Callable[[Any], Tensor], **kwargs: Any) -> Evidence:
@@ -90,6 +90,13 @@ def explain(me: ExpandedModel, *args: Any, source: Any, score: Callable[[Any], T
         >>> found.by_residual["0"].shape  # the backbone's map
         torch.Size([2, 6, 6])
     """
+    if me.expansion_config.named:
+        raise ExplainError(
+            "evidence is that of one source, and this model's sources have names",
+            expected="a model injected with one source",
+            given=f"sources {', '.join(me.expansion_config.sources)}",
+            fix="record_attention(me) has the attention of each; or inject the source to explain alone",
+        )
     features = source if isinstance(source, SourceFeatures) else me.encode(source)
     return evidence(me, features, lambda given: score(me(*args, source=given, **kwargs)))
 

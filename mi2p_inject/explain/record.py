@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from mi2p_inject.core.errors import ExplainError
+from mi2p_inject.core.expansion_config import UnitPlace
 from mi2p_inject.core.numerics.weights_taken import Axis
-from mi2p_inject.core.site import Site
 from mi2p_inject.expansion.call import Call, UnitForward
 from mi2p_inject.expansion.expanded_model import ExpandedModel
 from mi2p_inject.units.base import Unit
@@ -49,6 +49,8 @@ class SiteAttention:
 @final
 class AttentionRecord(Mapping[str, SiteAttention]):
     """Site path -> its attention in the last forward that was recorded; `forwards` has all of them, in order.
+
+    Where sources have names, one of a site is under ``name:path``.
 
     A method that runs the backbone often, as `me.call("generate", ...)` does, gives one entry for each time.
 
@@ -119,7 +121,7 @@ class AttentionRecord(Mapping[str, SiteAttention]):
             for path, one in zip(graphs, found, strict=True)
         }
 
-    def take(self, call: Call, site: Site, unit: Unit, did: UnitForward) -> None:
+    def take(self, call: Call, place: UnitPlace, unit: Unit, did: UnitForward) -> None:
         """As `mi2p_inject.expansion.call.Recorder` says."""
         axes, weights = unit.attention_axes(), did.weights
         if self._calls is None or (axes is None and not weights):
@@ -127,20 +129,20 @@ class AttentionRecord(Mapping[str, SiteAttention]):
         if axes is None or len(weights) != 1:
             raise ExplainError(
                 f"the unit {type(unit).__name__} handed over {len(weights)} attentions",
-                path=site.path,
+                path=place.site.path,
                 expected="one, and attention_axes() that says what its queries and keys are",
                 given=f"attention_axes() = {axes}",
                 fix="a compiled unit hands over none: record with the unit as it was built",
             )
         mine = [number for number, one in enumerate(self._calls) if one is call]
-        if not mine or site.path in self._forwards[mine[-1]]:
+        if not mine or place.label in self._forwards[mine[-1]]:
             self._calls.append(call)
             self._forwards.append({})
             mine = [len(self._calls) - 1]
         (raw,), rows, view = weights, did.source.rows, did.view
         rows = raw.new_ones(raw.shape[0], dtype=torch.bool) if rows is None else rows
-        self._forwards[mine[-1]][site.path] = SiteAttention(
-            path=site.path,
+        self._forwards[mine[-1]][place.label] = SiteAttention(
+            path=place.site.path,
             weights=_only(raw.detach(), rows),
             queries=axes[0],
             keys=axes[1],
@@ -191,8 +193,13 @@ def record_attention(me: ExpandedModel, *, gradients: bool = False, views: bool 
             given=type(me).__name__,
             fix="pass the expanded model itself, not what wraps it",
         )
-    units = {site.path: me.unit(site.path) for site in me.sites}
-    silent = {path: _kind(me) for path, unit in units.items() if unit.attention_axes() is None}
+    config = me.expansion_config
+    units = {place: me.unit(place.site.path, place.source) for place in config.places}
+    silent = {
+        place.label: config.sources[place.source].unit.kind
+        for place, unit in units.items()
+        if unit.attention_axes() is None
+    }
     if len(silent) == len(units):
         raise ExplainError(
             f"no unit of this model attends: their kind is {_kind(me)!r}",
@@ -210,7 +217,7 @@ def record_attention(me: ExpandedModel, *, gradients: bool = False, views: bool 
 
 
 def _kind(me: ExpandedModel) -> str:
-    return me.expansion_config.unit.kind
+    return ", ".join(me.expansion_config.kinds)
 
 
 def _only(weights: Tensor, rows: Tensor) -> Tensor:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import nn
 
-from mi2p_inject.core.expansion_config import ExpansionConfig
+from mi2p_inject.core.expansion_config import ExpansionConfig, UnitPlace
 from mi2p_inject.core.human import human
 from mi2p_inject.core.inputs import Inputs
-from mi2p_inject.core.site import Site
 from mi2p_inject.report.cost import DEFAULT_TOKENS, UnitCost, backbone_flops, count, text_length, unit_cost
 from mi2p_inject.sources.encoder import Source
 
@@ -27,24 +27,26 @@ class Summary:
     backbone: nn.Module
     units: nn.Module
     config: ExpansionConfig
-    source: Source | None
+    sources: Mapping[str, Source]
     example: Inputs
 
     def __str__(self) -> str:
-        costs = [(site, self._cost(site)) for site in self.config.sites]
+        costs = [(place, self._cost(place)) for place in self.config.places]
+        by_name = self.config.named
         own = list(dict.fromkeys(column for _, cost in costs for column in cost.described))
         total = sum(cost.flops for _, cost in costs) or 1
-        header = ("site", "layout", "view", *own, "parameters", "share of cost")
+        header = ("site", *(["source"] if by_name else []), "layout", "view", *own, "parameters", "share of cost")
         cells = [
             (
-                site.path,
-                str(site.layout),
-                str(site.spec),
+                place.site.path,
+                *([place.source] if by_name else []),
+                str(place.site.layout),
+                str(place.site.spec),
                 *(cost.described.get(column, "") for column in own),
                 f"{cost.parameters:,}",
                 f"{cost.flops / total:.1%}",
             )
-            for site, cost in costs
+            for place, cost in costs
         ]
         widths = [max(len(line[column]) for line in (header, *cells)) for column in range(len(header))]
         lines = [
@@ -54,21 +56,21 @@ class Summary:
         lines.insert(1, "-" * sum(widths, 2 * (len(widths) - 1)))
         return "\n".join([*lines, *self._totals(total)])
 
-    @property
-    def tokens(self) -> int:
-        """Source tokens that the costs are counted for."""
-        if self.config.source.kind == "map":
-            return self.config.source.width
-        return self.source.tokens if self.source else DEFAULT_TOKENS
+    def tokens(self, name: str) -> int:
+        """Tokens of a source that the costs are counted for."""
+        spec = self.config.sources[name].spec
+        if spec.kind == "map":
+            return spec.width
+        return self.sources[name].tokens if name in self.sources else DEFAULT_TOKENS
 
     def _totals(self, flops: int) -> list[str]:
         backbone, units, config = count(self.backbone), count(self.units), self.config
         modules = (self.backbone, self.units)
         trains = sum(one.numel() for module in modules for one in module.parameters() if one.requires_grad)
-        encoder = f" of a frozen {type(self.source.encoder).__name__}" if self.source else ", given as features"
+        read = [f"source{f' {name}' if name else ''}: {self._described(name)}" for name in config.sources]
         lines = [
-            f"{type(self.backbone).__name__} + {len(config.sites)} units ({config.unit.kind}), "
-            f"source: {config.source}{encoder}",
+            f"{type(self.backbone).__name__} + {len(config.places)} units ({', '.join(config.kinds)}), "
+            + "; ".join(read),
             f"parameters: backbone {backbone:,}, units {units:,} ({units / max(backbone, 1):.1%}); "
             f"trainable={config.trainable!r}: {trains:,} trainable",
         ]
@@ -78,11 +80,22 @@ class Summary:
                 + ", ".join(config.left_out)
             )
         whole = backbone_flops(self.backbone, self.example)
-        cost = f"cost of a forward of one sample, {self.tokens} source tokens: units {human(flops)}"
+        tokens = " and ".join(
+            f"{self.tokens(name)} {f'tokens of {name}' if name else 'source tokens'}" for name in config.sources
+        )
+        cost = f"cost of a forward of one sample, {tokens}: units {human(flops)}"
         if whole:
             cost += f", backbone {human(whole)} ({flops / whole:.1%} on top)"
         return [*lines, cost]
 
-    def _cost(self, site: Site) -> UnitCost:
+    def _described(self, name: str) -> str:
+        """A source's features, and what gives them."""
+        spec = self.config.sources[name].spec
+        if name not in self.sources:
+            return f"{spec}, given as features"
+        return f"{spec} of a frozen {type(self.sources[name].encoder).__name__}"
+
+    def _cost(self, place: UnitPlace) -> UnitCost:
         config, length = self.config, text_length(self.example)
-        return unit_cost(config.unit, site.spec, config.source, config.num_heads, length, self.tokens)
+        read = config.sources[place.source]
+        return unit_cost(read.unit, place.site.spec, read.spec, config.num_heads, length, self.tokens(place.source))

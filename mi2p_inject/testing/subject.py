@@ -164,7 +164,7 @@ class Trial:
     def expand(self, model: nn.Module | None = None) -> ExpandedModel:
         """A copy of the model (None: a fresh one) with units at the sites that `inject` found once for all checks."""
         config, example = self.accept(lambda: self.subject.plan)
-        return self._seen(ExpandedModel(self.twin() if model is None else model, config, None, example))
+        return self._seen(ExpandedModel(self.twin() if model is None else model, config, {}, example))
 
     def inject(self, model: nn.Module, **options: Any) -> ExpandedModel:
         """Run `inject` itself, dry runs and all, on a copy of the model."""

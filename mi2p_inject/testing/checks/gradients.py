@@ -40,15 +40,15 @@ def gradients(trial: Trial, me: ExpandedModel, output: Any, each_parameter: bool
     for name, grad in by_name.items():
         finite = grad is None or bool(grad.isfinite().all())
         trial.require(finite, f"the gradient of {name} is not finite", expected="finite", given="NaN or infinity")
-    for site in me.sites:
-        own = {name: grad for name, grad in by_name.items() if name.startswith(f"{site.key}.")}
+    for place in me.expansion_config.places:
+        own = {name: grad for name, grad in by_name.items() if name.startswith(f"{place.key}.")}
         reached = [name for name, grad in own.items() if grad is not None and bool(grad.any())]
         wanted = list(own) if each_parameter else reached or ["any parameter"]
         for name in wanted:
             trial.require(
                 name in reached,
-                f"no gradient reaches {name.removeprefix(f'{site.key}.')} of the unit",
-                path=site.path,
+                f"no gradient reaches {name.removeprefix(f'{place.key}.')} of the unit",
+                path=place.site.path,
                 expected="a gradient that is not zero",
                 given="zero, or none",
                 fix="what the unit adds must reach the output through operations that autograd follows",

@@ -14,24 +14,24 @@ __all__ = ["build_units"]
 
 
 def build_units(backbone: nn.Module, config: ExpansionConfig) -> UnitDict:
-    """A unit for each site, by the site's key.
+    """A unit for each source at each of its sites, by its place's key.
 
     Args:
         backbone: on the meta device its units are there too; one that accelerate offloads or spreads over several
             devices has each unit where the site computes.
-        config: sites and kind of unit.
+        config: sites, sources and kinds of units.
 
     Raises:
         SiteError: a device map spreads one site over several devices.
     """
     units = UnitDict()
     dtype = _floating([parameter.dtype for parameter in backbone.parameters()])
-    for site in config.sites:
-        _check_whole(backbone, site.path)
-        device = computing_device(backbone, site.path)
+    for place in config.places:
+        _check_whole(backbone, place.site.path)
+        device = computing_device(backbone, place.site.path)
         with torch.device("meta" if device.type == "meta" else "cpu"):  # nothing is allocated beside a meta backbone
-            unit = config.unit.build(site.spec, config.source, config.num_heads)
-        units[site.key] = unit.to(device, dtype)
+            unit = config.build(place)
+        units[place.key] = unit.to(device, dtype)
     return units
 
 
