@@ -78,7 +78,7 @@ CONFIG: Schema = {
     "strict": FLAG,
     "left_out": ListOf(TEXT),
 }
-_SOURCE: Schema = {"unit": {"kind": TEXT, "options": MapOf(OPTION)}, "source": _VIEW}
+_SOURCE: dict[str, Schema] = {"unit": {"kind": TEXT, "options": MapOf(OPTION)}, "source": _VIEW}
 OF_VERSION: Mapping[int, Schema] = {
     VERSION: _SOURCE,
     VERSION_OF_NAMED: {"sources": ListOf({"name": TEXT, "paths": ListOf(TEXT), **_SOURCE})},
@@ -114,7 +114,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise damaged(path, str(error)) from error
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise damaged(path, "it is not of our format")
-    version = config.get("version")
+    version: Any = config.get("version")
     if not is_int(version, 0) or version not in OF_VERSION:
         raise CheckpointError(
             "the checkpoint is of another version",

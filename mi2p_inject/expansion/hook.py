@@ -111,7 +111,7 @@ class SiteHook:
         unit: Unit = call.units[place.key]  # type: ignore[assignment]
         if place.source not in call.sources:
             trained = [parameter for parameter in unit.parameters() if parameter.requires_grad]
-            return TakesPart.apply(view, *trained) if trained and call.takes_part else None  # type: ignore[no-any-return]
+            return TakesPart.apply(view, *trained) if trained and call.takes_part else None
         parameter = next(unit.parameters())
         if view.device != parameter.device:
             raise SourceError(

@@ -230,9 +230,7 @@ class RunningModel(BackboneInterface):
         if not is_recording():
             call.recorders = self.calls.recorders
         if not once or times:
-            call.repeat = lambda name, which: self._prepare(
-                name, features[name][which], None if given[name][1] is None else given[name][1][which]
-            )
+            call.repeat = lambda name, which: self._prepare(name, features[name][which], _rows(given[name][1], which))
         return call
 
     def _prepare(self, name: str, features: SourceFeatures, source_mask: Tensor | None) -> PreparedSource:
@@ -290,3 +288,7 @@ class RunningModel(BackboneInterface):
         for module in self.backbone.modules():
             if isinstance(module, nn.modules.batchnorm._NormBase) and module.training:
                 module.eval()
+
+
+def _rows(mask: Tensor | None, which: Tensor) -> Tensor | None:
+    return None if mask is None else mask[which]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, TypeVar
 
@@ -161,9 +161,16 @@ class Trial:
         """
         return copy.deepcopy(self.subject.model)
 
-    def expand(self, model: nn.Module | None = None) -> ExpandedModel:
-        """A copy of the model (None: a fresh one) with units at the sites that `inject` found once for all checks."""
+    def expand(self, model: nn.Module | None = None, names: Sequence[str] = ()) -> ExpandedModel:
+        """A copy of the model (None: a fresh one) with units at the sites that `inject` found once for all checks.
+
+        Args:
+            model: the copy.
+            names: of sources that each have units at all these sites; none: the one source has no name.
+        """
         config, example = self.accept(lambda: self.subject.plan)
+        if names:
+            config = replace(config, sources=dict.fromkeys(names, next(iter(config.sources.values()))))
         return self._seen(ExpandedModel(self.twin() if model is None else model, config, {}, example))
 
     def inject(self, model: nn.Module, **options: Any) -> ExpandedModel:

@@ -20,6 +20,9 @@ PICTURES = numbers(2, 3, 8, 8)
 SOURCE = SourceFeatures(numbers(2, 5, 12), torch.tensor([[True] * 5, [True, True, True, False, False]]))
 
 
+SOURCES = {"text": SOURCE, "tone": SourceFeatures(numbers(2, 4, 3, 3).flip(0))}
+
+
 def backbone() -> nn.Module:
     model = nn.Sequential(
         nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4)
@@ -30,8 +33,12 @@ def backbone() -> nn.Module:
     return model
 
 
-def expanded(model: nn.Module, trainable: Any) -> ExpandedModel:
+def expanded(model: nn.Module, trainable: Any, **options: Any) -> ExpandedModel:
     return inject(
-        model, layers="0", source_spec=ViewSpec.tokens(12), example_inputs=PICTURES, trainable=trainable,
-        num_heads=2, head_dim=4, channel_embedding_dim=4,
+        model, layers="0", **{"source_spec": ViewSpec.tokens(12), **options}, example_inputs=PICTURES,
+        trainable=trainable, num_heads=2, head_dim=4, channel_embedding_dim=4,
     )  # fmt: skip
+
+
+def expanded_by_names(model: nn.Module) -> ExpandedModel:
+    return expanded(model, "all", source_spec={"text": ViewSpec.tokens(12), "tone": ViewSpec.map(4, 3, 3)})

@@ -13,25 +13,25 @@ import tempfile
 from pathlib import Path
 
 import torch
-from golden_models import PICTURES, SOURCE, backbone, expanded
+from golden_models import PICTURES, SOURCE, SOURCES, backbone, expanded, expanded_by_names
 from recipes_data import write_table
 from safetensors.torch import save_file
 
-from mi2p_inject.checkpoint.schema import VERSION
+from mi2p_inject.checkpoint.schema import VERSION, VERSION_OF_NAMED
 from mi2p_inject.recipes.saving.saved import FORMAT
 
 SAMPLE = {"image": "picture.png", "text": "crimson thing number 3"}
 
 
-def make_checkpoint(folder: Path, trainable: str) -> None:
+def make_checkpoint(folder: Path, trainable: str, named: bool = False) -> None:
     """A checkpoint, and what its model gives."""
-    me = expanded(backbone(), trainable)
+    me = expanded_by_names(backbone()) if named else expanded(backbone(), trainable)
     if trainable == "units":
         me.backbone.get_submodule("4").requires_grad_(True)
     with torch.no_grad():
         for number, parameter in enumerate(me.trainable_parameters()):
             parameter.copy_(torch.linspace(-0.3, 0.4, parameter.numel()).reshape(parameter.shape).roll(number, 0))
-        expected = me.eval()(PICTURES, source=SOURCE)
+        expected = me.eval()(PICTURES, source=SOURCES if named else SOURCE)
     me.save_pretrained(folder)
     save_file({"output": expected}, folder / "expected.safetensors")
 
@@ -88,4 +88,5 @@ if __name__ == "__main__":
     out = Path(sys.argv[1])
     for trainable in ("all", "units"):
         make_checkpoint(out / f"checkpoint-{VERSION}-{trainable}", trainable)
+    make_checkpoint(out / f"checkpoint-{VERSION_OF_NAMED}-named", "all", named=True)
     make_run(out / f"run-{FORMAT}" / "run")

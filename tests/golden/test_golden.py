@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from golden_models import PICTURES, SOURCE, backbone
+from golden_models import PICTURES, SOURCE, SOURCES, backbone
 from safetensors.torch import load_file
 
 from mi2p_inject import load
-from mi2p_inject.checkpoint.schema import VERSION
+from mi2p_inject.checkpoint.schema import VERSION, VERSION_OF_NAMED
 from mi2p_inject.recipes.evaluation.evaluate import predict_one
 from mi2p_inject.recipes.saving.saved import FORMAT, load_run
 
@@ -23,7 +23,8 @@ RUNS = sorted(HERE.glob("run-*"))
 
 def test_the_formats_of_today_have_files_here() -> None:
     """Whoever changes a format makes files of the new one beside the old: see make.py."""
-    assert {f"checkpoint-{VERSION}-all", f"checkpoint-{VERSION}-units"} <= {path.name for path in CHECKPOINTS}
+    of_today = {f"checkpoint-{VERSION}-all", f"checkpoint-{VERSION}-units", f"checkpoint-{VERSION_OF_NAMED}-named"}
+    assert of_today <= {path.name for path in CHECKPOINTS}
     assert f"run-{FORMAT}" in {path.name for path in RUNS}
 
 
@@ -32,8 +33,9 @@ def test_the_formats_of_today_have_files_here() -> None:
 def test_a_checkpoint_is_read(folder: Path, tmp_path: Path) -> None:
     me = load(shutil.copytree(folder, tmp_path / "copy"), backbone=backbone()).eval()
     expected = load_file(folder / "expected.safetensors")["output"]
+    source = SOURCES if me.expansion_config.named else SOURCE
     with torch.no_grad():
-        torch.testing.assert_close(me(PICTURES, source=SOURCE), expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(me(PICTURES, source=source), expected, atol=1e-5, rtol=1e-5)
         assert not torch.allclose(me(PICTURES), expected, atol=1e-3)
     assert me.backbone.get_submodule("4").weight.requires_grad
 

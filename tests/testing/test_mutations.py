@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import mutate_backbone
+import mutate_several
 import mutate_source
 import pytest
 import torch
@@ -36,6 +37,14 @@ MUTATIONS: list[tuple[str, Mutation, str]] = [
     ("backbone-missing_source", mutate_backbone.missing_features_are_read, "not finite"),
     ("backbone-missing_source", mutate_backbone.residual_of_another_sample, "reaches another"),
     ("backbone-missing_source", mutate_backbone.layout_takes_length_for_batch, "reaches another"),
+    ("backbone-several_sources", mutate_backbone.starts_at_full_strength, "differs before training"),
+    ("backbone-several_sources", mutate_backbone.residual_is_dropped, "alone changes nothing"),
+    ("backbone-several_sources", mutate_backbone.mask_is_ignored, "a mask of False"),
+    ("backbone-several_sources", mutate_several.only_the_last_source_adds, "the other one changes nothing"),
+    ("backbone-several_sources", mutate_several.sources_share_their_units, "add nothing change the output"),
+    ("backbone-several_sources", mutate_several.a_missing_source_is_the_other_one, "add nothing change the output"),
+    ("backbone-several_sources", mutate_several.a_mask_is_of_all_sources, "a mask of False"),
+    ("backbone-several_sources", mutate_several.a_mask_is_of_other_rows, "missing in some samples"),
     ("backbone-eject", mutate_backbone.eject_keeps_the_hooks, "hooks"),
     ("backbone-eject", mutate_backbone.nothing_is_restored, "training modes"),
     ("backbone-eject", mutate_backbone.inject_leaves_an_attribute, "attributes"),

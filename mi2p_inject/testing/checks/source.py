@@ -158,7 +158,8 @@ def _forward(me: ExpandedModel, trial: Trial, pictures: Tensor) -> Tensor:
 def _encode(me: ExpandedModel, trial: Trial, inputs: Inputs | None = None) -> SourceFeatures:
     args, kwargs = inputs or trial.inputs
     seed_everything()
-    return me.encode(kwargs or args)
+    features: SourceFeatures = me.encode(kwargs or args)
+    return features
 
 
 def _counted(module: nn.Module) -> list[int]:
