@@ -251,7 +251,7 @@ class _Matcher:
     def __call__(self, name: str) -> tuple[float, ...]:
         place, _, rest = name.partition(".")
         if place == "units":
-            return self._of_site(rest.partition(".")[0].strip("/").replace("/", "."))
+            return self._of_site(rest.partition(".")[0].partition("/")[2].replace("/", "."))
         return self._of(rest) if place == "backbone" else (float("inf"),)
 
     def _of_site(self, path: str) -> tuple[float, ...]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mi2p_inject.core.errors import ExplainError
-from mi2p_inject.core.site import Site
+from mi2p_inject.core.expansion_config import UnitPlace
 from mi2p_inject.expansion.call import Call, UnitForward
 from mi2p_inject.expansion.expanded_model import ExpandedModel
 from mi2p_inject.explain.record import SiteAttention, record_attention
@@ -51,9 +51,9 @@ class _Residuals:
     def __init__(self) -> None:
         self.of: dict[str, Tensor] = {}
 
-    def take(self, call: Call, site: Site, unit: Unit, did: UnitForward) -> None:
+    def take(self, call: Call, place: UnitPlace, unit: Unit, did: UnitForward) -> None:
         """As `mi2p_inject.expansion.call.Recorder` says."""
-        self.of[site.path] = did.residual
+        self.of[place.label] = did.residual
 
 
 def attends(me: ExpandedModel) -> bool:

@@ -73,7 +73,8 @@ class Loaded:
     def source_of(self, modality: Modality, batch: Batch) -> SourceFeatures:
         """What the expanded model of a modality is given of the other one."""
         with torch.no_grad():
-            return self.expanded[modality].encode(self.encoders[OTHER[modality]].inputs(batch))
+            features: SourceFeatures = self.expanded[modality].encode(self.encoders[OTHER[modality]].inputs(batch))
+        return features
 
     def logits_given(self, modality: Modality, batch: Batch, features: SourceFeatures) -> Tensor:
         """(B, K) where the expanded model of a modality is given these features; all else is as in the batch.

@@ -102,7 +102,8 @@ def word_pieces(sample: Sample, given: BranchEvidence) -> Pieces:
     def features(kept: Kept) -> SourceFeatures:
         texts = [" ".join(word for word, there in zip(sample.words.words, row, strict=True) if there) for row in kept]
         encoded = {name: value.to(loaded.device) for name, value in loaded.text(texts).items()}
-        return loaded.expanded[given.modality].encode(loaded.encoders[modality].inputs(encoded))
+        found: SourceFeatures = loaded.expanded[given.modality].encode(loaded.encoders[modality].inputs(encoded))
+        return found
 
     return Pieces("words", given.modality, evidence, None, sample, features)
 
@@ -132,7 +133,8 @@ def place_pieces(sample: Sample, given: BranchEvidence, *, fine: bool = False) -
         there = torch.from_numpy(kept.reshape(-1, 1, *grid)).to(pixels)
         there = interpolate(there, pixels.shape[1:], mode="nearest")
         seen = {"pixel_values": there * pixels + (1 - there) * blurred}
-        return loaded.expanded[given.modality].encode(loaded.encoders[modality].inputs(seen))
+        found: SourceFeatures = loaded.expanded[given.modality].encode(loaded.encoders[modality].inputs(seen))
+        return found
 
     return Pieces("places", given.modality, _array(evidence).ravel(), grid, sample, features)
 

@@ -268,3 +268,10 @@ def test_a_compiled_model_takes_sources_by_name() -> None:
     compiled = torch.compile(me, backend="eager", fullgraph=True)
     for source in (SOURCES, {"tone": SOURCES["tone"]}, None):
         torch.testing.assert_close(compiled(PICTURES, source=source), me(PICTURES, source=source))
+
+
+def test_units_are_in_timms_group_of_their_site() -> None:
+    backbone = TINY["resnet"].build()
+    group_of = inject(backbone, source_spec=SPECS).group_matcher()
+    assert group_of("units.text/layer4.weight") == group_of("units.tone/layer4.weight")
+    assert group_of("units.text/layer4.weight") != group_of("units.text/layer1.weight")
