@@ -22,7 +22,14 @@ from mi2p_inject.testing.randomize import randomize_zero_parameters
 from mi2p_inject.testing.snapshot import Buffers
 from mi2p_inject.testing.subject import Trial
 
-__all__ = ["check_fires", "check_identity", "check_missing_source", "check_units_reach_output", "silenced"]
+__all__ = [
+    "check_fires",
+    "check_identity",
+    "check_missing_source",
+    "check_units_reach_output",
+    "mixes_samples",
+    "silenced",
+]
 
 
 def check_identity(trial: Trial) -> None:
@@ -111,7 +118,7 @@ def check_missing_source(trial: Trial) -> None:
         if kept is None:
             trial.note("no output has a batch axis")
             return
-        if not kept and _mixes_samples(bare, inputs, plain, batch):
+        if not kept and mixes_samples(bare, inputs, plain, batch):
             trial.note("the model itself mixes the samples of a batch")
             return
         where = f"samples {absent} of {batch}"
@@ -189,7 +196,7 @@ def _ways_to_be_missing(source: SourceFeatures, there: Tensor) -> list[tuple[str
     return ways
 
 
-def _mixes_samples(bare: nn.Module, inputs: Inputs, plain: object, batch: int) -> bool:
+def mixes_samples(bare: nn.Module, inputs: Inputs, plain: object, batch: int) -> bool:
     """Whether another first sample changes what the model itself gives for the others."""
 
     def other(tensor: Tensor) -> Tensor:
