@@ -131,7 +131,10 @@ class Columns:
         ]
         places = {name: {one: at for at, one in enumerate(known, 2)} for name, known in self.categorical.items()}
         codes = [
-            [0 if (one := _category(name, at, row)) is None else places[name].get(one, 1) for name in self.categorical]
+            [
+                0 if (kind := _category(name, at, row)) is None else places[name].get(kind, 1)
+                for name in self.categorical
+            ]
             for at, row in enumerate(given)
         ]
         standard = torch.tensor(numbers, dtype=torch.float64).reshape(len(given), len(self.numeric))
@@ -219,7 +222,8 @@ class ColumnEncoder(nn.Module):
         self.slopes, self.biases, self.missing = (
             table([drawn(name, what) for name in columns.numeric]) for what in ("slope", "bias", "missing")
         )
-        rows, self.starts = [], []
+        rows: list[list[float]] = []
+        self.starts: list[int] = []
         for name, known in columns.categorical.items():
             self.starts.append(len(rows))
             rows += [drawn(name, "missing"), drawn(name, "unseen"), *(drawn(name, "category", one) for one in known)]
