@@ -19,10 +19,10 @@ from benchmarks.floor import all_parts
 from benchmarks.measure import in_process
 from benchmarks.render import render
 from benchmarks.scaling import all_curves
-from benchmarks.table import BENCHMARKS, measured
+from benchmarks.table import BENCHMARKS, measurable, measured
 from mi2p_inject.core.files.atomic_write import write_file
 
-__all__ = ["PACKAGES", "main"]
+__all__ = ["PACKAGES", "machine", "main"]
 
 PACKAGES = ("torch", "timm", "transformers", "peft", "numpy")
 
@@ -56,9 +56,11 @@ def main(
         if only and out.exists()
         else {"benchmarks": [], "peers": [], "scaling": [], "floor": {}}
     )
-    data |= {"machine": _machine(), "date": datetime.date.today().isoformat()}
+    data |= {"machine": machine(), "date": datetime.date.today().isoformat()}
     for benchmark in BENCHMARKS:
-        if benchmark.name in wanted:
+        if benchmark.name in wanted and not measurable(benchmark):
+            console.print(f"{benchmark.name:<12} unmeasured: it needs a CUDA device")
+        elif benchmark.name in wanted:
             result = in_process(measured, benchmark.name)
             console.print(
                 f"{benchmark.name:<12} {result['ratio']:.3f} ({result['spread'][0]:.3f}-{result['spread'][1]:.3f})"
@@ -86,7 +88,8 @@ def main(
     console.print(f"written: {out.with_suffix('.md')}")
 
 
-def _machine() -> dict[str, Any]:
+def machine() -> dict[str, Any]:
+    """Its name (the card's, where there is one), threads, versions."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
         "device": gpu or f"{_processor()}, {os.cpu_count()} cores",

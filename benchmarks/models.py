@@ -22,6 +22,7 @@ __all__ = [
     "Step",
     "bert",
     "densenet",
+    "features_of",
     "forward_backward",
     "hidden",
     "ids",
@@ -56,17 +57,17 @@ def warm_libraries() -> None:
     inject(nn.Sequential(first), "0", source_spec=WORDS, example_inputs=torch.zeros(2, 3, 8, 8))
 
 
-def bert() -> nn.Module:
-    """BERT-base, random weights, training mode."""
+def bert(**config: Any) -> nn.Module:
+    """BERT-base, or one of another configuration; random weights, training mode."""
     with _seeded():
-        model: nn.Module = transformers.BertModel(transformers.BertConfig(), add_pooling_layer=False)
+        model: nn.Module = transformers.BertModel(transformers.BertConfig(**config), add_pooling_layer=False)
     return model.to(DEVICE).train()
 
 
-def densenet() -> nn.Module:
-    """DenseNet-121, random weights, training mode."""
+def densenet(**options: Any) -> nn.Module:
+    """DenseNet-121, or one with other options; random weights, training mode."""
     with _seeded():
-        model: nn.Module = timm.create_model("densenet121")
+        model: nn.Module = timm.create_model("densenet121", **options)
     return model.to(DEVICE).train()
 
 
@@ -101,6 +102,12 @@ def hidden(output: Any) -> Tensor:
     """The tensor to take a loss of."""
     found: Tensor = output if isinstance(output, Tensor) else output[0]
     return found
+
+
+def features_of(encoder: nn.Module, x: Tensor) -> Any:
+    """What a source gives: a CNN's last map, a transformer's last hidden state."""
+    taken: Any = encoder.forward_features(x) if hasattr(encoder, "forward_features") else encoder(x)  # type: ignore[operator]
+    return taken
 
 
 def forward_backward(model: nn.Module, *args: Any, **kwargs: Any) -> Step:

@@ -7,6 +7,8 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+from benchmarks.table import BENCHMARKS
+
 __all__ = ["page", "render"]
 
 
@@ -23,6 +25,7 @@ def page(data: dict[str, Any], plot: str) -> str:
     sections = [_head(data), _limits(data["benchmarks"])]
     if data["floor"]:
         sections.append(_floor(data["floor"]))
+    sections.append(_unmeasured(data["benchmarks"]))
     if data["peers"]:
         sections.append(_peers(data["peers"]))
     if data["scaling"]:
@@ -55,6 +58,24 @@ def _limits(found: list[dict[str, Any]]) -> list[str]:
         *(_line(line) for line in found),
         "",
         "`c`, `d` and `e` leave the source encoder out: its features are given, as they are with the source cache.",
+        "",
+    ]
+
+
+def _unmeasured(found: list[dict[str, Any]]) -> list[str]:
+    """The limits for a GPU that this machine could not measure; none of them where it has one."""
+    missing = [one for one in BENCHMARKS if one.gpu and one.name not in {line["name"] for line in found}]
+    if not missing:
+        return []
+    return [
+        "## Limits for a GPU: unmeasured",
+        "",
+        "Forward and backward under autocast to bfloat16. This machine has no CUDA device, so nothing is known of",
+        "these; `make bench` on one that has measures them, names the card, and puts them in the table above.",
+        "",
+        "| | what | compared with | limit | |",
+        "|---|---|---|---|---|",
+        *(f"| {one.name} | {one.ours} | {one.base} | ≤ {one.limit}× | unmeasured |" for one in missing),
         "",
     ]
 

@@ -95,7 +95,9 @@ class BackboneInterface(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where inputs and features belong: the units' device."""
-        return next((parameter.device for parameter in self.units.parameters()), torch.device("cpu"))
+        for parameter in self.units.parameters():  # torch 2.6 compiles no `next` with a default
+            return parameter.device
+        return torch.device("cpu")
 
     @property
     def dtype(self) -> torch.dtype:

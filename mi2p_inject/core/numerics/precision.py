@@ -13,6 +13,9 @@ from torch import Tensor
 
 __all__ = ["compute_dtype", "full_range", "saturated"]
 
+_WITH_AUTOCAST = frozenset(device for device in ("cpu", "cuda") if torch.amp.is_autocast_available(device))
+"""Known in advance: torch 2.6 compiles no call of `is_autocast_available`."""
+
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
     """The dtype that weights of `dtype` are computed with: float32 for float16, else the same.
@@ -53,7 +56,8 @@ def full_range(like: Tensor) -> AbstractContextManager[object]:
         torch.float32
     """
     device = like.device.type
-    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
+    available = device in _WITH_AUTOCAST or torch.amp.is_autocast_available(device)
+    if not available or not torch.is_autocast_enabled(device):
         return contextlib.nullcontext()
     if torch.get_autocast_dtype(device) != torch.float16:
         return contextlib.nullcontext()

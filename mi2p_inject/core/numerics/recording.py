@@ -21,9 +21,11 @@ def is_recording() -> bool:
 def is_exporting() -> bool:
     """Whether that graph will leave this process, as those of `torch.export`, ONNX and `torch.jit.trace` do.
 
-    torch 2.6 cannot say it of `torch.export`.
+    torch 2.6 has no `torch.compiler.is_exporting`; there `torch.export` sets a flag that `torch.compile` leaves alone.
     """
-    return _is_tracing() or bool(getattr(torch.compiler, "is_exporting", bool)())
+    if hasattr(torch.compiler, "is_exporting"):
+        return _is_tracing() or torch.compiler.is_exporting()
+    return _is_tracing() or bool(torch.compiler._is_compiling_flag)
 
 
 def _is_tracing() -> bool:

@@ -1,0 +1,60 @@
+"""What `make bench` will measure on a GPU runs here on small models, and the page says that it is unmeasured."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import gpu, render
+from benchmarks.table import BENCHMARKS, measurable
+
+ROOT = Path(__file__).parents[2]
+ROWS = {one.name: one for one in BENCHMARKS if one.gpu}
+MEASURES = {
+    "bert": lambda: gpu.bert_units(all_sites=True, scale=gpu.TINY),
+    "densenet": lambda: gpu.densenet_units(scale=gpu.TINY),
+    "source-bert": lambda: gpu.with_source(text=True, scale=gpu.TINY),
+    "source-densenet": lambda: gpu.with_source(text=False, scale=gpu.TINY),
+}
+
+
+def test_the_limits_are_those_that_were_asked() -> None:
+    assert {name: one.limit for name, one in ROWS.items()} == {
+        "gpu-bert": 1.05,
+        "gpu-bert-all": 1.15,
+        "gpu-bert-compiled": 1.15,
+        "gpu-densenet": 1.06,
+        "gpu-densenet-compiled": 1.06,
+        "gpu-source-bert": 1.05,
+        "gpu-source-densenet": 1.05,
+    }
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_what_a_gpu_will_measure_runs(name: str) -> None:
+    found = MEASURES[name]()
+    assert found.paired
+    assert len(found.base) == len(found.ours) == 1
+    assert min(*found.base, *found.ours) > 0
+
+
+def test_the_page_says_what_is_unmeasured() -> None:
+    data = json.loads((ROOT / "docs" / "performance.json").read_text())
+    page = render.page(data, "performance.png")
+    measured = {one["name"] for one in data["benchmarks"]}
+    for name in ROWS:
+        assert f"| {name} |" in page
+    assert page.count("| unmeasured |") == len(set(ROWS) - measured)
+    with_all = {**data, "benchmarks": [*data["benchmarks"], *(_result(name) for name in set(ROWS) - measured)]}
+    assert "unmeasured" not in render.page(with_all, "performance.png")
+    assert all(measurable(one) is (torch.cuda.is_available() or not one.gpu) for one in BENCHMARKS)
+
+
+def _result(name: str) -> dict[str, object]:
+    return {
+        "name": name, "ours": "a", "base": "b", "limit": 1.1, "at_least": False, "unit": "s", "ratio": 1.0,
+        "spread": [1.0, 1.0], "samples": {"base": [1.0], "ours": [1.0]},
+    }  # fmt: skip
