@@ -14,7 +14,7 @@ from benchmarks.measure import seconds_of
 from mi2p_inject import MI2P, SourceFeatures, ViewSpec
 from mi2p_inject.sources.features import prepare
 
-__all__ = ["Curve", "all_curves", "curves"]
+__all__ = ["Curve", "all_curves", "curves", "unit_step"]
 
 
 @dataclass(frozen=True)
@@ -66,22 +66,23 @@ def _curve(name: str, sizes: list[int], build: Callable[[int], Callable[[], obje
 
 def _tokens(length: int) -> Callable[[], object]:
 
-    return _unit(ViewSpec.map(256, 28, 28), ViewSpec.tokens(768), 64, length)
+    return unit_step(ViewSpec.map(256, 28, 28), ViewSpec.tokens(768), 64, length)
 
 
 def _channels(channels: int) -> Callable[[], object]:
 
-    return _unit(ViewSpec.tokens(768), ViewSpec.map(channels, 7, 7), 64, 64)
+    return unit_step(ViewSpec.tokens(768), ViewSpec.map(channels, 7, 7), 64, 64)
 
 
 def _site_channels(channels: int) -> Callable[[], object]:
 
-    return _unit(ViewSpec.map(channels, 28, 28), ViewSpec.tokens(768), 64, 64)
+    return unit_step(ViewSpec.map(channels, 28, 28), ViewSpec.tokens(768), 64, 64)
 
 
-def _unit(
+def unit_step(
     site: ViewSpec, source: ViewSpec, site_tokens: int, source_tokens: int, count: int = 1
 ) -> Callable[[], object]:
+    """Forward and backward of some units of one kind; tokens count where a view has no grid."""
     from benchmarks.models import BATCH, DEVICE
 
     def example(spec: ViewSpec, tokens: int) -> torch.Tensor:
@@ -104,7 +105,7 @@ def _unit(
 
 def _sites(count: int) -> Callable[[], object]:
 
-    return _unit(ViewSpec.tokens(768), ViewSpec.map(1024, 7, 7), 64, 64, count)
+    return unit_step(ViewSpec.tokens(768), ViewSpec.map(1024, 7, 7), 64, 64, count)
 
 
 def all_curves() -> list[dict[str, Any]]:

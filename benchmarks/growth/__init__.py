@@ -1,0 +1,3 @@
+"""Cost against sites, tokens, channels, samples and ranks: `python -m benchmarks.growth`, docs/growth.md."""
+
+__all__: list[str] = []
