@@ -61,8 +61,8 @@ def _ratios(found: list[dict[str, Any]]) -> list[str]:
     return [
         "## Sites, tokens, channels",
         "",
-        "Forward and backward of the units alone, batch 8, warm: steps of both sizes in turn in one process, the median of",
-        "the pairs' ratios and their quartiles.",
+        "Forward and backward of the units alone, batch 8, warm: steps of both sizes in turn in one process,",
+        "the median of the pairs' ratios and their quartiles.",
         "",
         "| what grows | from | to | size | cost |",
         "|---|---|---|---|---|",
@@ -101,9 +101,9 @@ def _measured(found: dict[str, Any]) -> list[str]:
         FORMULAS.rstrip("\n"),
         "```",
         "",
-        "Assumed: each rank has the cores that one process had here, all share one disk, ranks exchange gradients as fast",
-        "as two processes of this machine. Left out: start, validation, checkpoints, and that loader processes and training",
-        "take each other's time where cores are few.",
+        "Assumed: each rank has the cores that one process had here, all share one disk, ranks exchange gradients as",
+        "fast as two processes of this machine. Left out: start, validation, checkpoints, and that loader processes",
+        "and training take each other's time where cores are few.",
         "",
     ]
 
@@ -115,14 +115,15 @@ def _samples(parts: Parts) -> list[str]:
         "Ten epochs, one rank, two loader processes. `cached` is the whole training with the source cache, its filling",
         "included, ÷ without one. The bottleneck is the longest of what the training waits for.",
         "",
-        "| samples | without cache | bottleneck | with cache | bottleneck | cached | cache on disk | its index in memory |",
+        "| samples | without cache | bottleneck | with cache | bottleneck | cached | on disk | index in memory |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for samples in SAMPLES:
         plain, cached = (simulate(parts, Plan(samples, cached=cached)) for cached in (False, True))
         lines.append(
-            f"| {samples:,} | {_time(plain.total)} | {_NAMES[plain.bottleneck]} {_share(plain)} | {_time(cached.total)} "
-            f"| {_NAMES[cached.bottleneck]} {_share(cached)} | {cached.total / plain.total:.2f}× "
+            f"| {samples:,} | {_time(plain.total)} | {_NAMES[plain.bottleneck]} {_share(plain)} "
+            f"| {_time(cached.total)} | {_NAMES[cached.bottleneck]} {_share(cached)} "
+            f"| {cached.total / plain.total:.2f}× "
             f"| {_amount(cached.cache_bytes, 'B')} | {_amount(cached.index_bytes, 'B')} |"
         )
     return [*lines, ""]

@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from benchmarks import models as m
+from benchmarks.growth.exchange import exchange_speeds
 from benchmarks.growth.simulate import Parts, Plan, simulate
 from benchmarks.measure import seconds_of
 from mi2p_inject import ExpandedModel, inject
@@ -56,14 +57,15 @@ class Sizes:
         text = dict(self.text)
         return (
             f"ME {self.vision} at {self.pixels} px, attending to {self.tokens} tokens of a frozen BERT of "
-            f"{text['num_hidden_layers']} layers, {text['hidden_size']} wide; batches of {self.batch}, all weights trained "
-            f"with AdamW; JPEGs of {self.photo[0]}×{self.photo[1]}; {self.samples} samples in the real training"
+            f"{text['num_hidden_layers']} layers, {text['hidden_size']} wide; batches of {self.batch}, all weights "
+            f"trained with AdamW; JPEGs of {self.photo[0]}×{self.photo[1]}; {self.samples} samples in the real training"
         )
 
 
 FULL = Sizes()
 TINY = Sizes(
-    "test_resnet", (("hidden_size", 32), ("num_hidden_layers", 2), ("num_attention_heads", 2), ("intermediate_size", 64)),
+    "test_resnet",
+    (("hidden_size", 32), ("num_hidden_layers", 2), ("num_attention_heads", 2), ("intermediate_size", 64)),
     pixels=64, tokens=8, photo=(80, 60), samples=16, rounds=2,
 )  # fmt: skip
 
@@ -83,6 +85,7 @@ class Training:
         )
         self.optimizer = torch.optim.AdamW(self.model.trainable_parameters(), lr=1e-5)
         self.names = [str(number) for number in range(sizes.samples)]
+        self.texts = dict(zip(self.names, self.ids(sizes.samples), strict=True))
         self.photos = [_photo(folder / f"{name}.jpg", sizes.photo, seed) for seed, name in enumerate(self.names)]
 
     def ids(self, count: int) -> Tensor:
@@ -90,7 +93,8 @@ class Training:
 
     def filled(self, name: str) -> SourceCache:
         return fill(
-            self.folder / name, self.model.frozen_source, self.names, lambda names: {"input_ids": self.ids(len(names))},
+            self.folder / name, self.model.frozen_source, self.names,
+            lambda names: {"input_ids": torch.stack([self.texts[name] for name in names])},
             preprocessing="", batch_size=self.sizes.batch, say=lambda line: None,
         )  # fmt: skip
 
@@ -163,11 +167,11 @@ def _samples(training: Training) -> dict[str, list[float]]:
         for name, (work, count) in parts.items():
             if name != "fill" or len(found["fill"]) < 3:
                 found[name].append(seconds_of(work) / count)
-    files = [one for one in (training.folder / "warm").rglob("*.safetensors")]
+    files = list((training.folder / "warm").rglob("*.safetensors"))
     found["sample_bytes"] = [sum(one.stat().st_size for one in files) / sizes.samples]
     found["index_bytes"] = [_index_bytes(cache)]
     found["disk_speed"] = [_disk_speed(training.folder) for _ in range(3)]
-    found["exchange_speed"] = _exchange_speeds(training.model)
+    found["exchange_speed"] = exchange_speeds(sum(one.numel() for one in training.model.trainable_parameters()))
     return found
 
 
@@ -192,29 +196,6 @@ def _disk_speed(folder: Path, size: int = 2**26) -> float:
         while opened.read(2**20):
             pass
         return size / (time.perf_counter() - started)
-
-
-def _exchange_speeds(model: nn.Module, rounds: int = 3) -> list[float]:
-    """Bytes a second: 2 (R - 1) / R · bytes ÷ seconds of an all-reduce between R = 2 processes of this machine."""
-    import torch.multiprocessing as mp
-
-    size = sum(one.numel() for one in model.parameters())
-    with tempfile.TemporaryDirectory() as folder:
-        answers = mp.get_context("spawn").SimpleQueue()
-        mp.spawn(_exchange, (f"file://{folder}/ranks", size, rounds, answers), nprocs=2)  # type: ignore[no-untyped-call]
-        seconds = answers.get()
-    return [4 * size / one for one in seconds]
-
-
-def _exchange(rank: int, meeting: str, size: int, rounds: int, answers: Any) -> None:
-    torch.distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
-    values, seconds = torch.ones(size), []
-    for _ in range(rounds + 1):
-        torch.distributed.barrier()
-        seconds.append(seconds_of(lambda: torch.distributed.all_reduce(values)))
-    torch.distributed.destroy_process_group()
-    if rank == 0:
-        answers.put(seconds[1:])
 
 
 def _photo(path: Path, size: tuple[int, int], seed: int) -> Path:

@@ -57,6 +57,50 @@ def test_one_exported_program_serves_all_batches(name: str, features: Features, 
         torch.testing.assert_close(first_tensor(loaded(*args, **kwargs, source=given)), wanted, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize(("name", "features"), [("net", token_features), ("bert", map_features)])
+def test_batch_and_text_length_are_dynamic(name: str, features: Features) -> None:
+    """The tokens of a source, or those that a backbone reads."""
+    me, source = expand(name, features), features(3)
+    args, kwargs = inputs_of(name, 3, 0)
+    rows, tokens = torch.export.Dim("rows", min=1, max=64), torch.export.Dim("tokens", min=1, max=16)
+    words = [*list(inspect.signature(me.forward).parameters)[: len(args)], *kwargs]
+    long = {0: rows, 1: tokens}
+    shapes: dict[str, Any] = {word: long if name == "bert" else {0: rows} for word in words}
+    shapes["source"] = [{0: rows}, None] if source.mask is None else [long, long]
+    program = torch.export.export(me, args, {**kwargs, "source": source}, dynamic_shapes=shapes, strict=False)
+    assert not [node for node in program.graph.nodes if "mi2p" in str(node.target)]
+    run = program.module()
+    for batch, length in ((1, 4), (4, 2)):
+        args, kwargs = inputs_of(name, batch, 1)
+        given = features(batch, seed=3)
+        if name == "bert":
+            kwargs = {word: value[:, :length] for word, value in kwargs.items()}
+        else:
+            given = SourceFeatures(given.data[:, :length], torch.ones(batch, length, dtype=torch.bool))
+        wanted = first_tensor(me(*args, **kwargs, source=given))
+        torch.testing.assert_close(first_tensor(run(*args, **kwargs, source=given)), wanted, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("dynamic", [True, None])
+def test_one_compiled_graph_for_batches_and_lengths(dynamic: bool | None) -> None:
+    """`dynamic=True`, and `mark_dynamic` on what varies."""
+    me, (args, _) = expand("net", token_features), inputs_of("net", 3, 0)
+    torch._dynamo.reset()
+    compiled = torch.compile(me, backend="eager", fullgraph=True, dynamic=dynamic)
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for batch, length in ((5, 7), (11, 4), (6, 9)):  # equal sizes would share a symbol
+            args, _ = inputs_of("net", batch, batch)
+            generator = torch.Generator().manual_seed(batch)
+            data = torch.randn(batch, length, 12, generator=generator)
+            mask = torch.arange(length) < torch.arange(1, batch + 1).unsqueeze(1)
+            if dynamic is None:
+                for tensor, axes in ((args[0], (0,)), (data, (0, 1)), (mask, (0, 1))):
+                    for axis in axes:
+                        torch._dynamo.mark_dynamic(tensor, axis)
+            given = SourceFeatures(data, mask)
+            torch.testing.assert_close(compiled(*args, source=given), me(*args, source=given), atol=1e-5, rtol=1e-4)
+
+
 class Traced(nn.Module):
     """What torch.jit takes: tensors in, a tensor out."""
 
