@@ -93,9 +93,11 @@ class Call:
 class Calls(threading.local):
     """The call each thread is in, None outside a forward with a source. Copies and pickles start empty."""
 
-    call: Call | None = None
-    disabled: bool = False
-    recorders: tuple[Recorder, ...] = ()
+    def __init__(self) -> None:
+        """Runs in each thread: what a graph was compiled with must not appear later, or it is compiled again."""
+        self.call: Call | None = None
+        self.disabled = False
+        self.recorders: tuple[Recorder, ...] = ()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (Calls, ())

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.fx import _pytree as fx_pytree
 from torch.utils import _pytree as pytree
 
 from mi2p_inject.core.errors import SourceError
@@ -104,6 +105,8 @@ pytree.register_pytree_node(
     serialized_type_name="mi2p_inject.SourceFeatures",
     flatten_with_keys_fn=_flatten_with_keys,
 )
+# so that torch 2.6 runs what it exported
+fx_pytree.register_pytree_flatten_spec(SourceFeatures, lambda features, spec: [features.data, features.mask])
 
 
 STRENGTH_EPSILON = 1e-8
