@@ -80,7 +80,8 @@ def _measured(found: dict[str, Any]) -> list[str]:
     return [
         "## The parts",
         "",
-        f"{found['what']}.",
+        f"{found['what']}. Seconds are those of one processor core (processor time of one thread), which others on the",
+        "machine do not lengthen by waiting; disk and exchange are by the clock.",
         "",
         "| part | median | quartiles |",
         "|---|---|---|",
@@ -91,8 +92,8 @@ def _measured(found: dict[str, Any]) -> list[str]:
         f"| gradients of one step | {_amount(found['parts']['gradient_bytes'], 'B')} | – |",
         f"| memory of the machine | {_amount(found['parts']['memory_bytes'], 'B')} | – |",
         "",
-        f"One check: a real training of {check['samples']} samples and {check['epochs']} epochs, one process, took "
-        f"{check['measured']:.1f} s from an empty cache on; the formulas say {check['predicted']:.1f} s "
+        f"One check: a real training of {check['samples']} samples and {check['epochs']} epochs, one thread, took "
+        f"{check['measured']:.1f} s of its core, from an empty cache on; the formulas say {check['predicted']:.1f} s "
         f"(predicted ÷ measured {check['predicted'] / check['measured']:.2f}).",
         "",
         "## The formulas",
@@ -101,8 +102,8 @@ def _measured(found: dict[str, Any]) -> list[str]:
         FORMULAS.rstrip("\n"),
         "```",
         "",
-        "Assumed: each rank has the cores that one process had here, all share one disk, ranks exchange gradients as",
-        "fast as two processes of this machine. Left out: start, validation, checkpoints, and that loader processes",
+        "Assumed: a rank is one thread with a core of its own, all share one disk, ranks exchange gradients as fast as",
+        " two processes of this machine. Left out: start, validation, checkpoints, and that loader processes",
         "and training take each other's time where cores are few.",
         "",
     ]

@@ -24,7 +24,7 @@ total    = fill + (max(busy, fed) with workers, busy + fed without)
 
 @dataclass(frozen=True)
 class Parts:
-    """What was measured; seconds and bytes.
+    """What was measured; seconds of one processor core, and bytes.
 
     Attributes:
         batch: samples of a step.
