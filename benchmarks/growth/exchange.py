@@ -22,7 +22,7 @@ def exchange_speeds(size: int, rounds: int = 3) -> list[float]:
 
     with tempfile.TemporaryDirectory() as folder:
         answers = mp.get_context("spawn").SimpleQueue()
-        mp.spawn(_exchange, (f"file://{folder}/ranks", size, rounds, answers), nprocs=2)  # type: ignore[attr-defined]
+        mp.spawn(_exchange, (f"file://{folder}/ranks", size, rounds, answers), nprocs=2)  # type: ignore[attr-defined, no-untyped-call]
         seconds = answers.get()
     return [4 * size / one for one in seconds]
 
