@@ -240,12 +240,13 @@ def test_without_gradio_the_extra_is_named(tmp_path: Path) -> None:
 @needs_chromium
 def test_ctrl_c_ends_it_and_leaves_nothing(server: Server) -> None:
     """The last one: it ends the server."""
+    assert len(list(server.uploads.glob("mi2p-app-*"))) == 1
     server.process.send_signal(signal.SIGINT)
     said, _ = server.process.communicate(timeout=SECONDS)
     assert server.process.returncode == 0, said
     assert said.splitlines()[-1] == "Closed."
     assert "Traceback" not in said
-    assert not list(server.uploads.iterdir())
+    assert not list(server.uploads.glob("mi2p-app-*"))
 
 
 def command(*arguments: str, code: str = "") -> subprocess.CompletedProcess[str]:
