@@ -16,7 +16,7 @@ from mi2p_inject.recipes.errors import RecipeError
 
 __all__ = ["serve"]
 
-_POLL = 0.05  # seconds
+_POLL, _ENDING = 0.1, 20  # seconds
 #: what Gradio reads when it is imported
 _QUIET = {
     "GRADIO_ANALYTICS_ENABLED": "False",
@@ -61,10 +61,13 @@ def serve(path: Path, host: str, port: int, ready: Callable[[str], None]) -> Non
             while not server.started and thread.is_alive():
                 time.sleep(_POLL)
             ready(_address(host, listening))
-            thread.join()
+            while thread.is_alive():  # an interrupted join() would take the thread for ended (Python 3.11)
+                time.sleep(_POLL)
         except KeyboardInterrupt:
+            for one in (signal.SIGINT, signal.SIGTERM):  # a second one would cut the ending short
+                signal.signal(one, signal.SIG_IGN)
             server.should_exit = True
-            thread.join()
+            thread.join(_ENDING)
 
 
 def _address(host: str, listening: socket.socket) -> str:

@@ -11,6 +11,7 @@ import socket
 import struct
 import subprocess
 import sys
+import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -242,6 +243,8 @@ def test_ctrl_c_ends_it_and_leaves_nothing(server: Server) -> None:
     """The last one: it ends the server."""
     assert len(list(server.uploads.glob("mi2p-app-*"))) == 1
     server.process.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+    server.process.send_signal(signal.SIGINT)  # as who is impatient
     said, _ = server.process.communicate(timeout=SECONDS)
     assert server.process.returncode == 0, said
     assert said.splitlines()[-1] == "Closed."
