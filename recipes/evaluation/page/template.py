@@ -73,7 +73,7 @@ details summary { cursor: pointer; } code { font-size: .9em; }
 {% endfor %}</div>{% endif %}
 </div>
 {% endfor %}</div>
-{% if explained %}<p class="soft">Under the first ones: what speaks for the class named there in the modality that the \
+{% if explained %}<p class="soft">Under the first ones: what counts for the class named there in the modality that the \
 model attends to, blue for it and orange against it, each sample on its own scale. It says what this answer rests on, \
 not whether it is right to. <code>mi2p explain</code> draws more of one sample.</p>{% endif %}
 {% else %}<p>None.</p>{% endif %}
