@@ -52,7 +52,11 @@ def _head(data: dict[str, Any]) -> list[str]:
         "sites, tokens and channels is measured; with samples and ranks it is calculated from measured parts.",
         "",
         f"{machine['device']}, {machine['threads']} threads; {versions}; {data['date']}.{shared}"
-        + (" times are longer than they would be alone, ratios within one run less so." if shared else ""),
+        + (
+            " clock times are longer than they would be alone, ratios within one run and processor seconds hardly."
+            if shared
+            else ""
+        ),
         "",
     ]
 
@@ -103,7 +107,7 @@ def _measured(found: dict[str, Any]) -> list[str]:
         "```",
         "",
         "Assumed: a rank is one thread with a core of its own, all share one disk, ranks exchange gradients as fast as",
-        " two processes of this machine. Left out: start, validation, checkpoints, and that loader processes",
+        "two processes of this machine. Left out: start, validation, checkpoints, and that loader processes",
         "and training take each other's time where cores are few.",
         "",
     ]
