@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -117,8 +119,25 @@ def minilm() -> TextEncoder:
     import transformers
 
     folder = _minilm_folder()
-    model = transformers.BertModel.from_pretrained(folder, local_files_only=True, add_pooling_layer=False)
+    with _silent():  # the report is about the pooler, which is left out on purpose
+        model = transformers.BertModel.from_pretrained(folder, local_files_only=True, add_pooling_layer=False)
     return TextEncoder(model.eval(), minilm_tokenizer())
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """No report of transformers, and no bar, for a block."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def minilm_tokenizer() -> Any:
