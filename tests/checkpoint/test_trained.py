@@ -46,6 +46,8 @@ def saved_keys(folder: Path) -> set[str]:
 def test_an_unfrozen_head_is_saved(tmp_path: Path) -> None:
     me = expanded(trainable="units")
     me.backbone[4].requires_grad_(True)  # type: ignore[index]
+    comes_back(me, tmp_path, net())
+    assert saved_keys(tmp_path) == {"backbone.4.weight", "backbone.4.bias"}  # before any step, too
     train(me, me.trainable_parameters())
     again = comes_back(me, tmp_path, net())
     assert saved_keys(tmp_path) == {"backbone.4.weight", "backbone.4.bias"}
