@@ -98,7 +98,7 @@ class TestRunFolder:
     def test_timm_names(self, name: Any, tmp_path: Path, canary: Path) -> None:
         folder = saved("vit", "image", tmp_path / "encoder", canary)
         change(folder / "encoder.json", lambda value: value["origin"].update(name=name))
-        with pytest.raises(RecipeError, match="is no timm architecture|name="):
+        with pytest.raises(RecipeError, match=r"is no timm architecture|name="):
             rebuild_encoder(folder, "image")
 
     @pytest.mark.parametrize(
