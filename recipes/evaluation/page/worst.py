@@ -36,7 +36,7 @@ Explain = Callable[[Any, str, str], Explanation]
 
 @dataclass(frozen=True)
 class Reason:
-    """What spoke for a wrong answer in the other modality.
+    """What counts for a wrong answer in the other modality.
 
     Attributes:
         of: the class that it is about.
