@@ -209,7 +209,7 @@ def test_command(folders: Path) -> None:
 def test_command_knows_the_encoders_of_trainings(name: str, classes: list[str]) -> None:
     shown = CliRunner().invoke(app, ["layers", name, "--json"])
     assert shown.exit_code == 0, shown.output
-    found = json.loads(shown.output)  # nor a report of a library before it
+    found = json.loads(shown.stdout)
     assert [one["model"] for one in (found if isinstance(found, list) else [found])] == classes
     assert "no tiny text encoder" in CliRunner().invoke(app, ["layers", "tiny:nothing"]).output
 
