@@ -87,6 +87,7 @@ def _note(numbers: Mapping[str, Any]) -> str:
 
 def _draw_results(axes: Any, numbers: Mapping[str, Any], metric: str, scale: int, label: str) -> None:
     lines = numbers["experiments"]
+    digits = 1 if scale == 100 else 3
     for place, line in enumerate(lines.values()):
         found, compared = line["test"][metric], bool(line["gain"])
         colour = _COMPARED if compared else _PLAIN
@@ -101,37 +102,28 @@ def _draw_results(axes: Any, numbers: Mapping[str, Any], metric: str, scale: int
             mew=1.6,
             zorder=3,
         )
-        axes.annotate(
-            f"{scale * found['value']:.{1 if scale == 100 else 3}f}",
-            (scale * found["high"], -place),
-            xytext=(5, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=8,
-            color=_INK,
-        )
+        _write_value(axes, f"{scale * found['value']:.{digits}f}", scale * found["high"], place)
     axes.margins(x=0.15)
     _style(axes, list(lines), label, "What was tested (filled: compared with another)")
 
 
 def _draw_gains(axes: Any, gains: Mapping[str, Mapping[str, Any]], metric: str, scale: int, label: str) -> None:
     axes.axvline(0, color=_FAINT, lw=1)
+    digits = 1 if scale == 100 else 3
     for place, gain in enumerate(gains.values()):
         one = gain[metric]
         colour = _COMPARED if one["low"] > 0 or one["high"] < 0 else _UNSURE
         axes.plot([scale * one["low"], scale * one["high"]], [-place] * 2, color=colour, lw=2)
         axes.plot(scale * one["value"], -place, "o", ms=6, color=colour, zorder=3)
-        axes.annotate(
-            f"{scale * one['value']:+.{1 if scale == 100 else 3}f}",
-            (scale * one["high"], -place),
-            xytext=(5, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=8,
-            color=_INK,
-        )
+        _write_value(axes, f"{scale * one['value']:+.{digits}f}", scale * one["high"], place)
     axes.margins(x=0.15)
     _style(axes, list(gains), label, "Paired differences (pale: the interval holds 0)")
+
+
+def _write_value(axes: Any, text: str, end: float, place: int) -> None:
+    """A figure in the lane of a line, to the right of its interval."""
+    where = {"xytext": (5, 0), "textcoords": "offset points", "va": "center"}
+    axes.annotate(text, (end, -place), **where, fontsize=8, color=_INK)
 
 
 def _style(axes: Any, names: list[str], label: str, title: str) -> None:
