@@ -59,7 +59,11 @@ class TestReplacedUnits:
         with complains(InjectionError, "not those of the sites", "ModuleDict"):
             me(PICTURES, source=SOURCE)
 
-    @pytest.mark.parametrize("kind", [nn.Identity, lambda: nn.Linear(12, 12), lambda: None, "inside"], ids=str)
+    @pytest.mark.parametrize(
+        "kind",
+        [nn.Identity, lambda: nn.Linear(12, 12), lambda: None, "inside"],
+        ids=["identity", "linear", "none", "inside"],
+    )
     @pytest.mark.fault("S9", "a module that is no unit, or None, in a unit's place", "InjectionError names it")
     def test_what_is_no_unit_is_refused(self, kind: Any) -> None:
         me = expanded()
