@@ -85,8 +85,7 @@ def test_compiles_as_one_graph(name: str) -> None:
     torch.testing.assert_close(first_tensor(compiled(*args, source=source, **kwargs)), want, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("features", [token_features, map_features])
-@pytest.mark.parametrize("name", ["densenet", "bert"])
+@pytest.mark.parametrize(("name", "features"), [("densenet", token_features), ("bert", map_features)])
 def test_one_compiled_graph_serves_all_batches(name: str, features: Any) -> None:
     """Both directions and both kinds of source, forward and backward; a second graph, for any batch, and no third."""
     model = TINY[name].build()

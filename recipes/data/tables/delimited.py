@@ -111,7 +111,9 @@ class _Column:
             self.endings.add(ending[1].lower() if ending else "")
 
     def fits(self, value: str) -> bool | None:
-        """Whether a value is like those of the column; None where the column may hold anything."""
+        """Whether a value is like those of the column; None where the column may hold anything, or a quote is lone."""
+        if value.count('"') % 2:  # what is doubted is no evidence
+            return None
         if 0 < 2 * len(self.values) <= self.seen and len(self.values) <= _MANY:
             return value in self.values
         if self.seen > 1 and len(self.endings) <= 3 and "" not in self.endings:

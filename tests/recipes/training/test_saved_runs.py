@@ -28,7 +28,7 @@ from mi2p_inject.recipes.training.train import load_samples
 def test_the_folder_holds_no_pickles_and_nothing_half_written(trained: Path) -> None:
     files = {str(path.relative_to(trained)) for path in trained.rglob("*") if path.is_file()}
     assert {"run.json", "metrics.json", "history.json", "predictions.safetensors"} < files
-    assert {Path(name).suffix for name in files} <= {".json", ".safetensors", ".txt", ".jinja"}
+    assert {Path(name).suffix for name in files} <= {".json", ".safetensors", ".txt", ".jinja", ".md"}
     assert not [name for name in files if "unfinished" in name or "checkpoint-" in name]
 
 
