@@ -63,7 +63,8 @@ sys.modules.update(dict.fromkeys(sys.argv[2].split(",")))  # None: importing it 
 block = re.findall(r"```python\\n(.*?)```", Path(sys.argv[1]).read_text(encoding="utf-8"), re.DOTALL)[0]
 exec(compile(block, "README.md", "exec"), {"__name__": "readme"})
 """
-EXTRAS = "timm,transformers,open_clip,torchvision,datasets,accelerate,sklearn,scipy,PIL,pandas,typer,rich"  # PyYAML and tqdm come with huggingface_hub
+#: PyYAML and tqdm are not here: huggingface_hub brings them
+EXTRAS = "timm,transformers,open_clip,torchvision,datasets,accelerate,sklearn,scipy,PIL,pandas,typer,rich"
 
 
 def test_the_readmes_first_block_runs_without_extras(installed: Path, tmp_path: Path) -> None:
