@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["LIBRARIES", "Comparison", "Step", "in_process", "peak_of", "seconds_of", "side_by_side"]
+__all__ = ["LIBRARIES", "Comparison", "Step", "in_process", "peak_of", "resident", "seconds_of", "side_by_side"]
 
 Step = Callable[[], object]
 
@@ -129,7 +129,7 @@ def peak_of(build: Callable[[], Step], runs: int = 3) -> float:
     """
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-    held = _resident("VmRSS")
+    held = resident("VmRSS")
     with open("/proc/self/clear_refs", "w") as file:
         file.write("5")  # the peak starts here
     step = build()
@@ -137,9 +137,10 @@ def peak_of(build: Callable[[], Step], runs: int = 3) -> float:
         step()
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 1e6
-    return _resident("VmHWM") - held
+    return resident("VmHWM") - held
 
 
-def _resident(field: str) -> float:
+def resident(field: str) -> float:
+    """MB of this process's memory, by the name that Linux gives it: VmRSS, VmHWM (the peak), RssAnon (its own)."""
     with open(f"/proc/{os.getpid()}/status") as file:
         return next(int(line.split()[1]) for line in file if line.startswith(field)) * 1024 / 1e6

@@ -23,7 +23,7 @@ from mi2p_inject.recipes.encoders.encoder import Encoder
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.evaluation.answers import Answers
 from mi2p_inject.recipes.evaluation.evaluate import evaluate_run, predict_file
-from mi2p_inject.recipes.evaluation.run_report import metrics_of
+from mi2p_inject.recipes.metrics.metric_info import metrics_of
 from mi2p_inject.recipes.saving import saved as saving
 from mi2p_inject.recipes.saving.hub import portable, push
 from mi2p_inject.recipes.saving.run_folder import FINISHED

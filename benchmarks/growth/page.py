@@ -6,6 +6,7 @@ import statistics
 from typing import Any
 
 from benchmarks.growth.simulate import FORMULAS, Parts, Plan, Simulated, simulate
+from mi2p_inject.core.human import human
 
 __all__ = ["RANKS", "SAMPLES", "page"]
 
@@ -168,10 +169,7 @@ def _time(seconds: float) -> str:
 def _amount(value: float, unit: str) -> str:
     if unit == "s":
         return f"{value:.2f} s" if value >= 1 else f"{1000 * value:.3g} ms"
-    for prefix, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if value >= size:
-            return f"{value / size:.3g} {prefix}{unit}"
-    return f"{value:.3g} {unit}"
+    return human(value, unit)
 
 
 def _quartiles(samples: list[float], unit: str) -> str:

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 import typer
 
+from benchmarks.measure import resident
 from mi2p_inject.core.human import human
 from mi2p_inject.recipes.config import make_config
 from mi2p_inject.recipes.systems.inputs import ImageTextDataset
@@ -93,8 +94,7 @@ def main(
 
 
 def _own_memory() -> int:
-    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":" in line)
-    return int(lines["RssAnon"].split()[0]) * 1024
+    return round(1e6 * resident("RssAnon"))
 
 
 if __name__ == "__main__":

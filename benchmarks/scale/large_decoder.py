@@ -11,13 +11,13 @@ from __future__ import annotations
 import resource
 import time
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Annotated
 
 import torch
 import transformers
 import typer
 
+from benchmarks.measure import resident
 from mi2p_inject import ExpandedModel, SourceFeatures, ViewSpec, inject
 from mi2p_inject.core.human import human
 from mi2p_inject.inspection.resolve import resolve
@@ -66,7 +66,7 @@ def measure(me: ExpandedModel, steps: int, batch: int, length: int) -> Measured:
     ids = torch.zeros(batch, length, dtype=torch.long)
     labels = torch.randint(0, SIZES["vocab_size"], (batch, 1), generator=generator).expand(batch, length)
     optimizer = torch.optim.AdamW(me.trainable_parameters(), lr=3e-3)
-    losses, before, started = [], _resident(), 0.0
+    losses, before, started = [], round(1e6 * resident("VmRSS")), 0.0
     for step in range(steps):
         started = started if step > 1 else time.perf_counter()
         loss = me(input_ids=ids, labels=labels, source=features).loss
@@ -107,11 +107,6 @@ def main(
     print({name: value for name, value in asdict(found).items() if name != "losses"})
     print(f"peak {human(found.peak, 'B')}, of which {human(found.before, 'B')} before the first step")
     print("planned: " + ", ".join(f"{name} {human(value, 'B')}" for name, value in totals.items()))
-
-
-def _resident() -> int:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize()
 
 
 if __name__ == "__main__":

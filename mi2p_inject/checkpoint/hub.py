@@ -66,7 +66,6 @@ def local_folder(
 def push_folder(
     folder: Path,
     repository: str,
-    config_name: str = CONFIG_NAME,
     *,
     message: str,
     revision: str | None,
@@ -83,7 +82,7 @@ def push_folder(
         folder,
         repository,
         message=message,
-        replaces=[config_name, _WEIGHTS],
+        replaces=[CONFIG_NAME, _WEIGHTS],
         keeps={CARD_NAME: MARK},
         revision=revision,
         token=token,

@@ -41,6 +41,9 @@ class _Expanded(Protocol):
     expansion_config: ExpansionConfig
 
     @property
+    def device(self) -> torch.device: ...
+
+    @property
     def sites(self) -> tuple[Site, ...]: ...
 
 
@@ -65,11 +68,12 @@ def check_device(model: _Expanded, features: SourceFeatures) -> None:
     Raises:
         SourceError: they are.
     """
-    devices = {parameter.device for parameter in model.units.parameters()}
-    if len(devices) == 1 and features.data.device not in devices:
+    if features.data.device == model.device:  # in every forward: the units are not gone through
+        return
+    if len({parameter.device for parameter in model.units.parameters()}) == 1:
         raise SourceError(
             "the source features are on another device than the units",
-            expected=str(next(iter(devices))),
+            expected=str(model.device),
             given=str(features.data.device),
             fix="move them: source=features.to(device), or the batch before encoding",
         )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -14,7 +14,7 @@ from mi2p_inject.core.errors import ExplainError
 from mi2p_inject.core.expansion_config import UnitPlace
 from mi2p_inject.expansion.call import Call, UnitForward
 from mi2p_inject.expansion.expanded_model import ExpandedModel
-from mi2p_inject.explain.record import SiteAttention, record_attention
+from mi2p_inject.explain.record import SiteAttention, record_attention, recording
 from mi2p_inject.sources.features import SourceFeatures
 from mi2p_inject.units.base import Unit
 
@@ -114,7 +114,8 @@ def evidence(me: ExpandedModel, features: SourceFeatures, run: Callable[[SourceF
     """
     leaf = SourceFeatures(features.data.detach().clone().requires_grad_(), features.mask)
     recorded = record_attention(me, gradients=True, views=True) if attends(me) else nullcontext()
-    with torch.enable_grad(), recorded as seen, _recording(me) as added:
+    residuals = _Residuals()
+    with torch.enable_grad(), recorded as seen, recording(me, residuals):
         score = run(leaf)
         if not isinstance(score, Tensor) or score.shape != leaf.data.shape[:1]:
             raise ExplainError(
@@ -135,6 +136,7 @@ def evidence(me: ExpandedModel, features: SourceFeatures, run: Callable[[SourceF
                 fix="compute it from the output without detach(), item() or no_grad()",
             )
         gradients = {} if seen is None else seen.gradients(total)
+        added = residuals.of
         of_residuals = torch.autograd.grad(total, list(added.values()), retain_graph=True, allow_unused=True)
     by_source = _by_place(of_data * leaf.data)
     if leaf.mask is not None:
@@ -146,16 +148,6 @@ def evidence(me: ExpandedModel, features: SourceFeatures, run: Callable[[SourceF
         for (path, one), gradient in zip(added.items(), of_residuals, strict=True)
     }
     return Evidence(score.detach(), attention, by_attention, by_source, by_residual)
-
-
-@contextmanager
-def _recording(me: ExpandedModel) -> Iterator[dict[str, Tensor]]:
-    taken, outer = _Residuals(), me.calls.recorders
-    me.calls.recorders = (*outer, taken)
-    try:
-        yield taken.of
-    finally:
-        me.calls.recorders = outer
 
 
 def _by_place(numbers: Tensor) -> Tensor:

@@ -13,11 +13,11 @@ from torch import Tensor
 from mi2p_inject.core.errors import ExplainError
 from mi2p_inject.core.expansion_config import UnitPlace
 from mi2p_inject.core.numerics.weights_taken import Axis
-from mi2p_inject.expansion.call import Call, UnitForward
+from mi2p_inject.expansion.call import Call, Recorder, UnitForward
 from mi2p_inject.expansion.expanded_model import ExpandedModel
 from mi2p_inject.units.base import Unit
 
-__all__ = ["AttentionRecord", "SiteAttention", "record_attention"]
+__all__ = ["AttentionRecord", "SiteAttention", "record_attention", "recording"]
 
 
 @final
@@ -207,13 +207,23 @@ def record_attention(me: ExpandedModel, *, gradients: bool = False, views: bool 
             given=_kind(me),
             fix="inject such a unit",
         )
-    seen, outer = AttentionRecord(silent, gradients, views), me.calls.recorders
-    me.calls.recorders = (*outer, seen)
+    seen = AttentionRecord(silent, gradients, views)
     try:
-        yield seen
+        with recording(me, seen):
+            yield seen
+    finally:
+        seen.close()
+
+
+@contextmanager
+def recording(me: ExpandedModel, recorder: Recorder) -> Iterator[None]:
+    """A block in which what the model's units do, in this thread, is given to a recorder too."""
+    outer = me.calls.recorders
+    me.calls.recorders = (*outer, recorder)
+    try:
+        yield
     finally:
         me.calls.recorders = outer
-        seen.close()
 
 
 def _kind(me: ExpandedModel) -> str:

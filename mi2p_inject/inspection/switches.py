@@ -29,15 +29,12 @@ def checkpointed(model: nn.Module) -> list[str]:
 
 def checkpointing_off(model: nn.Module) -> None:
     """Turn these flags off, as plain attributes: for a copy of somebody's model, or one whose attributes come back."""
-    for path in checkpointed(model):
-        module = model.get_submodule(path)
+    for module in model.modules():
         for flag in FLAGS:
             if vars(module).get(flag) is True:
                 setattr(module, flag, False)
-    for module in model.modules():
-        if "_checkpoint_wrapped_module" in module._modules and "checkpoint_fn" in vars(
-            module
-        ):  # torch's CheckpointWrapper
+        wraps = "_checkpoint_wrapped_module" in module._modules  # torch's CheckpointWrapper
+        if wraps and "checkpoint_fn" in vars(module):
             module.checkpoint_fn = _run  # type: ignore[assignment]
 
 

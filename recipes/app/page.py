@@ -16,8 +16,8 @@ from mi2p_inject.core.errors import Mi2pError
 from mi2p_inject.recipes.api import Run
 from mi2p_inject.recipes.app.render import CSS, EXPLAINED, answer_html, error_html, lines_html
 from mi2p_inject.recipes.app.reply import NAMES, is_expanded, one_line, reply_to
-from mi2p_inject.recipes.evaluation.run_report import metrics_of, number, title
-from mi2p_inject.recipes.metrics.metric_info import info_of
+from mi2p_inject.recipes.evaluation.run_report import number, title
+from mi2p_inject.recipes.metrics.metric_info import info_of, metrics_of
 
 __all__ = ["build_page", "served"]
 

@@ -9,20 +9,15 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from mi2p_inject.recipes.metrics.metric_info import info_of
+from mi2p_inject.recipes.metrics.metric_info import info_of, metrics_of
 from mi2p_inject.recipes.saving.saved import SavedRun
 
-__all__ = ["metrics_of", "number", "print_evaluation", "print_run", "run_markdown", "shown", "title"]
+__all__ = ["number", "print_evaluation", "print_run", "run_markdown", "shown", "title"]
 
 
 def title(metric: str) -> str:
     """How a metric is called in reports."""
     return info_of(metric).title
-
-
-def metrics_of(numbers: Mapping[str, Any]) -> list[str]:
-    """The metrics of a split, in order."""
-    return [name for name in numbers if name != "f1_of_classes"]
 
 
 def number(metric: str, value: float) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mi2p_inject.recipes.systems import SYSTEMS
+from mi2p_inject.recipes.systems import SYSTEMS, System
 
 __all__ = ["best_expanded", "rivals", "strongest_fusion"]
 
@@ -39,7 +39,7 @@ def rivals(lines: Lines) -> list[str]:
     return [
         name
         for name, line in lines.items()
-        if not _is_expanded(line, lines) and len({one for _, kinds in _systems(line, lines) for one in kinds}) > 1
+        if not _is_expanded(line, lines) and len({kind for one in _systems(line, lines) for kind in one.modalities}) > 1
     ]
 
 
@@ -51,14 +51,12 @@ def _members(line: Mapping[str, Any], lines: Lines) -> list[Mapping[str, Any]]:
     return [lines[name] for name in line["averages"]] or [line]
 
 
-def _systems(line: Mapping[str, Any], lines: Lines) -> list[tuple[str, tuple[str, ...]]]:
-    """The name of each system in it, with the modalities that it reads."""
-    names = [one["settings"]["model"] for one in _members(line, lines)]
-    return [(name, tuple(SYSTEMS[name].modalities)) for name in names]
+def _systems(line: Mapping[str, Any], lines: Lines) -> list[System]:
+    return [SYSTEMS[one["settings"]["model"]] for one in _members(line, lines)]
 
 
 def _is_expanded(line: Mapping[str, Any], lines: Lines) -> bool:
-    return any(SYSTEMS[name].source_modalities for name, _ in _systems(line, lines))
+    return any(one.source_modalities for one in _systems(line, lines))
 
 
 def _is_late(line: Mapping[str, Any]) -> bool:

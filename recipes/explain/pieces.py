@@ -93,10 +93,7 @@ def pieces_of(sample: Sample, given: BranchEvidence) -> list[Pieces]:
 
 def word_pieces(sample: Sample, given: BranchEvidence) -> Pieces:
     """Of a picture model: words, by gradient × attention, or gradient × features where its units do not attend."""
-    by_token = given.found.by_source[0]
-    if given.found.by_attention:
-        by_token = torch.stack([one[0].sum((0, 1)) for one in given.found.by_attention.values()]).sum(0)
-    evidence = sample.words.summed(by_token.double().cpu().numpy())[0]
+    evidence = sample.words.summed(_array(given.by_key))[0]
     loaded, modality = sample.loaded, OTHER[given.modality]
 
     def features(kept: Kept) -> SourceFeatures:
@@ -146,25 +143,22 @@ def _windows(places: int, fine: bool) -> int:
 
 
 def _channels(sample: Sample, given: BranchEvidence) -> Pieces:
-    by_channel = torch.stack([one[0].sum((0, 1)) for one in given.found.by_attention.values()]).sum(0)
     data = given.features.data
 
     def features(kept: Kept) -> SourceFeatures:
         return SourceFeatures(data * torch.from_numpy(kept).to(data)[:, :, None, None])
 
-    return Pieces("channels", given.modality, _array(by_channel), None, sample, features)
+    return Pieces("channels", given.modality, _array(given.by_key), None, sample, features)
 
 
 def _tokens(sample: Sample, given: BranchEvidence) -> Pieces:
-    by_token, read = given.found.by_source[0], given.features
-    if given.found.by_attention:
-        by_token = torch.stack([one[0].sum((0, 1)) for one in given.found.by_attention.values()]).sum(0)
+    read = given.features
 
     def features(kept: Kept) -> SourceFeatures:
         mask = torch.from_numpy(kept).to(read.data.device)
         return SourceFeatures(read.data.expand(len(kept), -1, -1), mask if read.mask is None else mask & read.mask)
 
-    return Pieces("tokens", given.modality, _array(by_token), None, sample, features)
+    return Pieces("tokens", given.modality, _array(given.by_key), None, sample, features)
 
 
 def blur(pixels: Tensor) -> Tensor:

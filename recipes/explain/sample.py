@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -32,6 +33,12 @@ class BranchEvidence:
     features: SourceFeatures
     found: Evidence
     last: SiteAttention | None
+
+    @property
+    def by_key(self) -> Tensor:
+        """(keys,) gradient × attention over all sites; gradient × features (by token) where no unit attends."""
+        by_site = [one[0].sum((0, 1)) for one in self.found.by_attention.values()]
+        return torch.stack(by_site).sum(0) if by_site else self.found.by_source[0]
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-__all__ = ["METRIC_INFO", "MetricInfo", "describe_metrics", "info_of"]
+__all__ = ["METRIC_INFO", "MetricInfo", "describe_metrics", "info_of", "metrics_of"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,11 @@ METRIC_INFO: dict[str, MetricInfo] = {
 def info_of(name: str) -> MetricInfo:
     """How a metric is shown; a name that is not in the table is its own title, and a share."""
     return METRIC_INFO.get(name, MetricInfo(name))
+
+
+def metrics_of(numbers: Iterable[str]) -> list[str]:
+    """The metrics of a split's numbers, in order."""
+    return [name for name in numbers if name != "f1_of_classes"]
 
 
 def describe_metrics(names: Iterable[str]) -> dict[str, dict[str, Any]]:

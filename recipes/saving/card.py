@@ -10,7 +10,7 @@ from typing import Any
 from mi2p_inject.checkpoint.card import card_text
 from mi2p_inject.core.files.hub import is_repository
 from mi2p_inject.recipes.config import Config
-from mi2p_inject.recipes.metrics.metric_info import info_of
+from mi2p_inject.recipes.metrics.metric_info import info_of, metrics_of
 
 __all__ = ["card_of", "data_name", "plain_name", "without_paths"]
 
@@ -128,7 +128,7 @@ def _scores(numbers: Mapping[str, Any]) -> list[str]:
     if not splits:
         return ["", "## Scores", "", "None: there was neither a validation nor a test split."]
     always = numbers["baseline"]
-    names = [name for name in numbers[splits[-1]] if name != "f1_of_classes"]
+    names = metrics_of(numbers[splits[-1]])
     head = [f"{split} [95 % interval]" for split in splits]
     lines = ["", "## Scores", "", f"| metric | {' | '.join(head)} | always {always['answer']}, {splits[-1]} |"]
     lines.append("|---" * (len(splits) + 2) + "|")
@@ -182,10 +182,9 @@ def _metadata(config: Config, numbers: Mapping[str, Any]) -> dict[str, Any]:
             dataset_split="test",
             metric_type=name,
             metric_name=info_of(name).title,
-            metric_value=round(value["value"], 4),
+            metric_value=round(scores[name]["value"], 4),
         )
-        for name, value in scores.items()
-        if name != "f1_of_classes"
+        for name in metrics_of(scores)
     ]
     return {
         "tags": [model.model, *({"text": ["text"], "image": ["image"]}.get("-".join(modalities), ["image", "text"]))],

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from mi2p_inject.recipes.data import open_image
+from mi2p_inject.recipes.data.samples import with_text
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.evaluation.evaluate import labelled_samples
 from mi2p_inject.recipes.evaluation.faithfulness.orders import Order, SampleCurves, sample_curves
@@ -80,7 +81,7 @@ def measure_faithfulness(
     config, samples = labelled_samples(run, data, options or {}, split)
     loaded = load_expanded(run)
     rows, true = samples.splits[split], targets_of(run.task, samples, split)
-    both = [k for k, text in enumerate(rows["text"][:]) if (text or "").strip()]
+    both = np.flatnonzero(with_text(rows))
     chosen = np.sort(np.random.default_rng(config.run.seed).permutation(both)[:limit]).astype(int)
     groups = np.unique(np.asarray(rows["group"][:], dtype=str), return_inverse=True)[1]
     found: dict[tuple[Any, PieceKind], _Found] = {}

@@ -13,10 +13,10 @@ from mi2p_inject.recipes.evaluation.page.classes import as_flags, class_scores, 
 from mi2p_inject.recipes.evaluation.page.figures import calibration_figure, confusion_figure, learning_curves
 from mi2p_inject.recipes.evaluation.page.template import TEMPLATE
 from mi2p_inject.recipes.evaluation.page.worst import Explain, worst_mistakes
-from mi2p_inject.recipes.evaluation.run_report import metrics_of, number, shown, title
+from mi2p_inject.recipes.evaluation.run_report import number, shown, title
 from mi2p_inject.recipes.explain.loaded import load_expanded
 from mi2p_inject.recipes.explain.run import explain_run
-from mi2p_inject.recipes.metrics.metric_info import info_of
+from mi2p_inject.recipes.metrics.metric_info import info_of, metrics_of
 from mi2p_inject.recipes.saving.checksums import read_json
 from mi2p_inject.recipes.saving.saved import SavedRun
 from mi2p_inject.recipes.training.train import load_samples, quiet
