@@ -5,14 +5,11 @@ from __future__ import annotations
 import io
 import json
 import re
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from rich.console import Console
-from training_runs import command, settings, train, wait_for
+from training_runs import settings
 
 from mi2p_inject.recipes.config import make_config
 from mi2p_inject.recipes.training.progress import bars
@@ -72,28 +69,3 @@ def test_once_a_minute_a_line_says_how_long_it_takes(monkeypatch: pytest.MonkeyP
             now += 1.0
             on_step(step, 400)
     assert text.getvalue().splitlines() == ["training …", "training: step 160 of 400, about 240 s left"]
-
-
-def test_a_killed_run_has_its_history_and_says_where_it_goes_on(table: Path, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    with subprocess.Popen(
-        [sys.executable, *command(table, out, **{**SMALL, "epochs": 10, "patience": 0})],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as process:
-        wait_for(lambda: (out / "checkpoints" / "checkpoint-6" / "trainer_state.json").is_file(), process)
-        process.send_signal(signal.SIGKILL)
-    history = json.loads((out / "history.json").read_text())
-    assert sum("loss" in entry for entry in history) >= 6
-    text = io.StringIO()
-    config = make_config(settings(table, **{**SMALL, "epochs": 10, "patience": 0}))
-    train_run(config, out, Console(file=text, width=200))
-    step = re.search(r"^goes on from step (\d+)$", text.getvalue(), re.MULTILINE)
-    assert step
-    assert int(step[1]) % 6 == 0
-    train(table, tmp_path / "whole", **{**SMALL, "epochs": 10, "patience": 0})
-    steps = [entry["step"] for entry in json.loads((out / "history.json").read_text()) if "loss" in entry]
-    assert steps == [
-        entry["step"] for entry in json.loads((tmp_path / "whole" / "history.json").read_text()) if "loss" in entry
-    ]

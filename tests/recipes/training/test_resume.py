@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import signal
 import subprocess
 import sys
@@ -19,7 +21,7 @@ from mi2p_inject.recipes.config import make_config
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.saving.saved import load_run
 from mi2p_inject.recipes.training.checkpoints import last_checkpoint
-from mi2p_inject.recipes.training.train import load_samples
+from mi2p_inject.recipes.training.train import load_samples, train_run
 
 
 def test_a_finished_run_is_not_overwritten(trained: Path, table: Path) -> None:
@@ -42,10 +44,11 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(trained: Path, table: Path,
         stderr=subprocess.STDOUT,
         text=True,
     ) as process:
-        state = out / "checkpoints" / "checkpoint-4" / "trainer_state.json"
+        state = out / "checkpoints" / "checkpoint-8" / "trainer_state.json"
         wait_for(lambda: state.is_file() and state.read_text().rstrip().endswith("\n}"), process)  # written to its end
         process.send_signal(signal.SIGKILL)
     assert not (out / "metrics.json").exists()
+    assert sum("loss" in entry for entry in json.loads((out / "history.json").read_text())) >= 6  # of the first epoch
     half = out / "checkpoints" / "checkpoint-999"  # what a kill in the middle of a checkpoint leaves
     half.mkdir()
     (half / "trainer_state.json").write_text('{"log_hist')
@@ -54,7 +57,14 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(trained: Path, table: Path,
     assert not half.exists()
     with pytest.raises(RecipeError, match="learning_rate differ"):
         train(table, out, save_steps=4, keep_weights=False, learning_rate=1e-3)
-    train(table, out, save_steps=4, keep_weights=False)
+    text = io.StringIO()
+    train_run(make_config(settings(table, save_steps=4, keep_weights=False)), out, Console(file=text, width=200))
+    assert "goes on from step 8\n" in text.getvalue()
+    steps = [
+        [entry["step"] for entry in json.loads((folder / "history.json").read_text()) if "loss" in entry]
+        for folder in (out, trained)
+    ]
+    assert steps[0] == steps[1]
     # Bit-equal where memory is aligned alike; else the last digit of a product may differ.
     assert losses(out) == pytest.approx(losses(trained), rel=1e-5)
     first, second = (load_run(folder).predictions() for folder in (trained, out))

@@ -1,11 +1,8 @@
-"""`train_run`: what is trained is what was asked for, in one process and several."""
+"""`train_run`: what is trained is what was asked for."""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from recipes_data import CLASSES, write_table
-from training_runs import command, losses, settings, train
+from training_runs import losses, settings, train
 
 from mi2p_inject.recipes.config import make_config
 from mi2p_inject.recipes.evaluation.evaluate import predict_one
@@ -33,29 +30,6 @@ def test_numbers_are_those_of_the_predictions(trained: Path, table: Path) -> Non
     assert run.numbers["test"]["accuracy"]["value"] == pytest.approx(accuracy)
     assert run.numbers["versions"]["torch"] == torch.__version__.partition("+")[0]
     assert run.numbers["splits"] == {"train": 48, "validation": 12, "test": 12}
-
-
-def test_two_processes_and_accumulation_are_one_large_batch(table: Path, tmp_path: Path) -> None:
-    still = {"dropout": 0.0, "epochs": 1, "keep_weights": False}
-    train(table, tmp_path / "one", batch_size=16, **still)
-    train(table, tmp_path / "accumulated", gradient_accumulation_steps=2, **still)
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    result = subprocess.run(
-        [sys.executable, *launch, *command(table, tmp_path / "two", **still)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    expected = losses(tmp_path / "one")
-    assert len(expected) == 3
-    assert losses(tmp_path / "accumulated") == pytest.approx(expected, abs=1e-4)
-    assert losses(tmp_path / "two") == pytest.approx(expected, abs=1e-4)
-    assert result.stdout.count("note: 48 train") == 1  # only the first process prints
-    logits = [load_run(tmp_path / name).predictions()["test_logits"] for name in ("one", "two")]
-    assert np.allclose(*logits, atol=1e-3)
 
 
 @pytest.mark.parametrize("model", ["me-text", "me-fusion"])
@@ -128,21 +102,3 @@ def test_augmentation_depends_on_seed_epoch_and_row_alone(table: Path) -> None:
     torch.random.set_rng_state(state)
     ImageTextDataset(rows, spec, augment=True)[0]
     assert torch.equal(state, torch.random.get_rng_state())  # nothing of it reaches the training's random numbers
-
-
-def test_sharded_by_fsdp_the_losses_are_the_same(tmp_path: Path) -> None:
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    script = str(Path(__file__).with_name("fsdp_steps.py"))
-    result = subprocess.run(
-        [sys.executable, *launch, script, str(tmp_path / "losses.json")],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    found = json.loads((tmp_path / "losses.json").read_text())
-    assert found["all_sharded"]
-    assert found["sharded"] == pytest.approx(found["whole"], abs=1e-5)
-    assert found["whole"][2] < found["whole"][0]

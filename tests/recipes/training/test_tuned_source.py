@@ -88,16 +88,16 @@ def test_features_in_a_cache_are_those_of_the_tuned_source(table: Path, text_run
     assert cached == pytest.approx(uncached, abs=1e-4)
 
 
-@pytest.mark.parametrize("when", ["the source trains", "the model trains"])
-def test_a_killed_run_goes_on_where_it_was(when: str, table: Path, text_run: Path, tmp_path: Path) -> None:
+def test_a_run_killed_twice_goes_on_where_it_was(table: Path, text_run: Path, tmp_path: Path) -> None:
     more = {"model": "me-vision", "source": "tuned", **SHORT, "save_steps": 1}
     out = tmp_path / "killed"
-    place = out / "sources" / "text" if when == "the source trains" else out
-    argv = [sys.executable, *command(table, out, **more)]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        wait_for(lambda: (place / "checkpoints" / "checkpoint-1" / "trainer_state.json").is_file(), process)
-        process.send_signal(signal.SIGKILL)
-    assert not (out / "metrics.json").exists()
+    for place in (out / "sources" / "text", out):  # while the source trains, while the model trains
+        argv = [sys.executable, *command(table, out, **more)]
+        with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+            state = place / "checkpoints" / "checkpoint-1" / "trainer_state.json"
+            wait_for(state.is_file, process)
+            process.send_signal(signal.SIGKILL)
+        assert not (out / "metrics.json").exists()
     train(table, out, **more)
     train(table, tmp_path / "given", model="me-vision", source_run=[str(text_run)], **SHORT)
     first, second = (load_run(folder).predictions()["test_logits"] for folder in (out, tmp_path / "given"))

@@ -1,7 +1,8 @@
-"""`mi2p train` on two processes: sharded weights, a killed and resumed run, a source cache that both fill."""
+"""`mi2p train` on two processes: one large batch, sharded weights, a run killed and resumed, one source cache."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from distributed_runs import CACHED, KILLED, SHARDED, WHOLE
+from distributed_runs import CACHED, KILLED, LARGE_BATCH, SHARDED, WHOLE
 from training_runs import command, losses, settings, train
 
 from mi2p_inject.recipes.config import make_config
@@ -38,13 +39,33 @@ def launched(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def runs(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One launch of both trainings of `distributed_runs`, and the same ones in one process."""
+    """One launch of all that `distributed_runs` does, and the whole training in one process."""
     out = tmp_path_factory.mktemp("distributed")
     result = launched(str(Path(__file__).with_name("distributed_runs.py")), str(table), str(out))
     assert result.returncode != 0  # its first process went away
     assert last_checkpoint(out / "sharded" / "checkpoints"), result.stderr
     train(table, out / "one", **WHOLE)
+    (out / "said.txt").write_text(result.stdout)
     return out
+
+
+def test_two_processes_and_accumulation_are_one_large_batch(runs: Path, table: Path, tmp_path: Path) -> None:
+    train(table, tmp_path / "one", batch_size=16, **LARGE_BATCH)
+    train(table, tmp_path / "accumulated", gradient_accumulation_steps=2, **LARGE_BATCH)
+    expected = losses(tmp_path / "one")
+    assert len(expected) == 3
+    assert losses(tmp_path / "accumulated") == pytest.approx(expected, abs=1e-4)
+    assert losses(runs / "two") == pytest.approx(expected, abs=1e-4)
+    assert (runs / "said.txt").read_text().count("note: 48 train") == 1  # only the first process prints
+    logits = [load_run(run).predictions()["test_logits"] for run in (tmp_path / "one", runs / "two")]
+    assert np.allclose(*logits, atol=1e-3)
+
+
+def test_sharded_by_fsdp_the_losses_are_the_same(runs: Path) -> None:
+    found = json.loads((runs / "steps.json").read_text())
+    assert found["all_sharded"]
+    assert found["sharded"] == pytest.approx(found["whole"], abs=1e-5)
+    assert found["whole"][2] < found["whole"][0]
 
 
 @pytest.mark.fault("kills", "one of several processes dies in a sharded training", "the same command goes on")

@@ -1,9 +1,8 @@
-"""Run by torchrun on two processes: three steps of both expanded models, whole with a doubled batch and sharded."""
+"""On two processes: three steps of both expanded models, whole with a doubled batch and sharded."""
 
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import torch
@@ -51,7 +50,6 @@ def losses(model: SystemModel, given: dict[str, Tensor]) -> list[float]:
 
 def main(out: Path) -> None:
     """Write both curves as JSON."""
-    dist.init_process_group("gloo")
     both = {name: torch.cat([batch(0)[name], batch(1)[name]]) for name in batch(0)}
     whole = losses(built(), both)
     model, mesh = built(), init_device_mesh("cpu", (2,))
@@ -61,8 +59,3 @@ def main(out: Path) -> None:
     if dist.get_rank() == 0:
         all_sharded = all(isinstance(parameter, DTensor) for parameter in model.parameters())
         out.write_text(json.dumps({"whole": whole, "sharded": sharded, "all_sharded": all_sharded}))
-    dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))
