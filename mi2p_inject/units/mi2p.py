@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mi2p_inject.core.numerics.precision import compute_dtype, full_range, saturated
+from mi2p_inject.core.numerics.precision import full_range, saturated
 from mi2p_inject.core.numerics.weights_taken import Axis
 from mi2p_inject.core.views import ViewSpec
 from mi2p_inject.sources.features import PreparedSource
@@ -162,10 +162,7 @@ class MI2PUnit(Unit):
         self.check_width(view)
         dtype = view.dtype
         with full_range(view):
-            if torch.float16 in (view.dtype, source.tokens.dtype):
-                compute = compute_dtype(self.site_embedding.weight.dtype)
-                view, source = view.to(compute), source.to(dtype=compute)
-            residual = self._residual(view, source)
+            residual = self._residual(*self.widened(view, source))
         return saturated(residual, dtype) if dtype == torch.float16 else residual
 
     def _residual(self, view: Tensor, source: PreparedSource) -> Tensor:

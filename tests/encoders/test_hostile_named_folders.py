@@ -13,14 +13,35 @@ import timm
 import torch
 import transformers
 from encoder_files import AUTO_MAP, BERT, bert, canary, change, evil
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from mi2p_inject.core.errors import Mi2pError, ZooError
+from mi2p_inject.core.model_folder.stage import WEIGHTS
 from mi2p_inject.core.zoo import build
 from mi2p_inject.recipes.encoders.load import load_encoder
 from mi2p_inject.recipes.errors import RecipeError
 
 __all__ = ["canary"]
+
+
+def pickled(library: str, folder: Path, canary: Path) -> tuple[Path, str]:
+    """A model folder whose weights are a pickle, as torch.save writes it, and that file's name."""
+    if library == "transformers":
+        bert(folder, canary)
+        (folder / "model.safetensors").rename(folder / "x")
+        torch.save(load_file(folder / "x"), folder / "pytorch_model.bin")
+        (folder / "x").unlink()
+        return folder, "pytorch_model.bin"
+    if library == "timm":
+        timm.models.save_for_hf(timm.create_model("test_vit"), folder, safe_serialization=False)
+        return folder, "pytorch_model.bin"
+    import open_clip
+
+    cfg = load_encoder("tiny:clip", "text").origin["model_cfg"]
+    folder.mkdir()
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": cfg}))
+    torch.save(open_clip.CustomTextCLIP(**cfg).state_dict(), folder / "open_clip_pytorch_model.bin")
+    return folder, "open_clip_pytorch_model.bin"
 
 
 class TestNamedFolder:
@@ -130,6 +151,22 @@ class TestNamedFolder:
         (folder / file).write_bytes(pickle.dumps({"x": Evil()}))
         with pytest.raises(Mi2pError, match="cannot"):
             load_encoder(str(folder), "text")
+
+    @pytest.mark.parametrize("library", ["transformers", "timm", "open_clip"])
+    @pytest.mark.fault(
+        "X1", "a pickle of weights that would load, were it let in", "an error: each library is asked for safetensors"
+    )
+    def test_a_pickle_is_not_loaded_by_any_library(
+        self, library: str, tmp_path: Path, canary: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The list of files that may be read is one guard, what the libraries are asked for another."""
+        folder, file = pickled(library, tmp_path / "model", canary)
+        modality: Any = "text" if library == "transformers" else "image"
+        with pytest.raises(Mi2pError, match=rf"{file} may run code"):
+            load_encoder(str(folder), modality)
+        monkeypatch.setattr("mi2p_inject.core.model_folder.stage.WEIGHTS", (*WEIGHTS, file))
+        with pytest.raises(Mi2pError):
+            load_encoder(str(folder), modality)
 
     @pytest.mark.parametrize(
         ("part", "added"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,41 @@ def test_transformers_reads_off_it_what_it_reads_off_the_backbone(name: str) -> 
         me.activation_checkpointing_disable()
         assert not model.is_activation_checkpointing
     assert me.eject() is model
+
+
+TRANSFORMERS = (
+    "config", "main_input_name", "loss_type", "accepts_loss_kwargs", "model_tags", "add_model_tags", "hf_device_map",
+    "generation_config", "supports_gradient_checkpointing", "is_gradient_checkpointing", "is_activation_checkpointing",
+    "gradient_checkpointing_enable", "gradient_checkpointing_disable", "activation_checkpointing_enable",
+    "activation_checkpointing_disable", "enable_input_require_grads", "disable_input_require_grads",
+    "get_input_embeddings", "set_input_embeddings", "get_output_embeddings", "set_output_embeddings",
+    "resize_token_embeddings", "tie_weights",
+)  # fmt: skip
+TIMM = (
+    "set_grad_checkpointing", "pretrained_cfg", "default_cfg", "num_classes", "num_features", "get_classifier",
+    "reset_classifier",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("build", "words"), [
+    (lambda: over("GPT2LMHeadModel"), TRANSFORMERS),
+    (lambda: inject(timm.create_model("resnet10t"), source_spec=WORDS, example_inputs=PICTURES), TIMM),
+    (expanded, ()),
+], ids=["transformers", "timm", "module"])  # fmt: skip
+@pytest.mark.fault("S4", "an attribute that Trainer, Accelerate, PEFT or timm reads or sets", "the backbone's own")
+def test_each_attribute_is_the_backbones(build: Callable[[], ExpandedModel], words: tuple[str, ...]) -> None:
+    """Each release of transformers asks for others: gradient_checkpointing_enable is activation_… today."""
+    me = build()
+    model: Any = me.backbone
+    there = {word for word in TRANSFORMERS + TIMM if hasattr(model, word)}
+    assert there >= {*words} - {"accepts_loss_kwargs", "hf_device_map"}
+    for word in TRANSFORMERS + TIMM:
+        assert hasattr(me, word) == (word in there), word
+        if word in there:
+            assert getattr(me, word) == getattr(model, word), word
+    for word in {"config", "accepts_loss_kwargs", "hf_device_map", "num_classes"} & {*words}:
+        setattr(me, word, "set")
+        assert getattr(model, word) == "set", word
 
 
 @pytest.mark.parametrize("name", ["GPT2LMHeadModel", "ViTForImageClassification"])

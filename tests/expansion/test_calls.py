@@ -117,7 +117,8 @@ def test_features_only(name: str, layers: str, options: dict[str, Any]) -> None:
     ("name", "options"),
     [("densenet121", {}), ("densenet121", {"feature_cls": "hook"}), ("nfnet_l0", {}), ("resnet51q", {}),
      ("mobilevit_xxs", {}), ("resnet10t", {"feature_cls": "getter"}), ("convnext_atto", {"feature_cls": "getter"}),
-     ("pit_ti_224", {"img_size": 64, "layout": Layout(Axes.NCHW, element=0)})],
+     ("pit_ti_224", {"img_size": 64, "layout": Layout(Axes.NCHW, element=0)}),
+     ("resnet10t", {"feature_cls": "hook"})],
     ids=str,
 )  # fmt: skip
 @pytest.mark.fault("calls", "features_only models of timm with no layers named", "the default sites, and they fire")

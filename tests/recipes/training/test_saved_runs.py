@@ -124,6 +124,10 @@ def flipped(path: Path) -> None:
             lambda run: (run / "model" / "encoders" / "image" / "encoder.json").unlink(),
             "model/encoders/image/encoder.json",
         ),
+        (
+            lambda run: (run / "model" / "encoders" / "text" / "tokenizer_config.json").unlink(),  # none is needed
+            "model/encoders/text/tokenizer_config.json",
+        ),
         (lambda run: (run / "model" / "encoders" / "text" / "new.py").touch(), "model/encoders/text/new.py"),
         (lambda run: exchanged(run / "model" / "encoders" / "text" / "encoder.json", os.mkfifo), "named pipe"),
         (lambda run: exchanged(run / "metrics.json", lambda path: path.symlink_to("/dev/zero")), "not finished"),
