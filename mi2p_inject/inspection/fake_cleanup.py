@@ -13,7 +13,12 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 __all__ = ["caches_cleared"]
 
+_EMPTY = CellType()
 _MISSING = object()
+_PLAIN = frozenset(
+    {type, FunctionType, ModuleType, str, int, float, bool, type(None), dict, list, tuple, set, property}
+)
+"""Kinds of most values, which have no cache: asking for an attribute that is not there takes ten times as long."""
 
 
 @contextmanager
@@ -33,8 +38,8 @@ def caches_cleared(model: nn.Module) -> Iterator[None]:
         for owner in _owners(model):
             before = names.get(id(owner), {})
             for name, value in list(vars(owner).items()):
-                if isinstance(value, list) or not _is_fake(value) or before.get(name) is value:
-                    continue  # lists are tables; what was there before is not ours to take
+                if before.get(name) is value or isinstance(value, list) or not _is_fake(value):
+                    continue  # what was there before is not ours to take; lists are tables
                 if name in before and not _is_fake(before[name]):
                     setattr(owner, name, before[name])
                 else:
@@ -72,15 +77,17 @@ def _is_users(name: str) -> bool:
 def _functions(owner: Any) -> Iterator[Any]:
     """Functions with an `lru_cache`, those in the closure of a decorator's wrapper too."""
     for value in list(vars(owner).values()):
-        function = getattr(value, "__func__", value) if isinstance(value, (staticmethod, classmethod)) else value
-        for one in (function, *_closure(function)):
-            if hasattr(type(one), "cache_clear") and hasattr(type(one), "cache_info"):
-                yield one
+        function = value.__func__ if isinstance(value, (staticmethod, classmethod)) else value
+        if _is_cache(type(function)):
+            yield function
+        elif type(function) is FunctionType and function.__closure__:
+            for cell in function.__closure__:
+                if cell != _EMPTY and _is_cache(type(cell.cell_contents)):
+                    yield cell.cell_contents
 
 
-def _closure(function: Any) -> list[Any]:
-    cells = getattr(function, "__closure__", None) if isinstance(function, FunctionType) else None
-    return [cell.cell_contents for cell in cells or () if cell != CellType()]
+def _is_cache(kind: type) -> bool:
+    return kind not in _PLAIN and hasattr(kind, "cache_clear") and hasattr(kind, "cache_info")
 
 
 def _count(cache: Any) -> tuple[int, int]:
@@ -100,7 +107,7 @@ def _entries(table: Any) -> dict[Any, Any]:
 
 
 def _without_fakes(table: Any, before: dict[Any, Any]) -> None:
-    fakes = [key for key, value in _entries(table).items() if _is_fake(value) and before.get(key) is not value]
+    fakes = [key for key, value in _entries(table).items() if before.get(key) is not value and _is_fake(value)]
     for key in reversed(fakes):  # from the end: the earlier indices of a list stay right
         kept = before.get(key, _MISSING)
         if kept is _MISSING or _is_fake(kept):
