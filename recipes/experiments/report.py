@@ -158,10 +158,17 @@ def _never_answered(numbers: Numbers) -> Iterator[str]:
         yield f"Classes that are never answered on the test split, with at least one seed: {'; '.join(found)}."
 
 
-def _not_better(numbers: Numbers) -> Iterator[str]:
-    """Which experiments do not surely beat the trivial baseline, in the first metric and in log-loss."""
+def _over_baseline(numbers: Numbers) -> Iterator[str]:
+    """What experiments are worth over the trivial baseline, and which do not surely beat it."""
     metric, info = next(iter(numbers["metrics"].items()))
     lines = numbers["experiments"].items()
+    over = [
+        f"{name} {shown_gain(line['over_baseline'][metric], info)}"
+        for name, line in lines
+        if metric in line["over_baseline"]
+    ]
+    if over:
+        yield f"In {info['title']}, minus the trivial baseline: {', '.join(over)}."
     weak = [name for name, line in lines if line["over_baseline"].get(metric, {"low": 1})["low"] <= 0]
     if weak:
         yield (
@@ -200,7 +207,7 @@ def _notes(numbers: Numbers, paper: list[str]) -> Iterator[str]:
     )
     if paper:
         yield "The paper's lines and figures stand beside for comparison, in percent."
-    yield from _not_better(numbers)
+    yield from _over_baseline(numbers)
     yield from _never_answered(numbers)
     if any("random weights" in line["title"] for line in numbers["experiments"].values()):
         yield "Encoders with random weights are small stand-ins: their numbers say nothing about the real ones."

@@ -114,6 +114,7 @@ def test_what_needs_no_model_stands_below() -> None:
     text = markdown(numbers)
     assert text.splitlines()[4] == "| trivial baseline | always red | 45.0 [30.0, 60.0] |  |  |"
     assert "No better in accuracy than always answering red, by the paired 95 % interval: alone.\n" in text
+    assert "In accuracy, minus the trivial baseline: alone +10.0 [-5.0, 20.0], expanded +10.0 [2.0, 20.0].\n" in text
 
 
 def test_what_models_never_answer_and_do_not_beat_in_log_loss() -> None:
