@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from mi2p_inject.core.errors import InjectionError, SourceError
 from mi2p_inject.core.expansion_config import UNNAMED, ExpansionConfig
 from mi2p_inject.core.layout import image_of
+from mi2p_inject.core.numerics.precision import floating_dtype
 from mi2p_inject.core.numerics.recording import is_recording
 from mi2p_inject.core.site import Site
 from mi2p_inject.expansion.backbone_interface import BackboneInterface
@@ -234,7 +235,7 @@ class RunningModel(BackboneInterface):
         return call
 
     def _prepare(self, name: str, features: SourceFeatures, source_mask: Tensor | None) -> PreparedSource:
-        dtype = next(self.units.parameters()).dtype
+        dtype = floating_dtype(self.units)
         built, strict = self.expansion_config.sources[name].spec, self.expansion_config.strict
         recorded = not is_recording() and bool(self.calls.recorders)  # weights have a place for every token given
         return prepare(features, built, dtype, source_mask, strict, trim=not recorded)

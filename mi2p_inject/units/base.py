@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mi2p_inject.core.errors import LayoutError, UnitError
-from mi2p_inject.core.numerics.precision import compute_dtype
+from mi2p_inject.core.numerics.precision import compute_dtype, floating_dtype
 from mi2p_inject.core.numerics.weights_taken import Axis
 from mi2p_inject.core.views import ViewSpec
 from mi2p_inject.sources.features import PreparedSource
@@ -92,7 +92,7 @@ class Unit(nn.Module, ABC):
         """View and source as the unit computes with them: float32 instead of float16."""
         if torch.float16 not in (view.dtype, source.tokens.dtype):
             return view, source
-        dtype = compute_dtype(next(self.parameters()).dtype)
+        dtype = compute_dtype(floating_dtype(self))
         return view.to(dtype), source.to(dtype=dtype)
 
     @staticmethod

@@ -7,6 +7,7 @@ from torch import nn
 
 from mi2p_inject.core.errors import SiteError
 from mi2p_inject.core.expansion_config import ExpansionConfig
+from mi2p_inject.core.numerics.precision import floating_dtype
 from mi2p_inject.core.offload import computing_device, computing_devices
 from mi2p_inject.units.unit_dict import UnitDict
 
@@ -25,7 +26,7 @@ def build_units(backbone: nn.Module, config: ExpansionConfig) -> UnitDict:
         SiteError: a device map spreads one site over several devices.
     """
     units = UnitDict()
-    dtype = _floating([parameter.dtype for parameter in backbone.parameters()])
+    dtype = floating_dtype(backbone)
     for place in config.places:
         _check_whole(backbone, place.site.path)
         device = computing_device(backbone, place.site.path)
@@ -33,11 +34,6 @@ def build_units(backbone: nn.Module, config: ExpansionConfig) -> UnitDict:
             unit = config.build(place)
         units[place.key] = unit.to(device, dtype)
     return units
-
-
-def _floating(dtypes: list[torch.dtype]) -> torch.dtype:
-    """The units' type for a backbone's: its first floating one of 16 bits or more, float32 where all is quantised."""
-    return next((one for one in dtypes if one.is_floating_point and one.itemsize >= 2), torch.float32)
 
 
 def _check_whole(backbone: nn.Module, path: str) -> None:

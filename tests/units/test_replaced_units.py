@@ -9,10 +9,10 @@ import pytest
 import torch
 import torch.fx
 import torch.nn.utils.prune
-from helpers import PICTURES, complains, differs, expanded, same, token_features
+from helpers import PICTURES, complains, differs, expanded, net, same, token_features
 from torch import nn
 
-from mi2p_inject import MI2P
+from mi2p_inject import MI2P, inject
 from mi2p_inject.core.errors import InjectionError, SiteError
 from mi2p_inject.units.unit_dict import UnitDict
 
@@ -115,3 +115,36 @@ class TestReplacedUnits:
         me = expanded()
         zeros = {name: torch.zeros_like(one) for name, one in me.named_parameters() if name.startswith("units.")}
         same(torch.func.functional_call(me, zeros, (PICTURES,), {"source": SOURCE}), me(PICTURES))
+
+
+class EightBits(nn.Module):
+    """A layer as weight-only quantisation puts it in place of a linear one."""
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__()
+        self.scale = float(layer.weight.detach().abs().max()) / 127
+        stored = (layer.weight.detach() / self.scale).round().to(torch.int8)
+        self.weight, self.bias = nn.Parameter(stored, requires_grad=False), layer.bias
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        bias = None if self.bias is None else self.bias.to(x.dtype)  # as bitsandbytes does
+        return nn.functional.linear(x, self.scale * self.weight.to(x.dtype), bias)
+
+
+@pytest.mark.parametrize("kind", ["film", "cross-attention", "mmtm"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+@pytest.mark.fault(
+    "quantised", "layers of units replaced by ones whose weights are integers", "computed in a floating type, as before"
+)
+def test_integers_are_no_type_to_compute_in(kind: str, dtype: torch.dtype) -> None:
+    me = inject(net(), layers="0", source_spec=SOURCE.spec, example_inputs=PICTURES, unit=kind)
+    for parameter in me.units.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    expected, alone = me(PICTURES, source=SOURCE), me(PICTURES)
+    for name, layer in list(me.units.named_modules()):
+        if isinstance(layer, nn.Linear):
+            place, _, last = name.rpartition(".")
+            setattr(me.units.get_submodule(place), last, EightBits(layer))
+    me.to(dtype)
+    found = me(PICTURES.to(dtype), source=SOURCE).float()
+    torch.testing.assert_close(found, expected, atol=0.03 * float((expected - alone).abs().max()), rtol=0.03)

@@ -9,9 +9,9 @@ import contextlib
 from contextlib import AbstractContextManager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-__all__ = ["compute_dtype", "full_range", "saturated"]
+__all__ = ["compute_dtype", "floating_dtype", "full_range", "saturated"]
 
 _WITH_AUTOCAST = frozenset(device for device in ("cpu", "cuda") if torch.amp.is_autocast_available(device))
 """Known in advance: torch 2.6 compiles no call of `is_autocast_available`."""
@@ -27,6 +27,23 @@ def compute_dtype(dtype: torch.dtype) -> torch.dtype:
         (torch.float32, torch.bfloat16)
     """
     return torch.float32 if dtype == torch.float16 else dtype
+
+
+def floating_dtype(module: nn.Module) -> torch.dtype:
+    """The dtype that a module computes in: that of its first floating parameter of 16 bits or more, else float32.
+
+    Weights of 8 and 4 bits, as quantisation puts them in place of others, are stored in another one.
+
+    Example:
+        >>> import torch
+        >>> from mi2p_inject.core.numerics.precision import floating_dtype
+        >>> floating_dtype(torch.nn.Linear(2, 2).bfloat16())
+        torch.bfloat16
+    """
+    for parameter in module.parameters():
+        if parameter.is_floating_point() and parameter.itemsize >= 2:
+            return parameter.dtype
+    return torch.float32
 
 
 def saturated(tensor: Tensor, dtype: torch.dtype) -> Tensor:
