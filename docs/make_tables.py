@@ -111,15 +111,15 @@ def render_results() -> str:
         "Bold: the 95 % interval of the paired difference leaves 0 out, uncorrected for how many are compared.",
         "",
         "Not run yet: the systems of the literature (MMBT, ViLT and others), the tables `defaults` and `pathway`, each",
-        "with three seeds; Tux Paint's stamps and the set with several labels; Tables 5 and 6 with today's units. The",
-        "defaults rest on a smaller study before these tables.",
+        "with three seeds; Tux Paint's stamps, and with several labels more than the two lines below; Tables 5 and 6",
+        "with today's units. The defaults rest on a smaller study before these tables.",
     ]
     for folder, (title, what) in SETS.items():
         found = {path.stem: _read(path) for path in (RESULTS / folder).glob("*.json")}
         if found:
             main = [numbers for stem, numbers in sorted(found.items()) if stem not in TRIED]
-            picked = [one for numbers in main if (one := picked_sentence(numbers))]
-            lines += ["", f"## {title}", "", f"{what[0].upper()}{what[1:]}.", "", *picked, "", *_verdict(main)]
+            picked = [line for numbers in main if (one := picked_sentence(numbers)) for line in (one, "")]
+            lines += ["", f"## {title}", "", f"{what[0].upper()}{what[1:]}.", "", *picked, *_verdict(main)]
         for stem, numbers in sorted(found.items()):
             heading, note = TRIED.get(stem, ("", ""))
             beside = [note, "", *_verdict([numbers]), ""] if note else []
@@ -149,7 +149,9 @@ def _command(numbers: dict[str, Any]) -> str:
         for name, value in settings.items()
         if name not in of_experiments and value != usual.get(name, value)
     )
-    data = f"{numbers['data']['name']}{' --task ' + settings['task'] if settings.get('task') else ''}"
+    data = (
+        f"{numbers['data']['name'].partition(' (')[0]}{' --task ' + settings['task'] if settings.get('task') else ''}"
+    )
     typed = f"mi2p {numbers['recipe']} --data {data} --encoders {numbers['encoders']} --preset practical"
     return f"`{typed}`, with {sets}."
 
