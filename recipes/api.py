@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import itertools
 import sys
 from collections.abc import Mapping
 from functools import cached_property
@@ -198,22 +199,23 @@ class Run:
                 vectors.append(self.model.vectors(batch).float().cpu())
         return torch.cat(vectors).numpy()
 
-    def explain(self, image: Any, text: str, target: str | None = None) -> Explanation:
+    def explain(self, image: Any, text: str, target: str | None = None, **options: Any) -> Explanation:
         """What the model takes from the other modality for one sample: maps of words, or words of channels.
 
         Args:
             image, text: a path or an open picture, and a text with a word or more.
             target: the class that the evidence is about; None: the likeliest one.
+            **options: ``columns``, the cells of those that the run reads, by name; without it they are missing.
 
         Returns:
-            Arrays, with ``figure()`` and ``save(path)``; see docs/explain.md for what attention shows and what not.
+            Arrays, with ``figure()`` and ``save(path)``; docs/explain.md says what attention shows.
 
         Raises:
             RecipeError: the model is not expanded, or image or text cannot be read.
         """
         from mi2p_inject.recipes.explain.run import explain_run
 
-        return explain_run(self.saved, image, text, target)
+        return explain_run(self.saved, image, text, target, **options)
 
     def push_to_hub(self, repo_id: str, *, card: Mapping[str, Any] | None = None, **options: Any) -> str:
         """Upload the run to a repository of the Hugging Face Hub, as one commit; `load_run` reads it from there.
@@ -244,7 +246,7 @@ class Run:
 
         Args:
             data, split, **options: as for `evaluate`.
-            limit, draws: samples at most, and random orders of each; a sample takes some dozens of forwards.
+            limit, draws: samples at most, and random orders of each: some dozens of forwards a sample.
 
         Raises:
             RecipeError: the model is not expanded, or the data do not fit it or have no sample with both.
@@ -276,8 +278,8 @@ class Run:
         return f"<b>{html.escape(self._title())}</b> in {html.escape(str(self.path))}<table>{head}{rows}</table>"
 
     def _title(self) -> str:
-        config = self.saved.config.model
-        return f"{config.system.describe(config)} ({', '.join(self.numbers['encoders'].values())})"
+        config, read = self.saved.config.model, self.saved.config.data.column_names
+        return f"{config.system.describe(config)} ({', '.join((*self.numbers['encoders'].values(), *read))})"
 
     def _tested(self) -> dict[str, dict[str, float]]:
         scores = self.numbers.get("test") or self.numbers.get("validation") or {}
@@ -294,7 +296,5 @@ def _seen() -> bool:
 
 def _free(folder: Path, model: str) -> Path:
     """The first folder without a finished run: one that was interrupted goes on."""
-    number = 1
-    while (folder / f"{model}-{number}" / FINISHED).exists():
-        number += 1
-    return folder / f"{model}-{number}"
+    folders = (folder / f"{model}-{number}" for number in itertools.count(1))
+    return next(one for one in folders if not (one / FINISHED).exists())

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mi2p_inject.core.errors import ExplainError
-from mi2p_inject.core.expansion_config import UnitPlace
+from mi2p_inject.core.expansion_config import UNNAMED, UnitPlace
 from mi2p_inject.expansion.call import Call, UnitForward
 from mi2p_inject.expansion.expanded_model import ExpandedModel
 from mi2p_inject.explain.record import SiteAttention, record_attention, recording
@@ -49,11 +49,11 @@ class _Residuals:
     """Each site's residual in the last forward, in the graph."""
 
     def __init__(self) -> None:
-        self.of: dict[str, Tensor] = {}
+        self.of: dict[UnitPlace, Tensor] = {}
 
     def take(self, call: Call, place: UnitPlace, unit: Unit, did: UnitForward) -> None:
         """As `mi2p_inject.expansion.call.Recorder` says."""
-        self.of[place.label] = did.residual
+        self.of[place] = did.residual
 
 
 def attends(me: ExpandedModel) -> bool:
@@ -61,7 +61,7 @@ def attends(me: ExpandedModel) -> bool:
     return any(me.unit(one.site.path, one.source).attention_axes() is not None for one in me.expansion_config.places)
 
 
-def explain(me: ExpandedModel, *args: Any, source: Any, score: Callable[[Any], Tensor], **kwargs: Any) -> Evidence:
+def explain(me: ExpandedModel, *args: Any, source: Any, score: Callable[[Any], Tensor], **kwargs: Any) -> Any:
     """The evidence for a number that is computed from the expanded model's output.
 
     Args:
@@ -70,8 +70,11 @@ def explain(me: ExpandedModel, *args: Any, source: Any, score: Callable[[Any], T
         source: as for the model's forward; encoded once.
         score: of the output: (B,) numbers, such as ``lambda output: output[:, 3]``.
 
+    Returns:
+        `Evidence`; by name where sources have names: that of each source which is given, all of one forward.
+
     Raises:
-        ExplainError: the score is no number a sample, or does not depend on the source.
+        ExplainError: the score is no number a sample, or does not depend on a source.
         SourceError: as for the model's forward.
 
     Source: gradient × attention as in Chefer et al. 2021 (https://arxiv.org/abs/2103.15679), with its sign and without
@@ -90,64 +93,92 @@ def explain(me: ExpandedModel, *args: Any, source: Any, score: Callable[[Any], T
         >>> found.by_residual["0"].shape  # the backbone's map
         torch.Size([2, 6, 6])
     """
-    if me.expansion_config.named:
-        raise ExplainError(
-            "evidence is that of one source, and this model's sources have names",
-            expected="a model injected with one source",
-            given=f"sources {', '.join(me.expansion_config.sources)}",
-            fix="record_attention(me) has the attention of each; or inject the source to explain alone",
-        )
-    features = source if isinstance(source, SourceFeatures) else me.encode(source)
-    return evidence(me, features, lambda given: score(me(*args, source=given, **kwargs)))
+    if not me.expansion_config.named:
+        features = source if isinstance(source, SourceFeatures) else me.encode(source)
+        return evidence(me, features, lambda given: score(me(*args, source=given, **kwargs)))
+    encoded: Mapping[str, SourceFeatures] = me.encode(source)
+    return _evidence(me, encoded, lambda given: score(me(*args, source=given, **kwargs)))
 
 
-def evidence(me: ExpandedModel, features: SourceFeatures, run: Callable[[SourceFeatures], Tensor]) -> Evidence:
+def evidence(
+    me: ExpandedModel, features: SourceFeatures, run: Callable[[SourceFeatures], Tensor], name: str = UNNAMED
+) -> Evidence:
     """As `explain`, for a number that a larger model computes with an expanded one inside it.
 
     Args:
         me: the expanded model inside.
         features: its source's.
         run: of the features that `me` is to be given: (B,) numbers.
+        name: of the source, where sources have names; the others are what `run` gives.
 
     Raises:
         ExplainError: as `explain`.
     """
-    leaf = SourceFeatures(features.data.detach().clone().requires_grad_(), features.mask)
+    return _evidence(me, {name: features}, lambda given: run(given[name]))[name]
+
+
+def _evidence(
+    me: ExpandedModel,
+    features: Mapping[str, SourceFeatures],
+    run: Callable[[Mapping[str, SourceFeatures]], Tensor],
+) -> dict[str, Evidence]:
+    leaves = {
+        name: SourceFeatures(one.data.detach().clone().requires_grad_(), one.mask) for name, one in features.items()
+    }
     recorded = record_attention(me, gradients=True, views=True) if attends(me) else nullcontext()
     residuals = _Residuals()
     with torch.enable_grad(), recorded as seen, recording(me, residuals):
-        score = run(leaf)
-        if not isinstance(score, Tensor) or score.shape != leaf.data.shape[:1]:
+        score = run(leaves)
+        count = {len(one) for one in leaves.values()}
+        if not isinstance(score, Tensor) or score.dim() != 1 or count != {len(score)}:
             raise ExplainError(
                 "the score is no number a sample",
-                expected=f"a tensor of shape ({len(leaf)},)",
+                expected=f"a tensor of shape ({', '.join(map(str, sorted(count)))},)",
                 given=str(tuple(score.shape)) if isinstance(score, Tensor) else type(score).__name__,
                 fix="choose one class: score=lambda output: output[:, 3]",
             )
         total = score.sum()
-        of_data = None
-        if total.requires_grad:
-            of_data = torch.autograd.grad(total, leaf.data, retain_graph=True, allow_unused=True)[0]
-        if of_data is None:
-            raise ExplainError(
-                "the score does not depend on the source",
-                expected="a number computed from the output, with its graph",
-                given="one without a gradient by the source's features",
-                fix="compute it from the output without detach(), item() or no_grad()",
-            )
+        of_data = {name: _gradient(total, name, leaf) for name, leaf in leaves.items()}
         gradients = {} if seen is None else seen.gradients(total)
         added = residuals.of
         of_residuals = torch.autograd.grad(total, list(added.values()), retain_graph=True, allow_unused=True)
-    by_source = _by_place(of_data * leaf.data)
-    if leaf.mask is not None:
-        by_source = by_source.masked_fill(~leaf.mask, 0)
-    attention = {} if seen is None else dict(seen)
-    by_attention = {path: attention[path].weights * gradient for path, gradient in gradients.items()}
     by_residual = {
-        path: torch.zeros_like(_by_place(one)) if gradient is None else _by_place(one * gradient)
-        for (path, one), gradient in zip(added.items(), of_residuals, strict=True)
+        place: torch.zeros_like(_by_place(one)) if gradient is None else _by_place(one * gradient)
+        for (place, one), gradient in zip(added.items(), of_residuals, strict=True)
     }
-    return Evidence(score.detach(), attention, by_attention, by_source, by_residual)
+    found = {}
+    for name, leaf in leaves.items():
+        by_source = _by_place(of_data[name] * leaf.data)
+        if leaf.mask is not None:
+            by_source = by_source.masked_fill(~leaf.mask, 0)
+        mine = [place for place in added if place.source == name]
+        attention = {place.site.path: seen[place.label] for place in mine if seen is not None and place.label in seen}
+        by_attention = {
+            place.site.path: seen[place.label].weights * gradients[place.label]
+            for place in mine
+            if seen is not None and place.label in gradients
+        }
+        of_source = {place.site.path: by_residual[place] for place in mine}
+        found[name] = Evidence(score.detach(), attention, by_attention, by_source, of_source)
+    return found
+
+
+def _gradient(total: Tensor, name: str, leaf: SourceFeatures) -> Tensor:
+    """By a source's features.
+
+    Raises:
+        ExplainError: there is none.
+    """
+    if total.requires_grad:
+        found = torch.autograd.grad(total, leaf.data, retain_graph=True, allow_unused=True)[0]
+        if found is not None:
+            return found
+    raise ExplainError(
+        f"the score does not depend on the source{f' {name!r}' if name else ''}",
+        expected="a number computed from the output, with its graph",
+        given="one without a gradient by the source's features",
+        fix="compute it from the output without detach(), item() or no_grad()",
+    )
 
 
 def _by_place(numbers: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from mi2p_inject.core.files.atomic_write import write_file
 from mi2p_inject.core.files.json_rules import SIZE, TEXT, ListOf, Rule, Schema, fault, is_int
 from mi2p_inject.core.files.read import read_regular
 from mi2p_inject.core.registry import closest
+from mi2p_inject.sources.cells import category_in, number_in
 
 __all__ = ["ColumnEncoder", "Columns"]
 
@@ -30,7 +31,6 @@ MOST_DEVIATIONS = 10.0
 """A number further from its column's mean counts as this far."""
 MOST_CATEGORIES = 10_000
 _MOST_BYTES = 2**26
-_MISSING = (None, "")
 
 _NUMBER = Rule(
     "a finite number",
@@ -100,7 +100,7 @@ class Columns:
             statistics[name] = (mean, deviation or 1.0)
         seen = {}
         for name in categorical:
-            found = {one for at, row in enumerate(given) if (one := _category(name, at, row)) is not None}
+            found = {one for row in given if (one := category_in(row[name])) is not None}
             _check_any(name, found)
             if len(found) > MOST_CATEGORIES:
                 raise _wrong(
@@ -131,11 +131,8 @@ class Columns:
         ]
         places = {name: {one: at for at, one in enumerate(known, 2)} for name, known in self.categorical.items()}
         codes = [
-            [
-                0 if (kind := _category(name, at, row)) is None else places[name].get(kind, 1)
-                for name in self.categorical
-            ]
-            for at, row in enumerate(given)
+            [0 if (kind := category_in(row[name])) is None else places[name].get(kind, 1) for name in self.categorical]
+            for row in given
         ]
         standard = torch.tensor(numbers, dtype=torch.float64).reshape(len(given), len(self.numeric))
         for at, (mean, deviation) in enumerate(self.numeric.values()):
@@ -261,35 +258,8 @@ def _check_any(name: str, known: Iterable[Any]) -> None:
         raise _wrong(f"the column {name!r} is missing in every row", "a value in some row", "none", "leave it out")
 
 
-def _is_missing(cell: Any) -> bool:
-    return cell in _MISSING or (isinstance(cell, float) and math.isnan(cell)) or not str(cell).strip()
-
-
 def _number(name: str, at: int, row: Mapping[str, Any]) -> float | None:
-    cell = row[name]
-    if _is_missing(cell) or str(cell) in ("<NA>", "NaT", "nan"):
-        return None
-    try:
-        number = float(cell)
-        if math.isfinite(number) and "_" not in str(cell):
-            return number
-    except (TypeError, ValueError, OverflowError):
-        pass
-    raise _wrong(
-        f"row {at + 1}: the cell of the numeric column {name!r} is no finite number",
-        "a number such as 1234.5, without thousand separators, or nothing where it is missing",
-        repr(cell)[:80],
-        "correct the cell, leave it empty, or give the column as categorical",
-    )
-
-
-def _category(name: str, at: int, row: Mapping[str, Any]) -> str | None:
-    cell = row[name]
-    if _is_missing(cell) or str(cell) in ("<NA>", "NaT"):
-        return None
-    if isinstance(cell, float) and cell.is_integer():  # pandas makes floats of whole numbers beside missing ones
-        cell = int(cell)
-    return str(cell).strip()
+    return number_in(row[name], f"row {at + 1}: the cell of the numeric column {name!r}")
 
 
 def _wrong(what: str, expected: str, given: str, fix: str) -> SourceError:

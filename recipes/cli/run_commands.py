@@ -16,7 +16,17 @@ from mi2p_inject.recipes.cli.paths import home_path
 from mi2p_inject.recipes.config import parse_assignments
 from mi2p_inject.recipes.errors import RecipeError
 
-__all__ = ["JsonOption", "RunArgument", "evaluate", "export", "given", "predict", "report"]
+__all__ = [
+    "ColumnOption",
+    "JsonOption",
+    "RunArgument",
+    "evaluate",
+    "export",
+    "given",
+    "named_cells",
+    "predict",
+    "report",
+]
 
 RunArgument = Annotated[
     Path,
@@ -33,6 +43,10 @@ ImageRoot = Annotated[
         metavar="PATH",
         help="Folder that image paths of --data start from; default: the one --data is in.",
     ),
+]
+ColumnOption = Annotated[
+    list[str] | None,
+    typer.Option("--column", metavar="NAME=VALUE", help="A cell of a column that the run reads; repeatable."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Numbers as JSON, nothing else.")]
 
@@ -77,6 +91,7 @@ def predict(
     run: RunArgument,
     image: Annotated[Path | None, typer.Option(parser=home_path, metavar="PATH", help="An image file.")] = None,
     text: Annotated[str | None, typer.Option(help="A text.")] = None,
+    column: ColumnOption = None,
     data: Annotated[str | None, typer.Option(help="Many samples: a CSV, TSV, JSONL, Parquet file or a folder.")] = None,
     image_col: ImageCol = None,
     text_col: TextCol = None,
@@ -106,17 +121,25 @@ def predict(
     """
     with reported():
         if (data is None) == (image is None and text is None):
-            raise RecipeError("give one sample (--image, --text) or a file (--data)")
+            raise RecipeError(
+                "there is nothing to answer" if data is None else "there are two things to answer",
+                expected="one sample (--image, --text) or a file (--data)",
+                fix="give --image and --text, or --data" if data is None else "give one of the two",
+            )
         options = given(set_, image_col=image_col, text_col=text_col, image_root=image_root)
         if data is None and (out is not None or options):
             raise RecipeError("--out and the options of a file need --data", fix="give --data, or leave them out")
+        if data is not None and column:
+            raise RecipeError("--column is of one sample", fix="put the column into the table of --data")
         if data is not None:
             _predict_file(run, data, options, out, overwrite)
             return
         from mi2p_inject.recipes.evaluation.evaluate import predict_one
         from mi2p_inject.recipes.saving.saved import load_run
 
-        typer.echo(json.dumps(predict_one(load_run(run), image, text), indent=2, ensure_ascii=False))
+        typer.echo(
+            json.dumps(predict_one(load_run(run), image, text, named_cells(column)), indent=2, ensure_ascii=False)
+        )
 
 
 def _predict_file(run: Path, data: str, options: dict[str, Any], out: Path | None, overwrite: bool) -> None:
@@ -238,6 +261,21 @@ def export(
         typer.echo(f"checked against the run: largest difference {made.difference:.1e} (limit {TOLERANCE:g})")
         typer.echo(f"samples: {sizes}")
         typer.echo(f"written: {', '.join(str(target.parent / one) for one in made.files)}")
+
+
+def named_cells(column: list[str] | None) -> dict[str, str]:
+    """``["age=31", "town=Bern"]`` by name.
+
+    Raises:
+        RecipeError: one is not of the form name=value.
+    """
+    found = {}
+    for one in column or ():
+        name, equals, value = one.partition("=")
+        if not equals:
+            raise RecipeError(f"--column takes NAME=VALUE, got {one!r}", fix="such as --column age=31")
+        found[name.strip()] = value
+    return found
 
 
 def given(set_: list[str] | None, **options: Any) -> dict[str, Any]:

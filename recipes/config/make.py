@@ -13,6 +13,7 @@ from mi2p_inject.recipes.config.presets import PRESETS, preset_values
 from mi2p_inject.recipes.config.sections.model import RECOMMENDED_UNITS, ModelConfig
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.systems.auxiliary import check_auxiliary
+from mi2p_inject.recipes.systems.columns import check_columns
 from mi2p_inject.units import option_names, unit_config
 
 __all__ = ["make_config", "with_options"]
@@ -51,6 +52,7 @@ def make_config(*layers: Mapping[str, Any], preset: str = "practical") -> Config
         raise RecipeError("no data named", fix="--data my.csv")
     config.model.system.options()  # raises where they do not fit
     check_auxiliary(config.model)
+    check_columns(config)
     _check_unit(config.model)
     _check_fusion(config.model.fusion, config.model.fusion_options)
     return config

@@ -94,13 +94,14 @@ def build_samples(table: SourceTable, stored: datasets.Dataset, choices: Choices
         check_seen_in_training(index.labels, splits, classes, table.name)
         check_read_in_training(index, table, splits)
 
-    data = _with_columns(stored, index, numbers, multi_label, drawn=table.drawn)
+    data = _with_columns(stored, index, numbers, multi_label, drawn=table.drawn, cells=table.cells)
     return Samples(
         splits={name: data.select(index.stored_rows[rows]) for name, rows in splits.items() if len(rows)},
         classes=classes,
         multi_label=multi_label,
         notes=(*notes, *_contents(splits, index)),
         fingerprint=_fingerprint(index, splits, numbers, classes),
+        cells_fingerprint=_cells_fingerprint(index, splits) if table.cells else "",
     )
 
 
@@ -115,7 +116,7 @@ def _numbered(
 
 
 def _with_columns(
-    stored: datasets.Dataset, index: RowIndex, numbers: list[Any], multi_label: bool, drawn: bool
+    stored: datasets.Dataset, index: RowIndex, numbers: list[Any], multi_label: bool, drawn: bool, cells: bool
 ) -> datasets.Dataset:
     """All stored rows, with the columns of `Samples`: the texts stay on disk, the new columns are small."""
     import datasets
@@ -133,10 +134,11 @@ def _with_columns(
     }
     if not drawn:
         new["image"] = (spread(index.images), text)
-    data = stored.select_columns(["id", "text", "image"] if drawn else ["id", "text"])
+    further = ["numbers", "categories"] if cells else []
+    data = stored.select_columns(["id", "text", *(["image"] if drawn else []), *further])
     for name, (column, feature) in new.items():
         data = data.add_column(name, column, new_fingerprint=f"{stored._fingerprint}-{name}", feature=feature)
-    return data.select_columns(["id", "image", "text", "label", "group"])
+    return data.select_columns(["id", "image", "text", "label", "group", *further])
 
 
 def _contents(splits: dict[str, Rows], index: RowIndex) -> list[str]:
@@ -161,3 +163,8 @@ def _fingerprint(index: RowIndex, splits: dict[str, Rows], numbers: list[Any], c
             one = (index.ids[row], index.content[row], index.text_hashes[row], numbers[row])
             digest.update(repr(one).encode(errors="replace"))
     return digest.hexdigest()[:32]
+
+
+def _cells_fingerprint(index: RowIndex, splits: dict[str, Rows]) -> str:
+    found = [(name, [index.cells_hashes[row] for row in rows.tolist()]) for name, rows in splits.items()]
+    return hashlib.sha256(repr(found).encode()).hexdigest()[:32]

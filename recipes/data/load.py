@@ -99,6 +99,8 @@ def load_data(
     split_col: str | None = None,
     id_col: str | None = None,
     group_col: str | None = None,
+    numeric_cols: tuple[str, ...] = (),
+    categorical_cols: tuple[str, ...] = (),
     image_root: Path | None = None,
     task: str | None = None,
     missing: Literal["keep", "drop"] = "keep",
@@ -124,6 +126,8 @@ def load_data(
         image_col, text_col, label_col, split_col, id_col, group_col: columns of a table; default: the ones named
             ``image``, ``text``, ``label``, ``split``, ``id``, ``group``, if they exist. Without a split, one is made:
             60/10/30, stratified, duplicate texts and images and equal groups together.
+        numeric_cols, categorical_cols: columns of a table that a model reads besides image and text. A cell of the
+            first holds a number, or nothing.
         image_root: folder that image paths start from; default: the one the table is in.
         task: of a benchmark with several.
         missing: keep samples without image or text (a missing modality), or drop them.
@@ -150,12 +154,19 @@ def load_data(
     request = Request(
         root=root,
         task=task,
-        columns=Columns(image_col, text_col, label_col, split_col, id_col, group_col),
+        columns=Columns(image_col, text_col, label_col, split_col, id_col, group_col, numeric_cols, categorical_cols),
         image_root=None if image_root is None else Path(image_root).expanduser(),
         multi_label=multi_label,
         labelled=labelled,
     )
     table = LOADERS[name](request)
+    if (numeric_cols or categorical_cols) and not table.cells:
+        raise RecipeError(
+            f"{spec} has no columns to read",
+            expected="a table, or a folder of tables",
+            given=f"numeric_cols and categorical_cols: {', '.join([*numeric_cols, *categorical_cols])}",
+            fix="leave numeric_cols and categorical_cols out, or make a table of it",
+        )
     stored = store(table, repair_text=repair_text, cache_dir=cache_dir)
     choices = Choices(
         missing, check_images, on_bad_image, dedupe, seed, classes, labelled, min_class_samples, rare_classes

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["RowIndex", "examples", "read_row_index"]
 
 _NAMED = 3  # examples in a note
-_SMALL = ("id", "labels", "split", "group", "dropped", "text_hash", "text_key", "repairs")
+_SMALL = ("id", "labels", "split", "group", "dropped", "text_hash", "text_key", "cells_hash", "repairs")
 
 
 @dataclass
@@ -34,6 +34,7 @@ class RowIndex:
         ids, labels, splits: as the loader gave them.
         images: path of the image, "drawn" for a drawn one, None for none.
         text_hashes: of the text, None for none.
+        cells_hashes: of the cells of further columns, None for none.
         text_keys, image_keys: equal for duplicates; see `duplicates`.
         groups: the loader's keys, then merged with those of the duplicates into numbers.
         content: key of the content of the image file.
@@ -45,6 +46,7 @@ class RowIndex:
     splits: list[str | None]
     images: list[str | None]
     text_hashes: list[str | None]
+    cells_hashes: list[str | None]
     text_keys: list[str | None]
     groups: list[Any]
     image_keys: list[Hashable | None] = field(default_factory=list)
@@ -91,6 +93,7 @@ def read_row_index(table: SourceTable, stored: datasets.Dataset, notes: list[str
         splits=[small["split"][row] for row in stored_rows],
         images=["drawn" if table.drawn and images[row] else images[row] for row in stored_rows],
         text_hashes=[small["text_hash"][row] for row in stored_rows],
+        cells_hashes=[small["cells_hash"][row] for row in stored_rows],
         text_keys=[small["text_key"][row] for row in stored_rows],
         groups=[small["group"][row] for row in stored_rows],
     )

@@ -25,11 +25,13 @@ class Samples:
         splits: ``"train"``, ``"validation"``, ``"test"`` (those that exist) -> a memory-mapped `datasets.Dataset` with
             the columns ``id`` (str), ``image`` (str path or None; a `datasets.Image` where the loader draws its own
             pictures), ``text`` (str or None), ``label`` (int; list of int if ``multi_label``; None if unlabelled) and
-            ``group`` (str: samples of one group are duplicates or variants of one another).
+            ``group`` (str: samples of one group are duplicates or variants of one another); and where further columns
+            are read ``numbers`` and ``categories`` (lists of float, and of str, or None where a cell is missing).
         classes: name of each label.
         multi_label: a sample has any number of labels.
         notes: what a user should know: counts, differences from published ones, what was missing, bad or dropped.
         fingerprint: changes with the content and with the options that made it. Images enter by name and size.
+        cells_fingerprint: of ``numbers`` and ``categories``; "" where there are none.
     """
 
     splits: dict[str, datasets.Dataset]
@@ -37,6 +39,7 @@ class Samples:
     multi_label: bool
     notes: tuple[str, ...]
     fingerprint: str
+    cells_fingerprint: str = ""
 
     @property
     def modalities(self) -> frozenset[Literal["image", "text"]]:

@@ -24,7 +24,7 @@ __all__ = ["MAX_CHARACTERS", "Row", "SourceTable", "is_split", "split_name", "st
 
 #: longer texts are cut: 20,000 characters are some ten times what a text encoder reads
 MAX_CHARACTERS = 20_000
-_VERSION = 3  # of the stored columns and of how loaders fill them: count up when either changes
+_VERSION = 4  # of the stored columns and of how loaders fill them: count up when either changes
 _SPLIT_NAMES = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("validation", "valid", "val", "dev", "development"), "validation"),
@@ -44,6 +44,8 @@ class Row(NamedTuple):
         group: samples with the same key belong together.
         dropped: why this is no sample of the task, for counting; None for a sample.
         repairs: what was done to read it, for counting.
+        numbers, categories: cells of further columns that a model reads, in the order in which they were named; None
+            where a cell is missing.
     """
 
     id: str
@@ -54,6 +56,8 @@ class Row(NamedTuple):
     group: str | None = None
     dropped: str | None = None
     repairs: tuple[str, ...] = ()
+    numbers: tuple[float | None, ...] = ()
+    categories: tuple[str | None, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,7 @@ class SourceTable:
         published: size of each split, or of several joined by ``+``, as published; a difference is reported.
         notes: what the loader has to say.
         drawn: the images are pictures, not paths.
+        cells: rows have ``numbers`` or ``categories``.
     """
 
     name: str
@@ -83,6 +88,7 @@ class SourceTable:
     published: dict[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     drawn: bool = False
+    cells: bool = False
 
 
 def is_split(name: str) -> bool:
@@ -104,8 +110,9 @@ def split_name(value: str, where: str) -> str:
 def store(table: SourceTable, *, repair_text: bool = False, cache_dir: Path | None = None) -> datasets.Dataset:
     """The rows as a memory-mapped data set, read from the stored one if nothing has changed.
 
-    Columns: those of `Row`, ``text_hash``, ``text_key`` (see `duplicates`), ``mojibake`` (the text was decoded with a
-    wrong character set) and ``cut`` (it was longer than `MAX_CHARACTERS`). Texts are stripped; empty ones are None.
+    Columns: those of `Row`, ``cells_hash`` (of numbers and categories), ``text_hash``, ``text_key`` (see `duplicates`),
+    ``mojibake`` (the text was decoded with a wrong character set) and ``cut`` (it was longer than `MAX_CHARACTERS`).
+    Texts are stripped; empty ones are None.
 
     Args:
         table: what a loader found.
@@ -119,9 +126,10 @@ def store(table: SourceTable, *, repair_text: bool = False, cache_dir: Path | No
 
     text = datasets.Value("string")
     columns = {
-        **dict.fromkeys(("id", "text", "split", "group", "dropped", "text_hash", "text_key"), text),
+        **dict.fromkeys(("id", "text", "split", "group", "dropped", "text_hash", "text_key", "cells_hash"), text),
         "image": datasets.Image() if table.drawn else text,
-        **dict.fromkeys(("labels", "repairs"), datasets.List(text)),
+        **dict.fromkeys(("labels", "repairs", "categories"), datasets.List(text)),
+        "numbers": datasets.List(datasets.Value("float64")),
         **dict.fromkeys(("mojibake", "cut"), datasets.Value("bool")),
     }
     try:
@@ -154,7 +162,7 @@ def _fingerprint(table: SourceTable, repair_text: bool) -> str:
 
 def _stored(row: Row) -> Row:
     """The row without half characters, which nothing can store, and with labels in Unicode's composed form."""
-    texts = (row.id, row.text or "", row.group or "", *(row.labels or ()))
+    texts = (row.id, row.text or "", row.group or "", *(row.labels or ()), *(one or "" for one in row.categories))
     image = row.image if isinstance(row.image, str) else ""
     if all(one.isascii() for one in texts) and image.isascii():
         return row
@@ -168,7 +176,12 @@ def _stored(row: Row) -> Row:
         labels=None if row.labels is None else tuple(visible(composed(decodable(one))) for one in row.labels),
         group=row.group and decodable(row.group),
         repairs=repairs,
+        categories=tuple(one and decodable(one) for one in row.categories),
     )
+
+
+def _hash(text: str) -> str:
+    return hashlib.blake2b(text.encode(errors="replace"), digest_size=8).hexdigest()
 
 
 def _columns(table: SourceTable, repair_text: bool) -> Iterator[dict[str, Any]]:
@@ -186,10 +199,13 @@ def _columns(table: SourceTable, repair_text: bool) -> Iterator[dict[str, Any]]:
         yield {
             **row._asdict(),
             "text": cut or None,
-            "text_hash": hashlib.blake2b(cut.encode(errors="replace"), digest_size=8).hexdigest() if cut else None,
+            "text_hash": _hash(cut) if cut else None,
             "text_key": text_key(cut),
+            "cells_hash": _hash(repr((row.numbers, row.categories))) if row.numbers or row.categories else None,
             "labels": None if row.labels is None else list(row.labels),
             "repairs": list(row.repairs),
+            "numbers": list(row.numbers),
+            "categories": list(row.categories),
             "mojibake": mojibake,
             "cut": len(cut) < len(text),
         }

@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 from mi2p_inject.recipes.config import Config
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.evaluation.records import Records
-from mi2p_inject.recipes.saving.saved import SavedRun, collator_of
+from mi2p_inject.recipes.saving.saved import SavedRun
 from mi2p_inject.recipes.systems.inputs import ImageTextDataset, Item
 from mi2p_inject.recipes.training.hf_trainer import arguments
 
@@ -78,7 +78,7 @@ class Answers:
         self.run, self.records, self.progress = run, records, progress
         self._reads = [modality for modality in reads if modality in records.modalities]
         self._model, encoders = run.model()
-        self._collator = collator_of(run.config.model.system, encoders, run.task)
+        self._collator = run.collator(encoders)
         self._size = config.run.eval_batch_size
         with tempfile.TemporaryDirectory() as folder:  # precision and device as the training's evaluation has them
             given = arguments(config, Path(folder))

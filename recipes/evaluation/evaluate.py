@@ -20,7 +20,8 @@ from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.evaluation.answers import Answers, answers_of
 from mi2p_inject.recipes.evaluation.records import read_records
 from mi2p_inject.recipes.metrics.metrics import resampled_answers
-from mi2p_inject.recipes.saving.saved import SavedRun, collator_of
+from mi2p_inject.recipes.saving.saved import SavedRun
+from mi2p_inject.recipes.systems.columns import given_cells
 from mi2p_inject.recipes.systems.inputs import ImageTextDataset
 from mi2p_inject.recipes.training.numbers import targets_of
 from mi2p_inject.recipes.training.progress.bars import OnStep, no_progress
@@ -32,8 +33,9 @@ __all__ = ["EVALUATE_OPTIONS", "PREDICT_OPTIONS", "evaluate_run", "labelled_samp
 
 #: options of a run that say how fast it answers, not what
 _SPEED = ("precision", "eval_batch_size", "num_workers")
+_OF_THE_MODEL = ("data", "problem_type", "numeric_cols", "categorical_cols")
 #: options that new data may have otherwise than the training's
-EVALUATE_OPTIONS = (*(name for name in options_of(DataConfig) if name not in ("data", "problem_type")), *_SPEED)
+EVALUATE_OPTIONS = (*(name for name in options_of(DataConfig) if name not in _OF_THE_MODEL), *_SPEED)
 PREDICT_OPTIONS = ("image_col", "text_col", "id_col", "image_root", "task", "repair_text", *_SPEED)
 
 
@@ -83,7 +85,7 @@ def labelled_samples(run: SavedRun, data: str | None, options: Mapping[str, Any]
     if data is None or _same_data(data, run.config.data.data):
         config = with_options(run.config, options)
         samples = load_samples(config)
-        if samples.fingerprint != run.fingerprint:
+        if (samples.fingerprint, samples.cells_fingerprint) != (run.fingerprint, run.cells_fingerprint):
             raise RecipeError(
                 f"{config.data.data} is not what it was when this model was trained",
                 fix="restore it; or name it otherwise (a copy) to evaluate all of it as new data",
@@ -98,12 +100,15 @@ def labelled_samples(run: SavedRun, data: str | None, options: Mapping[str, Any]
     return config, samples
 
 
-def predict_one(run: SavedRun, image: Path | None, text: str | None) -> dict[str, Any]:
+def predict_one(
+    run: SavedRun, image: Path | None, text: str | None, columns: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Class probabilities of one sample.
 
     Args:
         run: the model.
         image, text: the sample; an expanded or fused model does with one of them.
+        columns: cells of the columns that the run reads, by name; None: the sample has none.
 
     Raises:
         RecipeError: nothing that the model reads, or the image cannot be opened.
@@ -115,7 +120,13 @@ def predict_one(run: SavedRun, image: Path | None, text: str | None) -> dict[str
     if not any(given[modality] for modality in run.config.model.system.modalities):
         needed = " or ".join(f"--{modality}" for modality in run.config.model.system.modalities)
         raise RecipeError(f"model {run.config.model.model!r} has nothing to read", fix=f"give {needed}")
-    row = {"image": None if image is None else str(image), "text": text and decodable(text)}
+    numbers, categories = given_cells(run.columns(), columns) or ((), ())
+    row = {
+        "numbers": numbers,
+        "categories": categories,
+        "image": None if image is None else str(image),
+        "text": text and decodable(text),
+    }
     return answers_of(run, _logits(run, [row]))[0]
 
 
@@ -165,5 +176,5 @@ def _check_modalities(config: Config, samples: Samples) -> None:
 
 def _logits(run: SavedRun, rows: Any, on_step: OnStep = no_progress) -> NDArray[np.float32]:
     model, encoders = run.model()
-    collator = collator_of(run.config.model.system, encoders, run.task)
+    collator = run.collator(encoders)
     return predict(model, ImageTextDataset(rows, collator.image), collator, run.config, on_step)

@@ -121,7 +121,13 @@ def _request(name: str, root: Path | None, config: DataConfig, asked: Mapping[st
     return Request(
         root=root,
         task=config.task,
-        columns=Columns(image=config.image_col, text=config.text_col, id=id_col),
+        columns=Columns(
+            image=config.image_col,
+            text=config.text_col,
+            id=id_col,
+            numeric=tuple(map(str, config.numeric_cols or ())),
+            categorical=tuple(map(str, config.categorical_cols or ())),
+        ),
         image_root=None if config.image_root is None else Path(config.image_root).expanduser(),
         multi_label=None,
         labelled=False,

@@ -54,7 +54,8 @@ def draw_explanation(explanation: Explanation) -> Any:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    height = _HEAD + _FOOT + sum(_height(branch) for branch in explanation.branches)
+    columns = _columns_height(explanation)
+    height = _HEAD + _FOOT + sum(_height(branch) for branch in explanation.branches) + columns
     page = _Page(Figure(figsize=(_WIDTH, height), dpi=130, facecolor="white"), height)
     FigureCanvasAgg(page.figure)
     _head(page, explanation)
@@ -65,6 +66,8 @@ def draw_explanation(explanation: Explanation) -> Any:
             _groups(page, explanation, branch)
         if branch.word_maps is not None:
             _words(page, explanation, branch)
+    if columns:
+        _columns(page, explanation)
     return page.figure
 
 
@@ -161,14 +164,35 @@ def _bars(axes: Any, explanation: Explanation, branch: BranchExplanation) -> Non
         axes.plot(branch.word_loss[chosen], places[: len(chosen)], "D", color=_INK, ms=3.5)
     axes.set_yticks(places, names, fontsize=8, color=_INK)
     axes.set_ylim(min(places[-1], -4) - 0.6, 0.6)
-    axes.tick_params(axis="x", labelsize=7, colors=_FAINT)
-    axes.tick_params(axis="y", length=0)
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
+    _plain(axes)
     notes = [f"logits of {_short(explanation.target, 24)}"]
     notes += ["diamonds: lost without the word"] if branch.word_loss is not None else []
     notes += ["in brackets: shares of the attention"] if branch.word_attention is not None else []
     axes.set_xlabel("\n".join(notes), fontsize=7, color=_FAINT)
+
+
+def _columns_height(explanation: Explanation) -> float:
+    return _TITLE_LINE + 0.5 + 0.22 * len(explanation.column_loss) if explanation.column_loss else 0.0
+
+
+def _columns(page: _Page, explanation: Explanation) -> None:
+    page.text(_EDGE, 0.3, "Columns: lost where the cell is missing", fontsize=11, weight="bold", color=_INK)
+    page.top += _TITLE_LINE
+    names, values = list(explanation.column_loss), list(explanation.column_loss.values())
+    axes = page.axes(_EDGE + 2 * _NAMES, _WIDTH - 2 * _EDGE - 2 * _NAMES, 0.22 * len(names))
+    places = -np.arange(len(names))
+    axes.barh(places, values, height=0.62, color=[_FOR if one >= 0 else _AGAINST for one in values])
+    axes.axvline(0, color=_FAINT, lw=0.8)
+    axes.set_yticks(places, [_short(one, 30) for one in names], fontsize=8, color=_INK)
+    axes.set_xlabel(f"logits of {_short(explanation.target, 24)}", fontsize=7, color=_FAINT)
+    _plain(axes)
+
+
+def _plain(axes: Any) -> None:
+    axes.tick_params(axis="x", labelsize=7, colors=_FAINT)
+    axes.tick_params(axis="y", length=0)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
 
 
 def _groups(page: _Page, explanation: Explanation, branch: BranchExplanation) -> None:

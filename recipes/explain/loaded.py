@@ -17,11 +17,13 @@ from mi2p_inject.expansion.expanded_model import ExpandedModel
 from mi2p_inject.recipes.encoders.encoder import Encoder
 from mi2p_inject.recipes.encoders.preprocess import ImageSpec, TextSpec
 from mi2p_inject.recipes.errors import RecipeError
-from mi2p_inject.recipes.saving.saved import SavedRun, collator_of
+from mi2p_inject.recipes.saving.saved import SavedRun
 from mi2p_inject.recipes.systems import SystemModel
 from mi2p_inject.recipes.systems.base import OTHER
+from mi2p_inject.recipes.systems.columns import Cells
 from mi2p_inject.recipes.systems.inputs import Collator, Item
 from mi2p_inject.recipes.training.train import quiet
+from mi2p_inject.sources.encoder import Source
 from mi2p_inject.sources.features import SourceFeatures
 
 __all__ = ["Batch", "Loaded", "load_expanded"]
@@ -38,6 +40,7 @@ class Loaded:
         model: in eval mode.
         image, text: the preprocessing.
         expanded: what the backbone reads -> expanded model.
+        sources: what the backbone reads -> how the other modality is encoded.
         encoders: by modality.
         collator: items -> batch.
     """
@@ -47,6 +50,7 @@ class Loaded:
     image: ImageSpec
     text: TextSpec
     expanded: Mapping[Modality, ExpandedModel]
+    sources: Mapping[Modality, Source]
     encoders: Mapping[Modality, Encoder]
     collator: Collator
 
@@ -59,9 +63,12 @@ class Loaded:
         """(3, H, W) as the model reads a picture."""
         return cast(Tensor, self.image.transform()(picture))
 
-    def batch(self, items: list[tuple[Tensor | None, str]]) -> Batch:
-        """Pictures' pixels (None: missing) and texts (empty: missing) as a batch, on the model's device."""
-        rows: list[Item] = [{"id": None, "pixels": pixels, "text": text, "label": None} for pixels, text in items]
+    def batch(self, items: list[tuple[Tensor | None, str, Cells | None]]) -> Batch:
+        """Pictures' pixels (None: missing), texts (empty: missing) and cells of columns as a batch, on the model's
+        device."""
+        rows: list[Item] = [
+            {"id": None, "pixels": pixels, "text": text, "cells": cells, "label": None} for pixels, text, cells in items
+        ]
         return {name: value.to(self.device) for name, value in self.collator(rows).items()}
 
     @torch.no_grad()
@@ -73,8 +80,7 @@ class Loaded:
     def source_of(self, modality: Modality, batch: Batch) -> SourceFeatures:
         """What the expanded model of a modality is given of the other one."""
         with torch.no_grad():
-            features: SourceFeatures = self.expanded[modality].encode(self.encoders[OTHER[modality]].inputs(batch))
-        return features
+            return self.sources[modality].encode(self.encoders[OTHER[modality]].inputs(batch))
 
     def logits_given(self, modality: Modality, batch: Batch, features: SourceFeatures) -> Tensor:
         """(B, K) where the expanded model of a modality is given these features; all else is as in the batch.
@@ -101,10 +107,11 @@ def load_expanded(run: SavedRun) -> Loaded:
     quiet()
     model, encoders = run.model()
     expanded: dict[Modality, ExpandedModel] = {}
+    sources: dict[Modality, Source] = {}
     for me in (one for one in model.modules() if isinstance(one, ExpandedModel)):
         for modality, frozen in model.sources().items():
-            if frozen.source is me.frozen_source:
-                expanded[OTHER[modality]] = me
+            if any(frozen.source is one for one in me.frozen_sources.values()):
+                expanded[OTHER[modality]], sources[OTHER[modality]] = me, frozen.source
     if not expanded:
         raise RecipeError(
             f"model {run.config.model.model!r} has no expanded model, so nothing attends to another modality",
@@ -112,7 +119,7 @@ def load_expanded(run: SavedRun) -> Loaded:
             given=run.config.model.model,
             fix="mi2p train --model me-vision ...",
         )
-    collator = collator_of(run.config.model.system, encoders, run.task)
+    collator = run.collator(encoders)
     image, text = encoders["image"].spec, encoders["text"].spec
     if not isinstance(image, ImageSpec) or not isinstance(text, TextSpec):
         raise RecipeError(
@@ -121,4 +128,4 @@ def load_expanded(run: SavedRun) -> Loaded:
             given=f"{type(image).__name__}, {type(text).__name__}",
             fix="explain a run of both",
         )
-    return Loaded(run, model, image, text, expanded, encoders, collator)
+    return Loaded(run, model, image, text, expanded, sources, encoders, collator)

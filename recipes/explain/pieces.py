@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
@@ -53,7 +52,7 @@ class Pieces:
 
     @torch.no_grad()
     def logits(self, kept: Kept) -> NDArray[np.float32]:
-        """(S, K) with some pieces only; without any word or token the expanded model is its backbone alone.
+        """(S, K) with some pieces only; without any word or token the expanded model reads nothing of that source.
 
         Args:
             kept: (S, n) which.
@@ -65,8 +64,9 @@ class Pieces:
             for start in range(0, len(which), _AT_ONCE):
                 rows = which[start : start + _AT_ONCE]
                 features = self._features(kept[rows] if active else np.ones_like(kept[rows]))
-                with nullcontext() if active else self._sample.loaded.expanded[self.modality].disabled():
-                    logits = self._sample.loaded.logits_given(self.modality, self._sample.batch, features)
+                if not active:
+                    features = SourceFeatures(features.data, features.data.new_zeros(features.data.shape[:2]).bool())
+                logits = self._sample.loaded.logits_given(self.modality, self._sample.batch, features)
                 found[rows] = logits.float().cpu().numpy()
         return found
 
@@ -99,8 +99,7 @@ def word_pieces(sample: Sample, given: BranchEvidence) -> Pieces:
     def features(kept: Kept) -> SourceFeatures:
         texts = [" ".join(word for word, there in zip(sample.words.words, row, strict=True) if there) for row in kept]
         encoded = {name: value.to(loaded.device) for name, value in loaded.text(texts).items()}
-        found: SourceFeatures = loaded.expanded[given.modality].encode(loaded.encoders[modality].inputs(encoded))
-        return found
+        return loaded.sources[given.modality].encode(loaded.encoders[modality].inputs(encoded))
 
     return Pieces("words", given.modality, evidence, None, sample, features)
 
@@ -130,8 +129,7 @@ def place_pieces(sample: Sample, given: BranchEvidence, *, fine: bool = False) -
         there = torch.from_numpy(kept.reshape(-1, 1, *grid)).to(pixels)
         there = interpolate(there, pixels.shape[1:], mode="nearest")
         seen = {"pixel_values": there * pixels + (1 - there) * blurred}
-        found: SourceFeatures = loaded.expanded[given.modality].encode(loaded.encoders[modality].inputs(seen))
-        return found
+        return loaded.sources[given.modality].encode(loaded.encoders[modality].inputs(seen))
 
     return Pieces("places", given.modality, _array(evidence).ravel(), grid, sample, features)
 

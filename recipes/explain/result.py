@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -89,8 +90,11 @@ class Explanation:
         words: of the text, as far as the model reads it.
         target: the class that the evidence is about.
         probabilities: of each class.
-        without: probability of `target` without the text and without the image, where the model allows it.
+        without: probability of `target` without the text, without the image and without columns, where the model
+            allows it.
         branches: one for each expanded model.
+        column_loss: column -> logits of the class that are lost where its cell is missing: measured, one column at a
+            time; {} where no columns are read.
     """
 
     image: NDArray[np.uint8]
@@ -99,6 +103,7 @@ class Explanation:
     probabilities: dict[str, float]
     without: dict[str, float]
     branches: tuple[BranchExplanation, ...]
+    column_loss: Mapping[str, float] = field(default_factory=dict)
 
     def figure(self) -> Any:
         """A `matplotlib.figure.Figure`."""
@@ -122,6 +127,7 @@ class Explanation:
             "probability": self.probabilities[self.target],
             "without": self.without,
             "words": list(self.words),
+            **({"column_loss": dict(self.column_loss)} if self.column_loss else {}),
             "branches": [
                 {
                     "modality": one.modality,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from mi2p_inject.recipes.explain.result import BranchExplanation, Explanation
 from mi2p_inject.recipes.explain.sample import BranchEvidence, Sample
 from mi2p_inject.recipes.explain.words import Words
 from mi2p_inject.recipes.saving.saved import SavedRun
+from mi2p_inject.recipes.systems.columns import COLUMNS, Cells, given_cells
 
 __all__ = ["explain_run"]
 
@@ -35,6 +37,7 @@ def explain_run(
     image: str | os.PathLike[str] | Image.Image,
     text: str,
     target: str | None = None,
+    columns: Mapping[str, Any] | None = None,
 ) -> Explanation:
     """What a trained run takes from the other modality for one sample.
 
@@ -43,9 +46,12 @@ def explain_run(
         image: a file or an open picture.
         text: a text with a word or more.
         target: the class that the evidence is about; None: the likeliest one.
+        columns: cells of the columns that the run reads, by name; those that are not named are missing. None: it is
+            explained without columns.
 
     Raises:
-        RecipeError: the run is not expanded, the image cannot be opened, the text is empty, or there is no such class.
+        RecipeError: the run is not expanded, the image cannot be opened, the text is empty, or there is no such class
+            or column.
     """
     picture = None if image is None else open_image(image, on_bad="error")
     if picture is None or not (text and text.strip()):
@@ -61,20 +67,42 @@ def explain_run(
         raise RecipeError(
             f"there is no class {target!r}", expected=", ".join(classes), given=target, fix=closest(target, classes)
         )
-    sample = Sample.of(loaded, picture, text)
-    given = [(sample.pixels, sample.text), (sample.pixels, ""), (None, sample.text)]
-    whole, no_text, no_image = loaded.probabilities(loaded.batch(given))
+    cells = given_cells(loaded.collator.columns, columns)
+    sample = Sample.of(loaded, picture, text, cells)
+    given = [(sample.pixels, sample.text, cells), (sample.pixels, "", cells), (None, sample.text, cells)]
+    whole, no_text, no_image, *no_columns = loaded.probabilities(
+        loaded.batch([*given, *([] if cells is None else [(sample.pixels, sample.text, None)])])
+    )
     number = classes.index(target) if target is not None else int(np.argmax(whole))
     reads = loaded.run.config.model.system.modalities
     without = {"text": float(no_text[number]), "image": float(no_image[number])}
+    without = {name: one for name, one in without.items() if name in reads}
+    if no_columns:
+        without[COLUMNS] = float(no_columns[0][number])
     return Explanation(
         image=_shown(sample.pixels, loaded.image),
         words=sample.words.words,
         target=classes[number],
         probabilities={name: float(one) for name, one in zip(classes, whole, strict=True)},
-        without={name: one for name, one in without.items() if name in reads},
+        without=without,
+        column_loss={} if cells is None else _column_loss(sample, number),
         branches=tuple(_branch(sample, modality, number) for modality in loaded.expanded),
     )
+
+
+def _column_loss(sample: Sample, target: int) -> dict[str, float]:
+    """Column -> logits of the class that are lost where its cell is missing: measured, one column at a time."""
+    loaded, columns = sample.loaded, sample.loaded.collator.columns
+    if columns is None or sample.cells is None:
+        return {}
+    numbers, categories = sample.cells
+    rows: list[Cells] = [(numbers, categories)]
+    rows += [([*numbers[:at], None, *numbers[at + 1 :]], categories) for at in range(len(numbers))]
+    rows += [(numbers, [*categories[:at], None, *categories[at + 1 :]]) for at in range(len(categories))]
+    with torch.no_grad():
+        logits = loaded.model(**loaded.batch([(sample.pixels, sample.text, one) for one in rows]))["logits"]
+    lost = (logits[0, target] - logits[1:, target]).double().tolist()
+    return dict(zip(columns.names, lost, strict=True))
 
 
 def _branch(sample: Sample, modality: Modality, target: int) -> BranchExplanation:
@@ -84,7 +112,7 @@ def _branch(sample: Sample, modality: Modality, target: int) -> BranchExplanatio
         weights = given.last.weights
         shown |= {"site": given.last.path, "spread": float(effective_count(weights).mean()), "keys": weights.shape[-1]}
     of_branch = _text_model if modality == "text" else _picture_model
-    unit = sample.loaded.expanded[modality].expansion_config.unit.kind
+    unit = next(iter(sample.loaded.expanded[modality].expansion_config.sources.values())).unit.kind
     return BranchExplanation(unit=unit, **shown, **of_branch(sample, given, target))
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mi2p_inject.recipes.encoders.preprocess import TextSpec
 from mi2p_inject.recipes.errors import RecipeError
-from mi2p_inject.recipes.saving.saved import SavedRun, collator_of
+from mi2p_inject.recipes.saving.saved import SavedRun
 from mi2p_inject.recipes.systems.inputs import Collator
 
 __all__ = ["EXAMPLE", "MAX_BATCH", "ExportableModel", "Recorded", "blamed", "exported_program"]
@@ -37,15 +37,22 @@ class ExportableModel(nn.Module):
         output: "probabilities" or "logits".
 
     Raises:
-        RecipeError: the run kept no weights, or they are damaged.
+        RecipeError: the run kept no weights, they are damaged, or it reads columns of a table.
     """
 
     def __init__(self, run: SavedRun, *, logits: bool = False) -> None:
         super().__init__()
+        if names := run.config.data.column_names:
+            raise RecipeError(
+                f"{run.path} reads columns of a table, which an exported graph does not take",
+                expected="a run that reads image and text alone",
+                given=f"columns {', '.join(names)}",
+                fix="train without numeric_cols and categorical_cols, or answer with `mi2p predict`",
+            )
         self.run, self.output = run, "logits" if logits else "probabilities"
         self.model, encoders = run.model()
         self._temperature = float(run.decision.get("temperature", 1.0))
-        self.collator: Collator = collator_of(run.config.model.system, encoders, run.task)
+        self.collator: Collator = run.collator(encoders)
         self.sources = nn.ModuleList(frozen.encoder.model for frozen in self.model.sources().values())  # to be traced
         self.requires_grad_(False)
         self.input_names = tuple(_names(self.collator))

@@ -19,11 +19,20 @@ from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.saving.card import card_of, data_name, plain_name, without_paths
 from mi2p_inject.recipes.saving.checksums import CHECKSUMS, check_files, checksums_of, read_json
 from mi2p_inject.recipes.saving.run_folder import FINISHED, IDENTITY
+from mi2p_inject.recipes.systems.columns import COLUMNS_FILE
 
 __all__ = ["Portable", "local_run", "portable", "push"]
 
 _MODEL, _HISTORY = "model", "history.json"
-_READ = (IDENTITY, FINISHED, CHECKSUMS, _HISTORY, f"{_MODEL}/*.safetensors", f"{_MODEL}/encoders/*")
+_READ = (
+    IDENTITY,
+    FINISHED,
+    CHECKSUMS,
+    _HISTORY,
+    f"{_MODEL}/*.safetensors",
+    f"{_MODEL}/{COLUMNS_FILE}",
+    f"{_MODEL}/encoders/*",
+)
 _REPLACED = (IDENTITY, FINISHED, CHECKSUMS, _HISTORY, f"{_MODEL}/*")
 _LEAST_SECRET = 6
 

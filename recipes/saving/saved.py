@@ -4,6 +4,7 @@
 
     model/model.safetensors        the trained model's weights: backbones, units, fusion
     model/sources.safetensors      those of the frozen encoders whose features it attends to
+    model/columns.json             means, deviations and categories of the columns that it reads, where it reads any
     model/encoders/<modality>/     what builds each encoder and its preprocessing: JSON and the tokenizer's files
 """
 
@@ -33,9 +34,11 @@ from mi2p_inject.recipes.saving.checksums import check_files, read_json
 from mi2p_inject.recipes.saving.hub import local_run
 from mi2p_inject.recipes.saving.run_folder import FINISHED, IDENTITY, read_identity
 from mi2p_inject.recipes.systems import System, SystemModel, build_system
+from mi2p_inject.recipes.systems.columns import COLUMNS_FILE, load_columns
 from mi2p_inject.recipes.systems.inputs import Collator
 from mi2p_inject.recipes.tasks import TASKS, Decision, Floats, Labels, Logits, Task
 from mi2p_inject.sources.cache import SourceCache
+from mi2p_inject.sources.columns import Columns
 
 __all__ = ["FORMAT", "SavedRun", "collator_of", "load_run", "save_trained"]
 
@@ -81,7 +84,7 @@ class SavedRun:
         folder = self.path / "model"
         encoders = self.encoders()
         self._check_size(encoders)
-        model = build_system(self.config, encoders, self.task)
+        model = build_system(self.config, encoders, self.task, columns=self.columns())
         try:
             load_model(model, folder / _MODEL)
             if model.sources():
@@ -110,10 +113,27 @@ class SavedRun:
             for modality in self.config.model.system.modalities
         }
 
+    def columns(self) -> Columns | None:
+        """What its training split told of the columns that it reads; None where it reads none.
+
+        Raises:
+            RecipeError: the file is damaged, or is of other columns.
+        """
+        return load_columns(self.path / "model" / COLUMNS_FILE, self.config.data)
+
+    def collator(self, encoders: Mapping[Modality, Encoder]) -> Collator:
+        """What makes batches of samples for its model, with the encoders that `model` gave."""
+        return collator_of(self.config.model.system, encoders, self.task, columns=self.columns())
+
     @property
     def fingerprint(self) -> str:
-        """Of the data that it was trained on, their split included."""
+        """Of the data that it was trained on, their split included, but for the columns that it reads."""
         return str((read_identity(self.path) or {}).get("data"))
+
+    @property
+    def cells_fingerprint(self) -> str:
+        """Of the columns that it reads; "" where it reads none."""
+        return str((read_identity(self.path) or {}).get("cells", ""))
 
     def _check_size(self, encoders: Mapping[Modality, Encoder]) -> None:
         """Refuse settings whose model is larger than its file, before memory is taken for it."""
@@ -124,7 +144,7 @@ class SavedRun:
         stored = (self.path / "model" / _MODEL).stat().st_size
         try:
             with torch.device("meta"):
-                model = build_system(self.config, shapes, self.task)
+                model = build_system(self.config, shapes, self.task, columns=self.columns())
         except Mi2pError:
             raise
         except (RuntimeError, ValueError, TypeError, OverflowError) as error:
@@ -208,8 +228,12 @@ def _todays(options: Mapping[str, Any]) -> dict[str, Any]:
     return {**found, "log": "tensorboard"} if options.get("tensorboard") else found
 
 
-def save_trained(model: SystemModel, encoders: Mapping[Modality, Encoder], folder: Path) -> None:
+def save_trained(
+    model: SystemModel, encoders: Mapping[Modality, Encoder], folder: Path, columns: Columns | None = None
+) -> None:
     """Write the files that `SavedRun.model` reads."""
+    if columns is not None:
+        columns.save(folder / COLUMNS_FILE)
     save_model(model, str(folder / _MODEL))
     if model.sources():
         save_model(_sources(model), str(folder / _SOURCES))
@@ -218,7 +242,11 @@ def save_trained(model: SystemModel, encoders: Mapping[Modality, Encoder], folde
 
 
 def collator_of(
-    system: System, encoders: Mapping[Modality, Encoder], task: Task, cached: Mapping[str, SourceCache] | None = None
+    system: System,
+    encoders: Mapping[Modality, Encoder],
+    task: Task,
+    cached: Mapping[str, SourceCache] | None = None,
+    columns: Columns | None = None,
 ) -> Collator:
     """The collator that makes what a system reads; a modality that only a cached source needs is not read again."""
     cached = cached or {}
@@ -226,7 +254,7 @@ def collator_of(
     specs = [encoders[modality].spec for modality in read]
     image = next((spec for spec in specs if isinstance(spec, ImageSpec)), None)
     text = next((spec for spec in specs if isinstance(spec, TextSpec)), None)
-    return Collator(image, text, task, cached)
+    return Collator(image, text, task, cached, columns)
 
 
 def _damaged(path: Path, why: str) -> RecipeError:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from mi2p_inject.adapters.adapter import Modality
 from mi2p_inject.recipes.encoders.encoder import Encoder
 from mi2p_inject.recipes.errors import RecipeError
+from mi2p_inject.sources.columns import Columns
 from mi2p_inject.sources.encoder import Source
 
 if TYPE_CHECKING:
@@ -50,6 +51,27 @@ class System(ABC):
     def source_modalities(self) -> tuple[Modality, ...]:
         """The modalities that a frozen encoder reads for it; its features may come from a cache instead."""
         return ()
+
+    @property
+    def attends(self) -> bool:
+        """Whether it has an expanded model, which can attend to columns of a table too: see `with_columns`."""
+        return False
+
+    def with_columns(self, columns: Columns) -> System:
+        """The same system, whose expanded models attend to columns besides.
+
+        Args:
+            columns: as the training split has them.
+
+        Raises:
+            RecipeError: it has no expanded model.
+        """
+        raise RecipeError(
+            "this model reads no columns",
+            expected="an expanded model, such as me-vision",
+            given=", ".join(columns.names),
+            fix="leave numeric_cols and categorical_cols out",
+        )
 
     @property
     def modalities(self) -> tuple[Modality, ...]:

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from mi2p_inject.adapters.recommended import PAPER
+from mi2p_inject.core.expansion_config import UNNAMED
 from mi2p_inject.expansion.expanded_model import ExpandedModel
 from mi2p_inject.expansion.inject import inject
 from mi2p_inject.inspection.resolve import resolve
 from mi2p_inject.recipes.encoders.encoder import Encoder
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.systems.base import Batch, FrozenSource, Group
+from mi2p_inject.recipes.systems.columns import COLUMNS, cells_batch, cells_inputs
+from mi2p_inject.sources.columns import ColumnEncoder, Columns
 from mi2p_inject.sources.features import SourceFeatures
 
 if TYPE_CHECKING:
@@ -27,6 +30,8 @@ _RAW = {"image": "pixel_values", "text": "input_ids"}
 class Branch(nn.Module):
     """An encoder as a branch of a model: a batch -> one vector a sample.
 
+    Where an expanded branch attends to columns of a table too, its sources have names: that of the modality, "columns".
+
     An expanded branch whose own modality is missing reads a blank sample and still attends to the other one; where the
     other one is missing it is exactly the plain encoder.
 
@@ -34,12 +39,16 @@ class Branch(nn.Module):
         encoder: its model is trained.
         source: a frozen encoder of the other modality; None: the branch is not expanded.
         config: the units' options.
+        columns: a further source of an expanded branch.
     """
 
-    def __init__(self, encoder: Encoder, source: Encoder | None, config: ModelConfig) -> None:
+    def __init__(
+        self, encoder: Encoder, source: Encoder | None, config: ModelConfig, columns: Columns | None = None
+    ) -> None:
         super().__init__()
         self.encoder, self.source = encoder, source
-        self.network = encoder.model if source is None else _expand(encoder, source, config)
+        self.columns = None if source is None else columns
+        self.network = encoder.model if source is None else _expand(encoder, source, config, columns)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """(B, width) vectors, and (B,) whether there is anything to go by."""
@@ -49,7 +58,14 @@ class Branch(nn.Module):
         if self.source is not None:
             read = batch[f"{self.source.modality}_present"]
             present = present | read
-            if (source := self._source(batch)) is not None:
+            source = self._source(batch)
+            if self.columns is not None:
+                there = batch[f"{COLUMNS}_present"]
+                present = present | there
+                given = {self.source.modality: source, COLUMNS: cells_inputs(batch)}
+                masks = {COLUMNS: there} if source is None else {self.source.modality: read, COLUMNS: there}
+                kwargs = {**kwargs, "source": given, "source_mask": masks}
+            elif source is not None:
                 kwargs = {**kwargs, "source": source, "source_mask": read}
         return self.encoder.vector(self.network(*args, **kwargs), batch), present
 
@@ -64,9 +80,10 @@ class Branch(nn.Module):
 
     def frozen_source(self) -> FrozenSource | None:
         """The frozen encoder that it attends to; None for a plain branch."""
-        if self.source is None or not isinstance(self.network, ExpandedModel) or self.network.frozen_source is None:
+        if self.source is None or not isinstance(self.network, ExpandedModel):
             return None
-        return FrozenSource(self.source, self.network.frozen_source)
+        name = UNNAMED if self.columns is None else self.source.modality
+        return FrozenSource(self.source, self.network.frozen_sources[name])
 
     def _is_units(self, name: str) -> bool:
         return isinstance(self.network, ExpandedModel) and name.startswith("units.")
@@ -102,17 +119,22 @@ def freeze(encoder: Encoder, patterns: tuple[str | int, ...]) -> None:
             parameter.requires_grad_(False)
 
 
-def _expand(encoder: Encoder, source: Encoder, config: ModelConfig) -> nn.Module:
+def _expand(encoder: Encoder, source: Encoder, config: ModelConfig, columns: Columns | None) -> nn.Module:
     modality = encoder.modality
     layers = config.vision_layers if modality == "image" else config.text_layers
+    encoders: Any = source.model
+    examples: Any = source.inputs(source.example())
+    if columns is not None:
+        encoders = {source.modality: encoders, COLUMNS: ColumnEncoder(columns)}
+        examples = {source.modality: examples, COLUMNS: cells_inputs(cells_batch(columns, [None, None]))}
     return inject(
         encoder.model,
         _sites(encoder.model, layers),
-        source_encoder=source.model,
+        source_encoder=encoders,
         unit=config.unit_in(modality),
         trainable=config.trainable,
         example_inputs=encoder.inputs(encoder.example()),
-        source_example_inputs=source.inputs(source.example()),
+        source_example_inputs=examples,
         **config.options_of_unit(modality),
     )
 

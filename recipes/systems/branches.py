@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, final
 
 import torch
@@ -14,6 +14,7 @@ from mi2p_inject.fusion import Fusion, ScoreFusion, build_fusion
 from mi2p_inject.recipes.encoders.encoder import Encoder
 from mi2p_inject.recipes.systems.base import OTHER, Batch, FrozenSource, Group, System, SystemModel
 from mi2p_inject.recipes.systems.branch import Branch, freeze
+from mi2p_inject.sources.columns import Columns
 
 if TYPE_CHECKING:
     from mi2p_inject.recipes.config import ModelConfig
@@ -29,10 +30,12 @@ class Branches(System):
 
     Attributes:
         image, text: None for no branch.
+        columns: what expanded branches attend to besides.
     """
 
     image: Literal["plain", "expanded"] | None = None
     text: Literal["plain", "expanded"] | None = None
+    columns: Columns | None = None
 
     @property
     def reads(self) -> tuple[Modality, ...]:
@@ -41,6 +44,13 @@ class Branches(System):
     @property
     def source_modalities(self) -> tuple[Modality, ...]:
         return tuple(OTHER[modality] for modality, kind in self._kinds() if kind == "expanded")
+
+    @property
+    def attends(self) -> bool:
+        return bool(self.source_modalities)
+
+    def with_columns(self, columns: Columns) -> System:
+        return replace(self, columns=columns) if self.attends else super().with_columns(columns)
 
     def build(
         self, encoders: Mapping[Modality, Encoder], config: ModelConfig, task: Task, loss: nn.Module
@@ -59,7 +69,9 @@ class Branches(System):
             for modality in self.source_modalities
         }
         branches = {
-            modality: Branch(encoders[modality], sources[OTHER[modality]] if kind == "expanded" else None, config)
+            modality: Branch(
+                encoders[modality], sources[OTHER[modality]] if kind == "expanded" else None, config, self.columns
+            )
             for modality, kind in self._kinds()
             if kind is not None
         }

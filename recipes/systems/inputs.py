@@ -12,8 +12,10 @@ from torch.utils.data import Dataset
 
 from mi2p_inject.recipes.data.images import ImageError, open_image
 from mi2p_inject.recipes.encoders.preprocess import ImageSpec, TextSpec
+from mi2p_inject.recipes.systems.columns import COLUMNS, cells_batch, cells_of
 from mi2p_inject.recipes.tasks import Task
 from mi2p_inject.sources.cache import SourceCache
+from mi2p_inject.sources.columns import Columns
 
 if TYPE_CHECKING:
     import datasets
@@ -31,7 +33,7 @@ class ImageTextDataset(Dataset[Item]):
     """Rows with opened pictures. Augmentation depends on seed, epoch and row alone, so a resumed run repeats it.
 
     Args:
-        rows: with the columns image, text, and label where there are labels.
+        rows: with the columns image, text, label where there are labels, numbers and categories where there are any.
         spec: of the pictures; None: they are not read.
         augment: crop and mirror them at random.
         seed: of the augmentation.
@@ -56,19 +58,20 @@ class ImageTextDataset(Dataset[Item]):
 
     def __getitem__(self, index: int) -> Item:
         """``id``, ``pixels`` (3, H, W) or None, ``bad`` (the `ImageError.kind` of a bad image) or None, ``text`` or
-        None, ``label`` or None; ``image_id`` and ``text_id``, the ids of the samples that they are of, or None."""
+        None, ``label`` or None; ``cells``, a sample's numbers and categories, or None; ``image_id`` and ``text_id``,
+        the ids of the samples that they are of, or None."""
         row = self.rows[index]
-        image, text = (self._row_of(modality, index, row) for modality in ("image", "text"))
+        image, text, cells = (self._row_of(modality, index, row) for modality in ("image", "text", COLUMNS))
         pixels, bad = None, None
         try:
             pixels = self._pixels(image.get("image"), index)
         except ImageError as error:
             bad = error.kind
         found = {"id": row.get("id"), "pixels": pixels, "bad": bad, "text": text.get("text"), "label": row.get("label")}
-        return found | {"image_id": image.get("id"), "text_id": text.get("id")}
+        return found | {"image_id": image.get("id"), "text_id": text.get("id"), "cells": cells_of(cells)}
 
     def _row_of(self, modality: str, index: int, row: dict[str, Any]) -> dict[str, Any]:
-        """Whose image or text a sample has; {} for nobody's."""
+        """Whose image, text or cells a sample has; {} for nobody's."""
         if modality not in self.exchanged:
             return row
         other = self.exchanged[modality][index]
@@ -97,18 +100,20 @@ class Collator:
         text: makes token ids; None: no ``input_ids``.
         task: makes targets of labels; None: no ``labels``.
         cached: modality -> its features as a source, by sample id; a sample that is not there lacks the modality.
+        columns: makes tensors of cells; None: they are not read.
     """
 
     image: ImageSpec | None
     text: TextSpec | None
     task: Task | None
     cached: Mapping[str, SourceCache] = field(default_factory=dict)
+    columns: Columns | None = None
 
     def __call__(self, items: Sequence[Item]) -> dict[str, Tensor]:
         """``pixel_values`` (B, 3, H, W), ``input_ids`` and ``attention_mask`` (B, L), ``image_present`` and
         ``text_present`` (B,) bool, ``labels``, the task's targets, where there are any. Of cached sources, where a
         sample of the batch has one: ``image_source`` (B, C, H, W), ``text_source`` (B, L, D), ``text_source_mask``
-        (B, L)."""
+        (B, L). Of columns: what `cells_batch` makes."""
         batch: dict[str, Tensor] = {}
         for modality, cache in self.cached.items():
             batch.update(_cached(modality, cache, [item[f"{modality}_id"] for item in items]))
@@ -122,6 +127,8 @@ class Collator:
             texts = [(item["text"] or "").strip() for item in items]
             batch.update(self.text(texts))
             batch["text_present"] = torch.tensor([bool(text) for text in texts])
+        if self.columns is not None:
+            batch.update(cells_batch(self.columns, [item.get("cells") for item in items]))
         labels = [item["label"] for item in items]
         if self.task is not None and all(label is not None for label in labels):
             batch["labels"] = torch.from_numpy(self.task.encode(labels))

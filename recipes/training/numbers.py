@@ -25,7 +25,7 @@ from mi2p_inject.recipes.tasks import Decision, Labels, Task
 from mi2p_inject.recipes.training.progress.bars import OnStep, no_progress
 from mi2p_inject.recipes.training.trainer import predict
 
-__all__ = ["numbers_of", "predict_splits", "targets_of"]
+__all__ = ["described", "numbers_of", "predict_splits", "targets_of"]
 
 _SPLITS = ("validation", "test")
 _PACKAGES = (
@@ -110,6 +110,16 @@ def numbers_of(
         "config": config.to_json(),
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
     }
+
+
+def described(config: Config, encoders: Mapping[Modality, Encoder], model: SystemModel, samples: Samples) -> str:
+    """What is about to be trained on what, in a line."""
+    names = " + ".join(encoder.name for encoder in encoders.values())
+    counts = " / ".join(f"{len(rows)} {name}" for name, rows in samples.splits.items())
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    columns = f", columns {', '.join(config.data.column_names)}" if config.data.column_names else ""
+    shown = f"{config.model.system.describe(config.model)} ({names}{columns})"
+    return f"{shown}, {trained:,} trained parameters; {counts}, {len(samples.classes)} classes"
 
 
 def _decision(config: Config, task: Task, predictions: Mapping[str, NDArray[Any]]) -> Decision:

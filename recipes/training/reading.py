@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mi2p_inject.adapters.adapter import Modality
-from mi2p_inject.recipes.config import Config
+from mi2p_inject.recipes.config import Config, DataConfig
 from mi2p_inject.recipes.data.samples import with_text
 from mi2p_inject.recipes.metrics.metric_info import info_of
 from mi2p_inject.recipes.metrics.metrics import resampled_answers
 from mi2p_inject.recipes.metrics.resampling import Resampled
 from mi2p_inject.recipes.systems import System, SystemModel
+from mi2p_inject.recipes.systems.columns import COLUMNS
 from mi2p_inject.recipes.systems.inputs import Collator, ImageTextDataset
 from mi2p_inject.recipes.tasks import Decision, Task
 from mi2p_inject.recipes.training.progress.bars import OnStep, no_progress
@@ -31,8 +31,12 @@ PERMUTATIONS = 3
 _SPLIT = "validation"
 
 
-def checked_modalities(system: System) -> tuple[Modality, ...]:
+def checked_modalities(system: System, data: DataConfig | None = None) -> tuple[str, ...]:
     """The modalities that a model could ignore: those of its sources, and all where it reads more than one.
+
+    Args:
+        system: that reads.
+        data: may name columns that it attends to besides; they are checked as one.
 
     Example:
         >>> from mi2p_inject.recipes.systems import SYSTEMS
@@ -40,7 +44,8 @@ def checked_modalities(system: System) -> tuple[Modality, ...]:
         {'vision': (), 'me-vision': ('text',), 'late-fusion': ('image', 'text')}
     """
     read = system.reads if len(system.reads) > 1 else ()
-    return tuple(one for one in system.modalities if one in read or one in system.source_modalities)
+    checked = tuple(one for one in system.modalities if one in read or one in system.source_modalities)
+    return (*checked, COLUMNS) if data is not None and data.column_names else checked
 
 
 def check_reading(
@@ -73,7 +78,7 @@ def check_reading(
         ``log_loss``, and as ``worth`` the smaller difference in the metric. ``shuffled`` is None with fewer than two
         samples that have the modality.
     """
-    checked = checked_modalities(config.model.system)
+    checked = checked_modalities(config.model.system, config.data)
     if not checked or f"{_SPLIT}_logits" not in predictions:
         return None
     true, groups = predictions[f"{_SPLIT}_labels"], predictions[f"{_SPLIT}_groups"]
@@ -84,7 +89,7 @@ def check_reading(
         found = resampled_answers(task, true, decided, likely, groups, seed=config.run.seed)
         return found.only(list(dict.fromkeys([metric, "log_loss"])))
 
-    def exchanged(modality: Modality, rows: Sequence[int | None]) -> Resampled:
+    def exchanged(modality: str, rows: Sequence[int | None]) -> Resampled:
         other = ImageTextDataset(given.rows, given.spec, exchanged={modality: rows})
         return measured(predict(model, other, collator, config, on_step))
 
@@ -166,11 +171,11 @@ def reading_remarks(reading: Mapping[str, Any], config: Config) -> list[str]:
     info = info_of(reading["metric"])
     found = []
     for modality, one in reading["modalities"].items():
-        worth = one["worth"]
+        worth, be = one["worth"], "are" if modality == COLUMNS else "is"
         kinds = [f"withheld {100 * one['withheld']:.1f}"]
         kinds += [f"another sample's {100 * one['shuffled']:.1f}"] if one["shuffled"] is not None else []
         line = (
-            f"reading check, {reading['samples']} {reading['split']} samples: the {modality} is worth "
+            f"reading check, {reading['samples']} {reading['split']} samples: the {modality} {be} worth "
             f"{100 * worth['value']:+.1f} points of {info.title} [{100 * worth['low']:.1f}, {100 * worth['high']:.1f}] "
             f"(as is {100 * reading['as_is'][reading['metric']]:.1f}, {', '.join(kinds)})"
         )
@@ -189,15 +194,18 @@ def _but(one: Mapping[str, Any]) -> str:
     return ""
 
 
-def _advice(modality: Modality, config: Config) -> str:
+def _advice(modality: str, config: Config) -> str:
+    if modality == COLUMNS:
+        sites = " or ".join(_SITES[one] for one in config.model.system.source_modalities)
+        return f"more steps (epochs, min_steps), other sites ({sites}), or other columns"
     if modality not in config.model.system.source_modalities:
         return f"more steps (epochs, min_steps), or a higher {_RATES[modality]}"
     tuned = "" if config.model.tuned else ", or a source that is tuned on the task (source=tuned)"
     return f"more steps (epochs, min_steps), other sites ({_SITES[modality]}){tuned}"
 
 
-_RATES: dict[Modality, str] = {"image": "vision_learning_rate", "text": "text_learning_rate"}
-_SITES: dict[Modality, str] = {"image": "text_layers", "text": "vision_layers"}
+_RATES: dict[str, str] = {"image": "vision_learning_rate", "text": "text_learning_rate"}
+_SITES: dict[str, str] = {"image": "text_layers", "text": "vision_layers"}
 
 
 def _compared(as_is: Resampled, kinds: Mapping[str, Resampled], metric: str) -> dict[str, Any]:
@@ -210,8 +218,10 @@ def _compared(as_is: Resampled, kinds: Mapping[str, Resampled], metric: str) -> 
     return found
 
 
-def _rows_with(rows: Any, modality: Modality) -> NDArray[np.int64]:
+def _rows_with(rows: Any, modality: str) -> NDArray[np.int64]:
     """Numbers of the samples that have a modality."""
+    if modality == COLUMNS:
+        return np.arange(len(rows))
     if modality == "text":
         return np.flatnonzero(with_text(rows))
     images = rows.select_columns(["image"]).with_format("arrow")[:].column("image")

@@ -33,11 +33,12 @@ from mi2p_inject.recipes.saving.run_folder import FINISHED, RunFolder, check_out
 from mi2p_inject.recipes.saving.saved import FORMAT, SavedRun, collator_of, load_run, save_trained
 from mi2p_inject.recipes.systems import SystemModel, build_system
 from mi2p_inject.recipes.systems.auxiliary import add_auxiliary, load_auxiliary
+from mi2p_inject.recipes.systems.columns import fit_columns
 from mi2p_inject.recipes.systems.inputs import Collator, ImageTextDataset
 from mi2p_inject.recipes.tasks import Task, task_of
 from mi2p_inject.recipes.training.caching import cache_sources
 from mi2p_inject.recipes.training.checkpoints import CHECKPOINTS
-from mi2p_inject.recipes.training.numbers import numbers_of, predict_splits, targets_of
+from mi2p_inject.recipes.training.numbers import described, numbers_of, predict_splits, targets_of
 from mi2p_inject.recipes.training.progress.bars import OnStep, busy, row_progress, short_progress
 from mi2p_inject.recipes.training.progress.logs import check_log
 from mi2p_inject.recipes.training.reading import check_reading, checked_modalities, reading_remarks
@@ -46,6 +47,7 @@ from mi2p_inject.recipes.training.sources.out_of_fold import check_folds, fold_f
 from mi2p_inject.recipes.training.sources.tuned import SOURCES, alone, check_source_runs, digests, use_tuned
 from mi2p_inject.recipes.training.trainer import fit
 from mi2p_inject.reparam import Pathway
+from mi2p_inject.sources.columns import Columns
 
 __all__ = ["load_encoders", "load_samples", "load_task", "quiet", "train_run"]
 
@@ -91,7 +93,8 @@ def train_run(
         console.print(f"note: {note}", highlight=False, markup=False)
 
     with busy(console, "loading the encoders"):
-        encoders, model, pathway = _build(config, task, samples)
+        columns = fit_columns(config, samples)
+        encoders, model, pathway = _build(config, task, samples, columns)
     sources = check_source_runs(config, task, encoders, samples.fingerprint)
     if processes.is_main_process:  # not before: a mistaken name must neither leave a folder nor delete an earlier run
         folder = RunFolder(out, _identity(config, samples, sources), overwrite=overwrite)
@@ -100,14 +103,14 @@ def train_run(
         sources = sources or _tune(config, out / SOURCES, console, samples)
         use_tuned(model, sources)
     folded = _without_folds(config, out / SOURCES, console, samples)
-    console.print(_described(config, encoders, model, samples), highlight=False)
+    console.print(described(config, encoders, model, samples), highlight=False)
 
     cached = {}
     if config.run.source_cache is not None:
         cached = cache_sources(model.to(processes.device), config.run, samples, console)
         if folded is not None:
             cached = out_of_fold(model, config, cached, *folded, sources, samples, console)
-    collator = collator_of(config.model.system, encoders, task, cached)
+    collator = collator_of(config.model.system, encoders, task, cached, columns)
     augment = config.optimisation.augment
     data = {
         name: ImageTextDataset(rows, collator.image, augment=augment and name == "train", seed=config.run.seed)
@@ -125,7 +128,7 @@ def train_run(
         numbers |= _reading(model, config, task, data, collator, predictions, numbers, metric, on_step)
     numbers |= {"best_step": fitted.best_step, "selected_by": metric, "seconds": round(fitted.seconds, 1)}
     if processes.is_main_process:
-        _write(folder, config, model, encoders, predictions, fitted.history, numbers)
+        _write(folder, config, model, encoders, columns, predictions, fitted.history, numbers)
     processes.wait_for_everyone()
     return numbers
 
@@ -167,7 +170,7 @@ def _reading(
     on_step: OnStep,
 ) -> dict[str, Any]:
     """What the reading check adds to the numbers of a training."""
-    if not config.answers.reading_check or not checked_modalities(config.model.system):
+    if not config.answers.reading_check or not checked_modalities(config.model.system, config.data):
         return {}
     found = check_reading(model, config, task, data, collator, predictions, numbers["decision"], metric, on_step)
     said = ["no reading check: there is no validation split"] if found is None else reading_remarks(found, config)
@@ -204,11 +207,13 @@ def load_encoders(config: Config) -> dict[Modality, Encoder]:
     }
 
 
-def _build(config: Config, task: Task, samples: Samples) -> tuple[dict[Modality, Encoder], SystemModel, Pathway | None]:
+def _build(
+    config: Config, task: Task, samples: Samples, columns: Columns | None
+) -> tuple[dict[Modality, Encoder], SystemModel, Pathway | None]:
     transformers.set_seed(config.run.seed)
     encoders, auxiliary = load_encoders(config), load_auxiliary(config.model)
     transformers.set_seed(config.run.seed)  # whatever the encoders took: the same new parameters for all of them
-    model = build_system(config, encoders, task, targets_of(task, samples, "train"))
+    model = build_system(config, encoders, task, targets_of(task, samples, "train"), columns)
     return encoders, model, add_auxiliary(encoders, auxiliary, config.model)
 
 
@@ -246,6 +251,7 @@ def _identity(config: Config, samples: Samples, sources: Mapping[Modality, Saved
         "format": FORMAT,
         "mi2p-inject": version("mi2p-inject"),
         "data": samples.fingerprint,
+        **({"cells": samples.cells_fingerprint} if samples.cells_fingerprint else {}),
         **({"source_runs": digests(sources)} if sources else {}),
         # wherever it is; and whether it is logged is no other training
         "config": {**config.to_json(), "source_cache": "" if config.run.source_cache else None, "log": None},
@@ -257,6 +263,7 @@ def _write(
     config: Config,
     model: SystemModel,
     encoders: Mapping[Modality, Encoder],
+    columns: Columns | None,
     predictions: Mapping[str, NDArray[Any]],
     history: list[dict[str, float]],
     numbers: dict[str, Any],
@@ -264,7 +271,7 @@ def _write(
     tensors = {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in predictions.items()}
     try:
         if config.run.keep_weights:
-            folder.save_folder("model", lambda target: save_trained(model, encoders, target))
+            folder.save_folder("model", lambda target: save_trained(model, encoders, target, columns))
         folder.write("predictions.safetensors", lambda file: save_file(tensors, file))
         folder.write_json("history.json", history)
         write_card(folder.path, card_of(config, numbers))
@@ -279,14 +286,6 @@ def _write(
     unneeded = (folder.path / CHECKPOINTS, *(folder.path / SOURCES).glob("*-without-fold-*"))
     for path in unneeded:
         shutil.rmtree(path, ignore_errors=True)
-
-
-def _described(config: Config, encoders: Mapping[Modality, Encoder], model: SystemModel, samples: Samples) -> str:
-    names = " + ".join(encoder.name for encoder in encoders.values())
-    counts = " / ".join(f"{len(rows)} {name}" for name, rows in samples.splits.items())
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    shown = f"{config.model.system.describe(config.model)} ({names})"
-    return f"{shown}, {trained:,} trained parameters; {counts}, {len(samples.classes)} classes"
 
 
 def quiet() -> None:

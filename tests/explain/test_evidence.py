@@ -169,3 +169,30 @@ def test_effective_count_is_e_to_the_entropy() -> None:
     weights = torch.tensor([0.5, 0.25, 0.25])
     expected = math.exp(0.5 * math.log(2) + 0.5 * math.log(4))
     assert effective_count(weights).item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("of_text", ["mi2p", "film"])
+def test_each_of_several_sources_has_evidence_of_its_own(of_text: str) -> None:
+    """At one site, of one forward: the change that a small step along one source's token makes, the other as it is."""
+    sources = {"text": ViewSpec.tokens(12), "columns": ViewSpec.tokens(12)}
+    units = {"text": of_text, "columns": "mi2p"}
+    me = inject(pictures_net(), "0", source_spec=sources, example_inputs=PICTURES, unit=units)
+    randomize_zero_parameters(me)
+    me = me.double()
+    other = torch.randn(2, 3, 12, dtype=torch.double, generator=torch.Generator().manual_seed(5))
+    given = {"text": SourceFeatures(SOURCE.data.double(), SOURCE.mask), "columns": SourceFeatures(other)}
+    found = explain(me, PICTURES.double(), source=given, score=lambda logits: logits[:, 1])
+    assert list(found) == ["text", "columns"]
+    for name, features in given.items():
+        assert list(found[name].by_residual) == ["0"]
+        assert list(found[name].by_attention) == (["0"] if units[name] == "mi2p" else [])
+        for token in range(features.data.shape[1]):
+            step = features.data.clone()
+            step[:, token] *= 1 + 1e-6
+            with torch.no_grad():
+                changed = {**given, name: SourceFeatures(step, features.mask)}
+                change = me(PICTURES.double(), source=changed)[:, 1] - found[name].score
+            torch.testing.assert_close(found[name].by_source[:, token], change / 1e-6, rtol=1e-3, atol=1e-4)
+    assert not torch.allclose(found["text"].by_residual["0"], found["columns"].by_residual["0"])
+    alone = explain(me, PICTURES.double(), source={"columns": given["columns"]}, score=lambda logits: logits[:, 1])
+    assert list(alone) == ["columns"]

@@ -12,7 +12,7 @@ from rich.console import Console
 from mi2p_inject.recipes.cli.config_options import SetOption
 from mi2p_inject.recipes.cli.exit_codes import reported
 from mi2p_inject.recipes.cli.paths import home_path
-from mi2p_inject.recipes.cli.run_commands import JsonOption, RunArgument, given
+from mi2p_inject.recipes.cli.run_commands import ColumnOption, JsonOption, RunArgument, given, named_cells
 from mi2p_inject.recipes.errors import RecipeError
 
 __all__ = ["explain"]
@@ -22,6 +22,7 @@ def explain(
     run: RunArgument,
     image: Annotated[Path | None, typer.Option(parser=home_path, metavar="PATH", help="An image file.")] = None,
     text: Annotated[str | None, typer.Option(help="A text.")] = None,
+    column: ColumnOption = None,
     target: Annotated[str | None, typer.Option("--class", help="The class; default: the likeliest one.")] = None,
     out: Annotated[
         Path | None, typer.Option(parser=home_path, metavar="PATH", help="The figure: a .png, .pdf or .svg file.")
@@ -57,8 +58,8 @@ def explain(
         if out is None and not as_json:
             raise RecipeError("nothing to write", expected="--out or --json", fix="--out fig.png")
         if faithfulness:
-            if image is not None or text is not None or target is not None:
-                raise RecipeError("--faithfulness is of a split", fix="leave out --image, --text and --class")
+            if image is not None or text is not None or target is not None or column:
+                raise RecipeError("--faithfulness is of a split", fix="leave out --image, --text, --column, --class")
             _faithfulness(run, out, as_json, (data, given(set_), split), limit, draws)
             return
         if data is not None or set_:
@@ -72,7 +73,7 @@ def explain(
             )
         if out is not None:
             check_figure_file(out)
-        found = explain_run(load_run(run), image, text, target)
+        found = explain_run(load_run(run), image, text, target, named_cells(column))
         if out is not None:
             found.save(out)
             if not as_json:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from mi2p_inject.recipes.config.option import NOT_NEGATIVE, option
+from mi2p_inject.recipes.config.option import NOT_NEGATIVE, Layer, option
 from mi2p_inject.recipes.tasks import TASKS
 
 __all__ = ["DataConfig"]
@@ -25,6 +25,12 @@ class DataConfig:
     split_col: str | None = option(None, "column of splits; default: the usual names, else a split is made")
     id_col: str | None = option(None, "column of sample ids; default: the usual names, else the row's number")
     group_col: str | None = option(None, "column of groups that are kept together when a split is made")
+    numeric_cols: tuple[Layer, ...] | None = option(
+        None, "columns of numbers that an expanded model attends to besides, as a source of their own: [age, price]"
+    )
+    categorical_cols: tuple[Layer, ...] | None = option(
+        None, "columns of categories for the same source, such as [town, brand]"
+    )
     image_root: str | None = option(None, "folder that image paths start from; default: the table's")
     task: str | None = option(None, "task of a known set that has several")
     missing: Literal["keep", "drop"] = option("keep", "keep samples without image or text, or drop them (counted)")
@@ -47,11 +53,18 @@ class DataConfig:
     repair_text: bool = option(False, "undo wrong decodings of texts")
     split_seed: int = option(0, "of the split, where the data have none of their own", check=NOT_NEGATIVE)
 
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        """The columns that a model reads besides image and text, those of numbers first."""
+        return tuple(map(str, (*(self.numeric_cols or ()), *(self.categorical_cols or ()))))
+
     def for_loading(self) -> dict[str, Any]:
         """What `load_data` takes besides the specification and the seed."""
         own = ("data", "split_seed", "problem_type")
         given = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in own}
         return given | {
+            "numeric_cols": tuple(map(str, self.numeric_cols or ())),
+            "categorical_cols": tuple(map(str, self.categorical_cols or ())),
             "image_root": None if self.image_root is None else Path(self.image_root),
             "multi_label": None if self.problem_type is None else TASKS[self.problem_type].multi_label,
         }

@@ -15,8 +15,9 @@ from mi2p_inject.recipes.characters import composed
 from mi2p_inject.recipes.data.source_table import Row, SourceTable, split_name
 from mi2p_inject.recipes.data.tables.cells import labels_of
 from mi2p_inject.recipes.data.tables.read import ENDINGS, table_columns, table_rows
-from mi2p_inject.recipes.data.values import MISSING_WORD, is_missing, missing_word
+from mi2p_inject.recipes.data.values import MISSING_WORD, is_missing, missing_word, visible
 from mi2p_inject.recipes.errors import RecipeError
+from mi2p_inject.sources.cells import category_in, number_in
 
 __all__ = ["Columns", "load_table"]
 
@@ -35,6 +36,7 @@ class Columns:
         split: train, validation (val, dev) or test.
         id: unique; default: the number of the row.
         group: rows with equal values stay in one split.
+        numeric, categorical: columns that a model reads as a source of its own.
     """
 
     image: str | None = None
@@ -43,6 +45,8 @@ class Columns:
     split: str | None = None
     id: str | None = None
     group: str | None = None
+    numeric: tuple[str, ...] = ()
+    categorical: tuple[str, ...] = ()
 
 
 def load_table(
@@ -81,7 +85,14 @@ def load_table(
     modalities = tuple(kind for kind in ("image", "text") if any(getattr(one, kind) for one in found.values()))
     notes = () if len(modalities) > 1 else (f"no {'text' if modalities == ('image',) else 'image'} column",)
     return SourceTable(
-        str(path), rows, list(files), options, multi_label=multi_label, modalities=modalities, notes=notes
+        str(path),
+        rows,
+        list(files),
+        options,
+        multi_label=multi_label,
+        modalities=modalities,
+        notes=notes,
+        cells=bool(columns.numeric or columns.categorical),
     )
 
 
@@ -120,16 +131,13 @@ def _find(columns: Columns, names: Sequence[str], path: Path, labelled: bool) ->
     found: dict[str, str | None] = {}
     named = {composed(str(name)): str(name) for name in names}
     for kind, wanted in vars(columns).items():
+        if isinstance(wanted, tuple):
+            continue
         if not labelled and kind in ("label", "split", "group"):
             found[kind] = None
             continue
         if wanted is not None and composed(wanted) not in named:
-            close = difflib.get_close_matches(wanted, named, n=3, cutoff=0.4)
-            raise RecipeError(
-                f"{path} has no column {wanted!r}",
-                given=", ".join(map(str, names)),
-                fix=f"did you mean {' or '.join(map(repr, close))}?" if close else "",
-            )
+            raise _no_column(wanted, list(named), path)
         found[kind] = named.get(composed(wanted or kind))
     if found["image"] is None and found["text"] is None:
         raise RecipeError(
@@ -139,7 +147,47 @@ def _find(columns: Columns, names: Sequence[str], path: Path, labelled: bool) ->
         )
     if labelled and found["label"] is None:
         raise RecipeError(f"{path} has no column 'label'", given=", ".join(map(str, names)), fix="give --label-col")
-    return Columns(**found)
+    numeric, categorical = (
+        _read_columns(wanted, named, found, path, labelled) for wanted in (columns.numeric, columns.categorical)
+    )
+    return Columns(**found, numeric=numeric, categorical=categorical)
+
+
+def _read_columns(
+    wanted: Sequence[str], named: Mapping[str, str], found: Mapping[str, str | None], path: Path, labelled: bool
+) -> tuple[str, ...]:
+    """Columns that a model reads, under the names of the table; none that has a meaning of another kind."""
+    for name in wanted:
+        if composed(name) not in named:
+            raise _no_column(
+                name,
+                list(named),
+                path,
+                fix="add it to the table, with empty cells where nothing is known"
+                if not labelled
+                else "name one that it has in numeric_cols or categorical_cols",
+            )
+        for kind in ("label", "image", "split", "id"):
+            if found[kind] == named[composed(name)]:
+                raise RecipeError(
+                    f"{path}: the column {name!r} is the {kind} column, and a model that reads it learns no more"
+                    if kind == "label"
+                    else f"{path}: the column {name!r} is the {kind} column",
+                    expected="other columns in numeric_cols and categorical_cols",
+                    given=", ".join(wanted),
+                    fix=f"leave it out, or name the {kind} column: --{kind}-col",
+                )
+    return tuple(named[composed(name)] for name in wanted)
+
+
+def _no_column(
+    wanted: str, names: Sequence[str], path: Path, *, fix: str = "name one that it has, or add it to the table"
+) -> RecipeError:
+    close = difflib.get_close_matches(wanted, names, n=3, cutoff=0.6)
+    fix = f"{fix}; did you mean {' or '.join(map(repr, close))}?" if close else fix
+    if "," in wanted and all(composed(one.strip()) in names for one in wanted.split(",")):
+        fix = f"write a list: [{wanted}]"
+    return RecipeError(f"{path} has no column {wanted!r}", given=", ".join(names), fix=fix)
 
 
 def _rows(path: Path, columns: Columns, root: Path, split: str | None, prefix: str, several: bool) -> Iterator[Row]:
@@ -158,8 +206,20 @@ def _rows(path: Path, columns: Columns, root: Path, split: str | None, prefix: s
             labels=None if columns.label is None else labels_of(fields.get(columns.label), several, f"{where}: label"),
             split=here,
             group=cells["group"] or None,
+            numbers=tuple(_number(fields.get(name), f"{where}: column {name!r}") for name in columns.numeric),
+            categories=tuple(_category(fields.get(name)) for name in columns.categorical),
             repairs=tuple(reason for reason in (mark, MISSING_WORD if words else None) if reason),
         )
+
+
+def _number(cell: Any, where: str) -> float | None:
+    return None if is_missing(cell) or missing_word(str(cell)) else number_in(cell, where)
+
+
+def _category(cell: Any) -> str | None:
+    """The name of a category as that of a label is kept."""
+    found = None if is_missing(cell) else category_in(cell)
+    return None if found is None or missing_word(found, label=True) else visible(composed(found))
 
 
 def _cell(fields: dict[str, Any], name: str | None, where: str) -> str:

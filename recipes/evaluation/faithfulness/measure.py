@@ -21,6 +21,7 @@ from mi2p_inject.recipes.explain.pieces import PieceKind, Pieces, pieces_of
 from mi2p_inject.recipes.explain.sample import Sample
 from mi2p_inject.recipes.metrics.resampling import Interval, Resampled, group_weights
 from mi2p_inject.recipes.saving.saved import SavedRun
+from mi2p_inject.recipes.systems.columns import cells_of
 from mi2p_inject.recipes.tasks import Labels
 from mi2p_inject.recipes.training.numbers import targets_of
 from mi2p_inject.recipes.training.progress.bars import row_progress
@@ -90,7 +91,7 @@ def measure_faithfulness(
             picture = open_image(rows[int(row)]["image"], on_bad="missing")
             if picture is not None:
                 random = np.random.default_rng([config.run.seed, int(row)])
-                sample = Sample.of(loaded, picture, rows[int(row)]["text"])
+                sample = Sample.of(loaded, picture, rows[int(row)]["text"], cells_of(rows[int(row)]))
                 _add(found, sample, true[row], int(groups[row]), draws, random)
             on_step(number + 1, len(chosen))
     if not any(one.curves for one in found.values()):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,8 +30,8 @@ _READS = {
     "evidence": "picture: where what the text adds counts, to first order",
 }
 
-Explain = Callable[[Any, str, str], Explanation]
-"""(image, text, class) -> what the model takes for this class from the other modality"""
+Explain = Callable[[Any, str, str, Mapping[str, Any]], Explanation]
+"""(image, text, class, row) -> what the model takes for this class from the other modality"""
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def worst_mistakes(
         picture, reason = open_image(image, on_bad="missing"), None
         if explain is not None and picture is not None and sum(one.reason is not None for one in found) < _EXPLAINED:
             target = _wrong_class(task, true[row], decided[row], probabilities[row])
-            reason = _reason(explain, picture, text, target)
+            reason = _reason(explain, picture, text, target, rows[int(row)])
         answers = task.text(true[row]), task.text(decided[row])
         found.append(Mistake(str(rows[int(row)]["id"]), text, _url(picture), *answers, float(shown[row]), reason))
     return found
@@ -121,11 +121,11 @@ def _wrong_class(task: Task, true: Any, decided: Any, probabilities: Floats) -> 
     return task.classes[int(np.argmax(np.where(true != decided, certain, -1)))]
 
 
-def _reason(explain: Explain, picture: Image.Image, text: str, target: str) -> Reason | None:
+def _reason(explain: Explain, picture: Image.Image, text: str, target: str, row: Mapping[str, Any]) -> Reason | None:
     if not text.strip():
         return None
     try:
-        found = explain(picture, text, target)
+        found = explain(picture, text, target, row)
     except RecipeError:  # a text without a word that the tokenizer knows
         return None
     words: tuple[tuple[str, float], ...] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -15,10 +16,12 @@ from mi2p_inject.recipes.evaluation.page.template import TEMPLATE
 from mi2p_inject.recipes.evaluation.page.worst import Explain, worst_mistakes
 from mi2p_inject.recipes.evaluation.run_report import number, shown, title
 from mi2p_inject.recipes.explain.loaded import load_expanded
+from mi2p_inject.recipes.explain.result import Explanation
 from mi2p_inject.recipes.explain.run import explain_run
 from mi2p_inject.recipes.metrics.metric_info import info_of, metrics_of
 from mi2p_inject.recipes.saving.checksums import read_json
 from mi2p_inject.recipes.saving.saved import SavedRun
+from mi2p_inject.recipes.systems.columns import cells_of
 from mi2p_inject.recipes.training.train import load_samples, quiet
 
 __all__ = ["html_page"]
@@ -138,7 +141,14 @@ def _explainer(run: SavedRun) -> Explain | None:
         loaded = load_expanded(run)
     except RecipeError:
         return None
-    return lambda image, text, target: explain_run(loaded, image, text, target)
+    names = run.config.data.column_names
+
+    def explain(image: Any, text: str, target: str, row: Mapping[str, Any]) -> Explanation:
+        cells = cells_of(row)
+        columns = None if cells is None or not names else dict(zip(names, (*cells[0], *cells[1]), strict=True))
+        return explain_run(loaded, image, text, target, columns)
+
+    return explain
 
 
 def _tint(worth: float) -> str:

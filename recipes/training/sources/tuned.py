@@ -30,6 +30,7 @@ _BOTH: tuple[Modality, ...] = ("image", "text")
 def alone(config: Config, modality: Modality) -> Config:
     """The configuration of the model that reads this modality alone, all of it trained; its schedule is the same."""
     whole = {"model": _ALONE[modality], "source": "pretrained", "source_run": None, "source_folds": 0}
+    whole |= {"numeric_cols": None, "categorical_cols": None}
     return with_options(config, {**whole, "trainable": "all", "keep_weights": True})
 
 

@@ -1,0 +1,165 @@
+"""Columns of numbers and categories as a source of their own, beside the other modality."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from mi2p_inject.core.registry import closest
+from mi2p_inject.recipes.errors import RecipeError
+from mi2p_inject.sources.cells import category_in, number_in
+from mi2p_inject.sources.columns import Columns
+
+if TYPE_CHECKING:
+    from mi2p_inject.recipes.config import Config, DataConfig
+    from mi2p_inject.recipes.data import Samples
+
+__all__ = [
+    "COLUMNS",
+    "COLUMNS_FILE",
+    "Cells",
+    "cells_batch",
+    "cells_inputs",
+    "cells_of",
+    "check_columns",
+    "fit_columns",
+    "given_cells",
+    "load_columns",
+]
+
+#: name of the source, and of what a sample has of it in batches and in the reading check
+COLUMNS = "columns"
+#: what `fit_columns` found, beside a run's weights
+COLUMNS_FILE = "columns.json"
+_WIDEST = 1024
+
+Cells = tuple[Sequence[float | None], Sequence[str | None]]
+"""The numbers and the categories of a sample."""
+
+
+def check_columns(config: Config) -> None:
+    """That columns are named once, for a model that reads them.
+
+    Raises:
+        RecipeError: a column is named twice, or the model attends to none.
+    """
+    names = config.data.column_names
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise RecipeError(
+            f"the column {twice[0]!r} is named twice",
+            expected="each column once, in numeric_cols or in categorical_cols",
+            given=", ".join(names),
+            fix="leave it out of one",
+        )
+    if names and not config.model.system.attends:
+        raise RecipeError(
+            f"model {config.model.model!r} reads no columns",
+            expected="an expanded model, which attends to them: me-vision, me-text, me-fusion, me-vision+text, "
+            "vision+me-text",
+            given=f"numeric_cols and categorical_cols: {', '.join(names)}",
+            fix="train one of them, or leave numeric_cols and categorical_cols out",
+        )
+
+
+def fit_columns(config: Config, samples: Samples) -> Columns | None:
+    """What the training split tells of the columns that a configuration names; None where it names none.
+
+    Raises:
+        SourceError: a column is empty in all training samples, or has too many categories.
+    """
+    given = config.data.numeric_cols, config.data.categorical_cols
+    numeric, categorical = (tuple(map(str, one or ())) for one in given)
+    if not numeric and not categorical:
+        return None
+    train = samples.splits["train"].select_columns(["numbers", "categories"])
+    names = (*numeric, *categorical)
+    rows = (dict(zip(names, (*row["numbers"], *row["categories"]), strict=True)) for row in train)
+    return Columns.fit(rows, numeric=numeric, categorical=categorical)
+
+
+def load_columns(path: Path, config: DataConfig) -> Columns | None:
+    """What `fit_columns` found, from a run's file; None where the configuration names no column.
+
+    Raises:
+        RecipeError: it is of other columns, or wider than any of ours.
+        SourceError: it is absent or damaged.
+    """
+    if not config.column_names:
+        return None
+    found = Columns.load(path)
+    if found.names != config.column_names or found.width > _WIDEST:
+        raise RecipeError(
+            f"{path} does not fit the settings of its run",
+            expected=", ".join(config.column_names),
+            given=f"{', '.join(found.names)}; {found.width} wide"[:200],
+            fix="copy the run folder again",
+        )
+    return found
+
+
+def cells_batch(columns: Columns, samples: Sequence[Cells | None]) -> dict[str, Tensor]:
+    """The cells of samples as tensors of a batch.
+
+    Args:
+        columns: of the training.
+        samples: the cells of each, in the order of `columns`; None: it has none.
+
+    Returns:
+        ``column_numbers`` (B, N), ``column_codes`` (B, C) and ``columns_present`` (B,) bool.
+    """
+    names = columns.names
+    nothing: dict[str, Any] = dict.fromkeys(names)
+    rows = [nothing if one is None else dict(zip(names, (*one[0], *one[1]), strict=True)) for one in samples]
+    found = columns.batch(rows)
+    return {
+        "column_numbers": found["numbers"],
+        "column_codes": found["codes"],
+        "columns_present": torch.tensor([one is not None for one in samples]),
+    }
+
+
+def cells_of(row: Mapping[str, Any]) -> Cells | None:
+    """The numbers and categories of a row of `Samples`; None where its data have no such columns."""
+    numbers, categories = row.get("numbers") or [], row.get("categories") or []
+    return (numbers, categories) if numbers or categories else None
+
+
+def given_cells(columns: Columns | None, given: Mapping[str, Any] | None) -> Cells | None:
+    """The cells that somebody names for one sample; those that are not named are missing; None where none is given.
+
+    Args:
+        columns: those that a model reads; None: none.
+        given: cells by name.
+
+    Raises:
+        RecipeError: a name that no column has, or the model reads none.
+        SourceError: no number where there must be one.
+    """
+    if not given:
+        return None
+    if columns is None:
+        raise RecipeError(
+            "this model reads no columns",
+            expected="an image and a text",
+            given=f"columns {', '.join(map(str, given))}",
+            fix="leave them out, or train with numeric_cols and categorical_cols",
+        )
+    for name in given:
+        if name not in columns.names:
+            raise RecipeError(
+                f"this model reads no column {name!r}",
+                expected=f"some of {', '.join(columns.names)}",
+                given=", ".join(map(str, given)),
+                fix=closest(str(name), list(columns.names)),
+            )
+    numbers = [number_in(given.get(name), f"the cell of the numeric column {name!r}") for name in columns.numeric]
+    return numbers, [category_in(given.get(name)) for name in columns.categorical]
+
+
+def cells_inputs(batch: Any) -> dict[str, Tensor]:
+    """What the encoder of columns is called with, of such a batch."""
+    return {"numbers": batch["column_numbers"], "codes": batch["column_codes"]}
