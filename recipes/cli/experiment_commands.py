@@ -194,12 +194,16 @@ def _set(name: str) -> ExperimentSet:
 
     known = {**{str(number): table for number, table in TABLES.items()}, "defaults": DEFAULTS, "pathway": PATHWAY}
     if name not in known:
-        raise RecipeError(f"there is no table {name!r}", expected=", ".join(known), fix=closest(name, known))
+        raise RecipeError(
+            f"there is no table {name!r}", expected=", ".join(known), fix=closest(name, known) or "choose one of these"
+        )
     return known[name]
 
 
 def _seeds(text: str) -> list[int]:
     found = [part.strip() for part in text.split(",")]
     if not all(part.isdigit() for part in found) or len(set(found)) != len(found):
-        raise RecipeError(f"--seeds {text!r}", expected="different whole numbers, such as 0,1,2")
+        raise RecipeError(
+            f"--seeds {text!r}", expected="different whole numbers, such as 0,1,2", fix="such as --seeds 0,1,2"
+        )
     return [int(part) for part in found]

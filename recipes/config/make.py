@@ -39,7 +39,9 @@ def make_config(*layers: Mapping[str, Any], preset: str = "practical") -> Config
     """
     if preset not in PRESETS:
         raise RecipeError(
-            f"no preset is called {preset!r}", expected=" or ".join(PRESETS), fix=closest(preset, PRESETS)
+            f"no preset is called {preset!r}",
+            expected=" or ".join(PRESETS),
+            fix=closest(preset, PRESETS) or "choose one of these",
         )
     given = _joined(layers)
     values = {name: OPTIONS[name].read(value) for name, value in {**preset_values(preset, given), **given}.items()}
@@ -100,7 +102,7 @@ def _check_fusion(fusion: str, options: Mapping[str, Any]) -> None:
                 f"the fusion {fusion!r} has no option {name!r}",
                 expected=f"some of {', '.join(known)}" if known else "no options",
                 given=name,
-                fix=closest(name, known),
+                fix=closest(name, known) or "choose one of these",
             )
 
 

@@ -16,6 +16,7 @@ __all__ = ["FRACTION", "NOT_NEGATIVE", "POSITIVE", "Layer", "Option", "Rule", "b
 Layer = str | int
 Choices = Callable[[], tuple[str, ...]]
 _METADATA = "option"
+_EXAMPLES: dict[type, str] = {dict: "{num_heads: 4}", bool: "true", int: "4", float: "0.1", str: "text"}
 _WORDS: dict[type, str] = {tuple: "list of names or indices", dict: "mapping", bool: "true | false", str: "text"}
 
 
@@ -65,6 +66,7 @@ def option(default: Any, help: str, *, check: Rule | None = None, choices: Choic
         mi2p_inject.recipes.errors.RecipeError: epochs='5' has the wrong type
           expected: int
           given: str
+          fix: write it such as epochs=4
     """
     metadata = {_METADATA: (help, check, choices)}
     if isinstance(default, Mapping):
@@ -123,7 +125,12 @@ class Option:
             return None
         found = self._chosen(value) if self.table else self._converted(value)
         if self.check is not None and not self.check.holds(found):
-            raise RecipeError(f"{self.name}={value} is out of range", expected=self.check.words, given=str(value))
+            raise RecipeError(
+                f"{self.name}={value} is out of range",
+                expected=self.check.words,
+                given=str(value),
+                fix=f"give {self.check.words}",
+            )
         return found
 
     def _chosen(self, value: Any) -> str:
@@ -134,7 +141,7 @@ class Option:
                 f"{self.name}={value!r} is not a choice",
                 expected=", ".join(self.choices),
                 given=str(value),
-                fix=closest(str(value), self.choices),
+                fix=closest(str(value), self.choices) or "choose one of these",
             )
         return value
 
@@ -152,14 +159,22 @@ class Option:
         elif type(value) is self.kind:
             return value
         expected = "a mapping such as {num_heads: 4}" if self.kind is dict else self.kind.__name__
-        raise RecipeError(f"{self.name}={value!r} has the wrong type", expected=expected, given=type(value).__name__)
+        raise RecipeError(
+            f"{self.name}={value!r} has the wrong type",
+            expected=expected,
+            given=type(value).__name__,
+            fix=f"write it such as {self.name}={_EXAMPLES[self.kind]}",
+        )
 
     def _layers(self, value: Any) -> tuple[Layer, ...]:
         listed = value if isinstance(value, (list, tuple)) else [value]
         if len(listed) > 0 and all(isinstance(one, (str, int)) and not isinstance(one, bool) for one in listed):
             return tuple(listed)
         raise RecipeError(
-            f"{self.name}={value!r}", expected="a list of layer names or indices, such as [0, -1]", given=repr(value)
+            f"{self.name}={value!r}",
+            expected="a list of layer names or indices, such as [0, -1]",
+            given=repr(value),
+            fix=f"write {self.name}=[0, -1], or names",
         )
 
 

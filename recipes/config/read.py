@@ -48,7 +48,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
         return {}
     if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
         raise RecipeError(
-            f"--config {path} is no mapping", expected="lines such as `epochs: 5`", given=type(value).__name__
+            f"--config {path} is no mapping",
+            expected="lines such as `epochs: 5`",
+            given=type(value).__name__,
+            fix="write one option a line",
         )
     return value
 

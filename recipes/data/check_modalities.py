@@ -98,7 +98,11 @@ def complete_rows(
         for kind in table.modalities:
             stay &= has[kind]
     if not stay.any():
-        raise RecipeError(f"{table.name}: no sample is left", given="; ".join(notes))
+        raise RecipeError(
+            f"{table.name}: no sample is left",
+            given="; ".join(notes),
+            fix="check the image and text columns, or --missing keep",
+        )
     return np.asarray(stay)
 
 

@@ -23,6 +23,14 @@ _MIN_SIDE, _MAX_ASPECT = 4, 100
 _FORMATS = ("PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")  # no EPS: it would start Ghostscript
 
 
+_FIXES = {
+    "missing file": "check the path, and the folder that it starts from",
+    "unreadable": "check that this user may read it",
+    "too large": "save it smaller",
+    "too small": "give a larger picture",
+}
+
+
 class ImageError(RecipeError):
     """A file is no usable image.
 
@@ -32,7 +40,10 @@ class ImageError(RecipeError):
     """
 
     def __init__(self, kind: str, path: str, detail: str = "") -> None:
-        super().__init__(f"bad image {path}: {kind}{f' ({detail})' if detail else ''}")
+        super().__init__(
+            f"bad image {path}: {kind}{f' ({detail})' if detail else ''}",
+            fix=_FIXES.get(kind, "give a JPEG, PNG, GIF, WebP, BMP or TIFF file that opens elsewhere"),
+        )
         self.kind = kind
 
 

@@ -39,7 +39,9 @@ def as_file(data: Any, image_col: str | None = None, folder: Path | None = None)
         return str(data)
     rows = list(_stored(records_of(data), image_col or "image"))
     if not rows:
-        raise RecipeError("the data have no rows", given=type(data).__name__)
+        raise RecipeError(
+            "the data have no rows", given=type(data).__name__, fix="give rows with the columns image, text and label"
+        )
     return str(_written(rows, image_col or "image", folder or _cache()))
 
 

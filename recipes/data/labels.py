@@ -38,7 +38,11 @@ def classes_of(labels: Sequence[tuple[str, ...]], name: str) -> tuple[str, ...]:
             "them; version-like names: write them as v1.5",
         )
     if len(found) < 2:
-        raise RecipeError(f"{name}: {_one_class(found)}", expected="two classes or more")
+        raise RecipeError(
+            f"{name}: {_one_class(found)}",
+            expected="two classes or more",
+            fix="add samples of another class, or name the label column: --label-col",
+        )
     if len(found) > max(_MANY_CLASSES, len(labels) / 2):
         raise RecipeError(
             f"{name}: {len(found)} different labels in {len(labels)} samples: is this the label column?",
@@ -102,7 +106,11 @@ def check_seen_in_training(
                 fix="correct the labels, move samples to the training split, or take these out",
             )
     if len(seen["train"]) < 2:
-        raise RecipeError(f"{name}: training: {_one_class(set(seen['train']))}", expected="two classes or more")
+        raise RecipeError(
+            f"{name}: training: {_one_class(set(seen['train']))}",
+            expected="two classes or more",
+            fix="check the split column: training needs samples of two classes",
+        )
 
 
 def _counted(counts: Counter[str], most: int = 8) -> str:

@@ -61,12 +61,16 @@ class Request:
 def _own(request: Request) -> SourceTable:
     path = request.root
     if path is None:
-        raise RecipeError("no file or folder was given")
+        raise RecipeError("no file or folder was given", fix="--data my.csv")
     if path.is_dir():
         if not any(file.suffix.lower() in ENDINGS for file in path.iterdir()):
             return load_folder(path)
     elif path.suffix.lower() not in ENDINGS:
-        raise RecipeError(f"{path} is no table", expected=f"a file that ends in {', '.join(ENDINGS)}, or a folder")
+        raise RecipeError(
+            f"{path} is no table",
+            expected=f"a file that ends in {', '.join(ENDINGS)}, or a folder",
+            fix="save it as one of these, or give a folder of pictures",
+        )
     else:
         check_regular(path)
     return load_table(
@@ -185,7 +189,7 @@ def parse_spec(spec: str) -> tuple[str, Path | None]:
         if path.exists():
             return "own", path
     except (OSError, ValueError, RuntimeError) as error:  # a zero byte, a name too long, no such user
-        raise RecipeError(f"{spec[:200]!r} names no file: {error}") from error
+        raise RecipeError(f"{spec[:200]!r} names no file: {error}", fix="check the path") from error
     name, _, rest = spec.partition(":")
     if spec.lower().rstrip("/").endswith("ethz/food101"):
         raise wrong_food101(spec)
@@ -196,5 +200,5 @@ def parse_spec(spec: str) -> tuple[str, Path | None]:
     raise RecipeError(
         f"{spec} does not exist",
         expected=f"a file ({', '.join(ENDINGS)}), a folder, or {', '.join(named)}",
-        fix=f"did you mean {' or '.join(close)}?" if close else "",
+        fix=f"did you mean {' or '.join(close)}?" if close else "check the path",
     )

@@ -81,7 +81,9 @@ def read_row_index(table: SourceTable, stored: datasets.Dataset, notes: list[str
     notes += [f"left out: {count} rows: {reason}" for reason, count in dropped.most_common()]
     stored_rows = [row for row, reason in enumerate(small["dropped"]) if reason is None]
     if not stored_rows:
-        raise RecipeError(f"{table.name} has no samples", given="; ".join(notes))
+        raise RecipeError(
+            f"{table.name} has no samples", given="; ".join(notes), fix="check the table: each row was left out"
+        )
     ids = [small["id"][row] for row in stored_rows]
     _check_ids(ids, table.name)
 

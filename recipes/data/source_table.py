@@ -103,7 +103,11 @@ def split_name(value: str, where: str) -> str:
         RecipeError: the value names no split.
     """
     if not is_split(value):
-        raise RecipeError(f"{where}: {value!r} is no split of a data set", expected=", ".join(_SPLIT_NAMES))
+        raise RecipeError(
+            f"{where}: {value!r} is no split of a data set",
+            expected=", ".join(_SPLIT_NAMES),
+            fix="write train, validation or test, or name another column: --split-col",
+        )
     return _SPLIT_NAMES[value.strip().lower()]
 
 
@@ -210,4 +214,4 @@ def _columns(table: SourceTable, repair_text: bool) -> Iterator[dict[str, Any]]:
             "cut": len(cut) < len(text),
         }
     if row is None:
-        raise RecipeError(f"{table.name} has no samples")
+        raise RecipeError(f"{table.name} has no samples", fix="add rows below the names of the columns")

@@ -160,10 +160,16 @@ def _minilm_folder() -> Path:
 
 def _in_order(stored: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Tensor]:
     if len(stored) != len(wanted):
-        raise RecipeError(f"the EfficientNet-Lite0 file holds {len(stored)} tensors, timm's model has {len(wanted)}")
+        raise RecipeError(
+            f"the EfficientNet-Lite0 file holds {len(stored)} tensors, timm's model has {len(wanted)}",
+            fix="install the version of timm that constraints.txt names",
+        )
     renamed = {}
     for (old, value), (new, slot) in zip(stored.items(), wanted.items(), strict=True):
         if value.shape != slot.shape:
-            raise RecipeError(f"{old}: {tuple(value.shape)} does not fit timm's {new}: {tuple(slot.shape)}")
+            raise RecipeError(
+                f"{old}: {tuple(value.shape)} does not fit timm's {new}: {tuple(slot.shape)}",
+                fix="install the version of timm that constraints.txt names",
+            )
         renamed[new] = value
     return renamed

@@ -54,7 +54,10 @@ def load_encoder(
     except RecipeError:
         raise
     except Mi2pError as error:
-        raise RecipeError(f"cannot load the {modality} encoder {name!r}: {error}") from error
+        raise RecipeError(
+            f"cannot load the {modality} encoder {name!r}: {error}",
+            fix="name another encoder, or repair what the message says",
+        ) from error
     except Exception as error:
         first = (str(error).strip() or "no message").splitlines()[0][:300]
         raise RecipeError(
@@ -84,7 +87,9 @@ def _library_of(name: str, modality: Modality) -> tuple[str, str]:
         try:  # a hub id of the old kind, without an organisation: bert-base-uncased
             hub_folder(name, weights=False)
         except ZooError as error:
-            raise RecipeError(f"{unknown}\n  and {error.what}") from error
+            raise RecipeError(
+                f"{unknown}\n  and {error.what}", fix="name a timm, transformers or open_clip model, or a local folder"
+            ) from error
         return "transformers", name
     if library == "open_clip":
         bare = identifier.removesuffix(f"/{TOWERS[modality]}")

@@ -122,9 +122,15 @@ def rebuild_open_clip(origin: dict[str, Any], staged: Path, device: str) -> nn.M
     text_model = str(staged) if (staged / "config.json").is_file() else None
     tower, image_size = origin["tower"], origin["image_size"]
     if tower not in TOWERS.values():
-        raise RecipeError(f"{str(tower)[:80]!r} is no tower", expected=", ".join(TOWERS.values()))
+        raise RecipeError(
+            f"{str(tower)[:80]!r} is no tower", expected=", ".join(TOWERS.values()), fix="copy the run folder again"
+        )
     if not (image_size is None or (type(image_size) is int and 0 < image_size <= 8192)):
-        raise RecipeError(f"an image size of {str(image_size)[:80]}", expected="1 to 8192 pixels, or null")
+        raise RecipeError(
+            f"an image size of {str(image_size)[:80]}",
+            expected="1 to 8192 pixels, or null",
+            fix="copy the run folder again",
+        )
     if not isinstance(origin["model_cfg"], dict):
         raise RecipeError("the description of the encoder has no model_cfg", fix="copy the run folder again")
     model_cfg = {name: one for name, one in origin["model_cfg"].items() if name != "multimodal_cfg"}

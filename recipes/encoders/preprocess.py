@@ -104,6 +104,9 @@ class TextSpec:
         ids, mask = encoded["input_ids"].long(), encoded["attention_mask"].long()
         if ids.shape[1] == 0:  # a tokenizer without special tokens, and texts without any
             if (padding := self.tokenizer.pad_token_id) is None:
-                raise RecipeError("the tokenizer gives no tokens for empty texts, and has no padding token")
+                raise RecipeError(
+                    "the tokenizer gives no tokens for empty texts, and has no padding token",
+                    fix="give the tokenizer a padding token",
+                )
             ids, mask = ids.new_full((len(texts), 1), padding), ids.new_ones((len(texts), 1))
         return {"input_ids": ids, "attention_mask": mask}

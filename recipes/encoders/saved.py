@@ -121,7 +121,11 @@ def _description(folder: Path, modality: Modality) -> dict[str, Any]:
     checked_fields(value, fields, where, needed=fields)
     library = value["origin"].get("library")
     if library not in _ORIGINS:
-        raise RecipeError(f"{str(library)[:80]!r} is no library of encoders", expected=", ".join(_ORIGINS))
+        raise RecipeError(
+            f"{str(library)[:80]!r} is no library of encoders",
+            expected=", ".join(_ORIGINS),
+            fix="copy the run folder again",
+        )
     checked_fields(value["origin"], _ORIGINS[library], f"{where}: origin", needed={*_ORIGINS[library]} - {"kwargs"})
     sizes = _IMAGE if kind == "image" else _TEXT
     checked_fields(value[kind], sizes, f"{where}: {kind}", needed=sizes)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mi2p_inject.adapters.adapter import Modality
+from mi2p_inject.core.registry import closest
 from mi2p_inject.recipes.encoders.encoder import Encoder
 from mi2p_inject.recipes.encoders.preprocess import ImageSpec, TextSpec
 from mi2p_inject.recipes.errors import RecipeError
@@ -35,7 +36,9 @@ def tiny_encoder(kind: str, modality: Modality, image_size: int | None = None) -
     kind = kind or {"image": "densenet", "text": "bert", "audio": ""}[modality]
     if (kind, modality) not in TINY:
         known = ", ".join(f"tiny:{name}" for name, reads in TINY if reads == modality)
-        raise RecipeError(f"no tiny {modality} encoder is called {kind!r}", expected=known)
+        raise RecipeError(
+            f"no tiny {modality} encoder is called {kind!r}", expected=known, fix=closest(kind, known.split(", "))
+        )
     return TINY[kind, modality](image_size or _SIDE)
 
 

@@ -137,10 +137,17 @@ def rebuild_transformers(origin: dict[str, Any], staged: Path, device: str) -> n
     cls: Any = getattr(transformers, str(origin["class"]), None)
     is_model = isinstance(cls, type) and issubclass(cls, transformers.PreTrainedModel)
     if not is_model or cls.config_class is None:
-        raise RecipeError(f"{str(origin['class'])[:80]} is no model class of transformers")
+        raise RecipeError(
+            f"{str(origin['class'])[:80]} is no model class of transformers",
+            fix="install the version of transformers that run.json names",
+        )
     kwargs = origin.get("kwargs", {})
     if not set(kwargs) <= {"add_pooling_layer"} or not all(isinstance(one, bool) for one in kwargs.values()):
-        raise RecipeError(f"unknown arguments of {cls.__name__}: {str(kwargs)[:100]}", expected="add_pooling_layer")
+        raise RecipeError(
+            f"unknown arguments of {cls.__name__}: {str(kwargs)[:100]}",
+            expected="add_pooling_layer",
+            fix="copy the run folder again",
+        )
     config = cls.config_class.from_dict(json.loads((staged / "config.json").read_text(encoding="utf-8")))
     with torch.device(device):
         model: nn.Module = cls(config, **kwargs)

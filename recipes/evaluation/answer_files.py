@@ -41,7 +41,10 @@ def check_answers_file(out: Path, data: str, *, overwrite: bool) -> None:
     fix, source = "name another --out", Path(data).expanduser()
     if out.suffix.lower() not in FORMATS:
         raise RecipeError(
-            f"--out {out}", expected=f"a file that ends in {', '.join(FORMATS)}", given=out.suffix or "none"
+            f"--out {out}",
+            expected=f"a file that ends in {', '.join(FORMATS)}",
+            given=out.suffix or "none",
+            fix="--out answers.csv",
         )
     if not out.parent.is_dir() or not os.access(out.parent, os.W_OK | os.X_OK):
         raise RecipeError(f"--out {out}: {out.parent} is no folder that can be written", fix=f"make it, or {fix}")

@@ -147,7 +147,10 @@ def _pictures(folder: Path) -> SourceTable:
     alone = [path for stem, path in texts.items() if stem not in beside]
     if not images and not texts:
         raise RecipeError(
-            f"{folder} holds no table, no image and no text", given=f"{len(files)} files", expected="some of them"
+            f"{folder} holds no table, no image and no text",
+            given=f"{len(files)} files",
+            expected="some of them",
+            fix="name the folder of the pictures, or a table",
         )
 
     def rows() -> Iterator[Row]:

@@ -41,11 +41,18 @@ def compare_runs(runs: Sequence[SavedRun]) -> dict[str, Any]:
                 fix="name runs of one data set; its split is made by split_seed, not by the seed",
             )
     if "test" not in samples.splits:
-        raise RecipeError("there is no test split to compare on", given=", ".join(samples.splits))
+        raise RecipeError(
+            "there is no test split to compare on",
+            given=", ".join(samples.splits),
+            fix="compare runs whose data have a test split",
+        )
     lines = _lines(runs)
     if len(lines) < 2:
         raise RecipeError(
-            "there is nothing to compare", expected="runs that differ in more than the seed", given=f"{len(runs)} runs"
+            "there is nothing to compare",
+            expected="runs that differ in more than the seed",
+            given=f"{len(runs)} runs",
+            fix="name two runs or more of different settings",
         )
     names = list(lines)
     results = Results(samples, first.task, first.config.answers)

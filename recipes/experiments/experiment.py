@@ -118,12 +118,18 @@ class ExperimentSet:
                     f"{self.name}: experiment {one.name!r} is out of place",
                     expected="names of its own, and compared_with, averages and sources that name earlier experiments",
                     given=f"{one.compared_with}, {one.averages} and {one.sources}, after {sorted(known)}",
+                    fix="name it otherwise, or move it behind what it names",
                 )
             if bool(one.settings) == bool(one.averages):
-                raise RecipeError(f"{self.name}: experiment {one.name!r} needs either settings or averages")
+                raise RecipeError(
+                    f"{self.name}: experiment {one.name!r} needs either settings or averages", fix="give one of the two"
+                )
             for name, roles in self.encoders.items():
                 if lacking := set(one.roles.values()) - set(roles):
-                    raise RecipeError(f"{self.name}: encoders {name!r} have no {', '.join(sorted(lacking))}")
+                    raise RecipeError(
+                        f"{self.name}: encoders {name!r} have no {', '.join(sorted(lacking))}",
+                        fix="add them to this set of encoders",
+                    )
             known.add(one.name)
 
     def select(self, names: Sequence[str] = ()) -> tuple[Experiment, ...]:
@@ -134,7 +140,9 @@ class ExperimentSet:
         """
         known = {one.name: one for one in self.experiments}
         if unknown := [name for name in names if name not in known]:
-            raise RecipeError(f"{self.name} has no experiment {', '.join(unknown)}", expected=", ".join(known))
+            raise RecipeError(
+                f"{self.name} has no experiment {', '.join(unknown)}", expected=", ".join(known), fix="correct --only"
+            )
         wanted = set(names or known)
         for one in reversed(self.experiments):
             if one.name in wanted:
@@ -163,7 +171,9 @@ class ExperimentSet:
             RecipeError: no such set of encoders, or settings that do not fit.
         """
         if encoders not in self.encoders:
-            raise RecipeError(f"no set of encoders {encoders!r}", expected=", ".join(self.encoders))
+            raise RecipeError(
+                f"no set of encoders {encoders!r}", expected=", ".join(self.encoders), fix="correct --encoders"
+            )
         named = {setting: self.encoders[encoders][role] for setting, role in experiment.roles.items()}
         kept = {"keep_weights": True} if any(experiment.name in one.sources for one in self.experiments) else {}
         tuned = {"source": "tuned"} if experiment.sources else {}

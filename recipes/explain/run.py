@@ -65,7 +65,10 @@ def explain_run(
     classes = loaded.run.task.classes
     if target is not None and target not in classes:
         raise RecipeError(
-            f"there is no class {target!r}", expected=", ".join(classes), given=target, fix=closest(target, classes)
+            f"there is no class {target!r}",
+            expected=", ".join(classes),
+            given=target,
+            fix=closest(target, classes) or "choose one of these",
         )
     cells = given_cells(loaded.collator.columns, columns)
     sample = Sample.of(loaded, picture, text, cells)

@@ -120,13 +120,24 @@ _TOKENIZER = ("tokenizer", "vocab", "merges", "special_tokens", "added_tokens", 
 
 def _check_target(target: Path, kind: Format, overwrite: bool) -> None:
     if target.suffix != kind.suffix:
-        raise RecipeError(f"--{kind.name} {target}: not the name of such a file", expected=f"a name in {kind.suffix}")
+        raise RecipeError(
+            f"--{kind.name} {target}: not the name of such a file",
+            expected=f"a name in {kind.suffix}",
+            fix=f"name it {target.with_suffix(kind.suffix).name}",
+        )
     if not target.parent.is_dir() or not os.access(target.parent, os.W_OK | os.X_OK):
         raise RecipeError(
-            f"cannot write {target}", expected="a folder that is there and can be written", given=str(target.parent)
+            f"cannot write {target}",
+            expected="a folder that is there and can be written",
+            given=str(target.parent),
+            fix="make the folder, or name another",
         )
     if target.is_dir():
-        raise RecipeError(f"--{kind.name} {target} is a folder", expected="the name of a file")
+        raise RecipeError(
+            f"--{kind.name} {target} is a folder",
+            expected="the name of a file",
+            fix=f"such as {target / ('model' + kind.suffix)}",
+        )
     for one in (target, target.with_suffix(".json"), _tokenizer_folder(target)):
         if one.exists() and not overwrite:
             raise RecipeError(f"{one} is there already", fix="add --overwrite to replace it, or name another file")

@@ -102,7 +102,8 @@ def _resampled(
 ) -> Resampled:
     if len(true) == 0 or len({len(true), len(predicted), len(groups)}) > 1:
         raise RecipeError(
-            f"labels, predictions and groups must have one length > 0, got {[len(true), len(predicted), len(groups)]}"
+            f"labels, predictions and groups must have one length > 0, got {[len(true), len(predicted), len(groups)]}",
+            fix="give one of each a sample",
         )
     chunks = group_weights(groups, seed=seed, resamples=resamples)
     return Resampled(names, np.concatenate([measured(weights) for weights in chunks]))

@@ -99,9 +99,14 @@ def resampled_probability_metrics(
 def _check(true: Labels, *others: Labels | Floats) -> None:
     if len(true) == 0 or any(len(other) != len(true) for other in others):
         lengths = [len(true), *map(len, others)]
-        raise RecipeError(f"labels, probabilities and groups must have one length > 0, got {lengths}")
+        raise RecipeError(
+            f"labels, probabilities and groups must have one length > 0, got {lengths}", fix="give one of each a sample"
+        )
     if true.ndim == 2 and true.shape != others[0].shape:
-        raise RecipeError(f"labels {true.shape} do not fit probabilities {others[0].shape}")
+        raise RecipeError(
+            f"labels {true.shape} do not fit probabilities {others[0].shape}",
+            fix="give (N,) class numbers, or (N, K) of 0 and 1",
+        )
 
 
 def _losses(true: Labels, probabilities: Floats) -> Floats:

@@ -197,9 +197,17 @@ def load_run(path: str | Path, *, revision: str | None = None, token: str | bool
     path = local_run(path, revision=revision, token=token)
     identity = read_identity(path)
     if identity is None:
-        raise RecipeError(f"{path} is no run folder", expected="a folder that `mi2p train --out` wrote")
+        raise RecipeError(
+            f"{path} is no run folder",
+            expected="a folder that `mi2p train --out` wrote",
+            fix="name the folder that was given to --out, or train one: mi2p train --data my.csv --out runs/first",
+        )
     if identity["recipe"] != "train":
-        raise RecipeError(f"{path} is a run of {identity['recipe']!r}", expected="one of `mi2p train`")
+        raise RecipeError(
+            f"{path} is a run of {identity['recipe']!r}",
+            expected="one of `mi2p train`",
+            fix="name one of the runs in it: experiments/*/seed-*",
+        )
     if identity.get("format") != FORMAT:
         raise RecipeError(
             f"{path} was written by another version of mi2p-inject",

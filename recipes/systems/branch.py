@@ -114,6 +114,7 @@ def freeze(encoder: Encoder, patterns: tuple[str | int, ...]) -> None:
             raise RecipeError(
                 f"{encoder.name} has no parameter {pattern!r} to freeze",
                 expected="globs such as " + ", ".join(name for name, _ in list(encoder.model.named_parameters())[:3]),
+                fix="correct vision_freeze or text_freeze",
             )
         for parameter in named:
             parameter.requires_grad_(False)
@@ -156,6 +157,7 @@ def _sites(model: nn.Module, layers: tuple[str | int, ...] | None) -> list[str |
             raise RecipeError(
                 f"layers {layer!r}: the {count} default sites have no such fraction",
                 expected=f"1/n to n/n with n at most {count}",
+                fix="give another fraction, or names of layers: mi2p layers MODEL",
             )
         sites += range(count * (place - 1) // parts, count * place // parts)
     return sites

@@ -227,7 +227,10 @@ def _check(config: Config, task: Task, samples: Samples) -> str:
             )
     if "train" not in samples.splits:
         raise RecipeError(
-            "there is no training split", expected="train, validation, test", given=str([*samples.splits])
+            "there is no training split",
+            expected="train, validation, test",
+            given=str([*samples.splits]),
+            fix="call a split train, or leave the split column out: a split is then made",
         )
     if config.model.tuned and not config.model.system.source_modalities:
         raise RecipeError(
@@ -239,7 +242,12 @@ def _check(config: Config, task: Task, samples: Samples) -> str:
     metric = config.optimisation.metric or task.selection_metric
     known = (*task.metrics, *task.ranking_metrics)
     if metric not in known:
-        raise RecipeError(f"metric={metric} is none of a {task.name} task", expected=", ".join(known), given=metric)
+        raise RecipeError(
+            f"metric={metric} is none of a {task.name} task",
+            expected=", ".join(known),
+            given=metric,
+            fix="choose one of these: --metric",
+        )
     check_decision(config, task, samples.splits)
     check_folds(config, samples)
     return metric

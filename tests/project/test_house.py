@@ -43,3 +43,20 @@ def test_files_and_functions_are_short(path: Path) -> None:
 def test_folders_are_small() -> None:
     count = Counter(path.parent for path in FILES)
     assert {str(folder.relative_to(ROOT)): files for folder, files in count.items() if files > MOST_FILES} == {}
+
+
+def _without_fix(path: Path) -> list[int]:
+    """Lines where an error of the recipes is made without a word on what to do."""
+    made = (node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call))
+    return [
+        node.lineno
+        for node in made
+        if isinstance(node.func, ast.Name)
+        and node.func.id == "RecipeError"
+        and not {"fix", None} & {one.arg for one in node.keywords}
+    ]
+
+
+def test_every_error_of_the_recipes_says_what_to_do() -> None:
+    found = {str(path.relative_to(ROOT)): _without_fix(path) for path in sorted((ROOT / "recipes").rglob("*.py"))}
+    assert {path: lines for path, lines in found.items() if lines} == {}

@@ -141,7 +141,12 @@ def _allowed(value: Any, known: bool, name: str, depth: int) -> bool:
     """Whether the value may stay under its key; checks the ranges of its numbers."""
     if isinstance(value, list):
         if len(value) > _MAX_ITEMS or depth > _MAX_DEPTH:
-            raise ZooError(f"{name} is too long", expected=f"at most {_MAX_ITEMS} entries", given=str(len(value)))
+            raise ZooError(
+                f"{name} is too long",
+                expected=f"at most {_MAX_ITEMS} entries",
+                given=str(len(value)),
+                fix="copy the folder again",
+            )
         return all(_allowed(one, known, name, depth + 1) for one in value)
     if isinstance(value, dict):
         return known or not any(isinstance(one, str) for one in value.values())

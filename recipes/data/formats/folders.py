@@ -56,6 +56,7 @@ def load_folder(folder: Path) -> SourceTable:
             f"{folder} is empty" if not any(folder.iterdir()) else f"{folder} has neither tables nor folders of labels",
             given="; ".join([f"{len(_samples(folder))} images and texts below it", *notes[:3]]),
             expected="a table (train.csv, ...), or <split>/<label>/<image>, or <label>/<image>",
+            fix="make a table (docs/data.md), or a folder of pictures for each label",
         )
     notes += _other_files([root / label for split, root in roots.items() for one, label in files if one == split])
 
@@ -143,10 +144,16 @@ def read_text(path: Path | None) -> str | None:
     if path is None:
         return None
     if check_regular(path).st_size > _MAX_TEXT:
-        raise RecipeError(f"{path} is too large for a text", expected=f"at most {_MAX_TEXT:,} bytes")
+        raise RecipeError(
+            f"{path} is too large for a text",
+            expected=f"at most {_MAX_TEXT:,} bytes",
+            fix="take it out, or make a table with a text column",
+        )
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise RecipeError(f"cannot read {path}: {error.strerror}") from error
+        raise RecipeError(
+            f"cannot read {path}: {error.strerror}", fix="let this user read it, or take it out"
+        ) from error
     utf16 = content[:2] in (b"\xff\xfe", b"\xfe\xff")
     return content.decode("utf-16" if utf16 else "utf-8-sig", errors="replace")

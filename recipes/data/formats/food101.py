@@ -42,6 +42,7 @@ def load_food101(request: Request) -> SourceTable:
             f"{root} is not UPMC Food-101",
             expected="texts_txt/<class>/<name>.txt or texts/train_titles.csv and texts/test_titles.csv, beside images/",
             given=", ".join(sorted(path.name for path in root.iterdir())[:10]) or "an empty folder",
+            fix="unpack the data set there, see docs/data.md",
         )
     folders = [root / "images" / split for split in _SPLITS]
     for folder in folders:

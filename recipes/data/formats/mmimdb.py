@@ -39,10 +39,14 @@ def load_mmimdb(request: Request) -> SourceTable:
     split_file = root / "split.json"
     for path in (split_file, root / "dataset"):
         if not path.exists():
-            raise RecipeError(f"{path} does not exist", expected="split.json and dataset/ of mmimdb.tar.gz")
+            raise RecipeError(
+                f"{path} does not exist",
+                expected="split.json and dataset/ of mmimdb.tar.gz",
+                fix="unpack mmimdb.tar.gz there",
+            )
     splits = _read(split_file)
     if not isinstance(splits, dict) or not set(_SPLITS.values()) <= splits.keys():
-        raise RecipeError(f"{split_file} has no lists train, dev and test")
+        raise RecipeError(f"{split_file} has no lists train, dev and test", fix="unpack mmimdb.tar.gz again")
     return SourceTable(
         name="mmimdb",
         rows=lambda: _rows(root / "dataset", {split: splits[word] for split, word in _SPLITS.items()}),
@@ -86,4 +90,4 @@ def _read(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
-        raise RecipeError(f"cannot read {path}: {error}") from error
+        raise RecipeError(f"cannot read {path}: {error}", fix="unpack mmimdb.tar.gz again") from error

@@ -53,7 +53,10 @@ def assign_splits(
     if not given:
         return _made(index, strata, groups, classes, complete, least, seed, notes)
     if "train" not in given:
-        raise RecipeError(f"there is no training split, only {', '.join(given)}")
+        raise RecipeError(
+            f"there is no training split, only {', '.join(given)}",
+            fix="call a split train, or leave the split column out: a split is then made",
+        )
     if "validation" not in given:
         given["train"], given["validation"] = take_validation(given["train"], strata, groups, seed)
         notes.append(f"validation: a tenth of the training split, by class, duplicates together, seed {seed}")

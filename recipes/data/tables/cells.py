@@ -46,13 +46,21 @@ def labels_of(value: Any, several: bool, where: str) -> tuple[str, ...]:
         value = listed
     if isinstance(value, list | tuple | set):
         if any(isinstance(one, list | tuple | set | dict | bytes) for one in value):
-            raise RecipeError(f"{where} holds a list of {type(next(iter(value))).__name__}", expected="a list of texts")
+            raise RecipeError(
+                f"{where} holds a list of {type(next(iter(value))).__name__}",
+                expected="a list of texts",
+                fix="write the names of the classes, separated by |",
+            )
         shown = [visible(str(one)) for one in value if not is_missing(one)]
         return tuple(one for one in shown if not missing_word(one, label=True))
     if is_missing(value):
         return ()
     if isinstance(value, dict | bytes):
-        raise RecipeError(f"{where} holds a {type(value).__name__}", expected="a text, a whole number or a list")
+        raise RecipeError(
+            f"{where} holds a {type(value).__name__}",
+            expected="a text, a whole number or a list",
+            fix="write the name of the class",
+        )
     parts = str(value).split(SEPARATOR) if several else [str(value)]
     return tuple(label for one in parts if (label := visible(one)) and not missing_word(label, label=True))
 

@@ -34,7 +34,9 @@ def json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             raise RecipeError(
                 f"{path}, line {number}: {type(row).__name__}, expected an object {{...}}",
                 given=line.strip()[:100],
-                fix="write one object a line; of an array: jq -c '.[]'" if isinstance(row, list) else "",
+                fix="write one object a line; of an array: jq -c '.[]'"
+                if isinstance(row, list)
+                else "write one JSON object a line",
             )
         yield number, row
 
@@ -57,7 +59,7 @@ def _columns(path: Path, size: int, changed: int) -> tuple[str, ...]:
         names.update(dict.fromkeys(row))
         empty = False
     if empty:
-        raise RecipeError(f"{path} is empty")
+        raise RecipeError(f"{path} is empty", fix="write one JSON object a line")
     return tuple(names)
 
 

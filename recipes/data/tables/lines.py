@@ -43,7 +43,10 @@ def check_regular(path: Path) -> os.stat_result:
     try:
         status = os.stat(path)
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
-        raise RecipeError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+        raise RecipeError(
+            f"cannot read {path}: {getattr(error, 'strerror', None) or error}",
+            fix="check that it is there and that this user may read it",
+        ) from error
     if not stat.S_ISREG(status.st_mode):
         raise RecipeError(
             f"{path} is no regular file",
@@ -69,7 +72,9 @@ def open_text(path: Path) -> TextIO:
             _check_text(path, head)
         return path.open(encoding=encoding, newline="")
     except OSError as error:
-        raise RecipeError(f"cannot read {path}: {error.strerror}") from error
+        raise RecipeError(
+            f"cannot read {path}: {error.strerror}", fix="check that it is there and that this user may read it"
+        ) from error
 
 
 def _check_text(path: Path, head: bytes) -> None:
@@ -133,7 +138,7 @@ def unreadable(path: Path, line: int, error: Exception) -> RecipeError:
         )
     if isinstance(error, UnicodeError):
         return RecipeError(f"{path}, near line {line}: {error}", fix="save it as UTF-8")
-    return RecipeError(f"cannot read {path}, line {line}: {error}")
+    return RecipeError(f"cannot read {path}, line {line}: {error}", fix="save it as UTF-8")
 
 
 def _undecodable(file: BinaryIO) -> tuple[int, str] | None:

@@ -108,7 +108,7 @@ def _split_files(folder: Path) -> dict[Path, str | None]:
         files[file] = split = split_name(name, str(file))
         whole.setdefault(split, set()).add(f"{name} of {piece['count']}" if piece else file.name)
     if twice := sorted(split for split, tables in whole.items() if len(tables) > 1):
-        raise RecipeError(f"{folder} has several tables for {', '.join(twice)}")
+        raise RecipeError(f"{folder} has several tables for {', '.join(twice)}", fix="keep one table for each split")
     _check_pieces(folder, files)
     return files
 
@@ -144,6 +144,7 @@ def _find(columns: Columns, names: Sequence[str], path: Path, labelled: bool) ->
             f"{path} has neither an image nor a text column",
             expected="columns named image, text, label, or their names in --image-col, --text-col, --label-col",
             given=", ".join(map(str, names)),
+            fix="name them: --image-col, --text-col",
         )
     if labelled and found["label"] is None:
         raise RecipeError(f"{path} has no column 'label'", given=", ".join(map(str, names)), fix="give --label-col")
@@ -227,7 +228,11 @@ def _cell(fields: dict[str, Any], name: str | None, where: str) -> str:
     if is_missing(value):
         return ""
     if not isinstance(value, str | int | float | bool):
-        raise RecipeError(f"{where}: column {name!r} holds a {type(value).__name__}", expected="a text")
+        raise RecipeError(
+            f"{where}: column {name!r} holds a {type(value).__name__}",
+            expected="a text",
+            fix="write a text, or name another column",
+        )
     return str(value).strip()
 
 

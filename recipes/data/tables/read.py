@@ -32,7 +32,11 @@ def table_columns(path: Path) -> list[str]:
         return json_columns(path)
     names = _first_row(path)
     if not any(names):
-        raise RecipeError(f"{path} is empty", expected="a first line with the names of the columns")
+        raise RecipeError(
+            f"{path} is empty",
+            expected="a first line with the names of the columns",
+            fix="write the names of the columns into its first line",
+        )
     if len(names) == 1 and (other := [mark for mark in _OTHER_MARKS if mark in names[0]]):
         raise RecipeError(
             f"{path}: fields seem to be separated by {other[0]!r}",
@@ -97,11 +101,13 @@ def line_rows(path: Path, needed: Sequence[str]) -> Iterator[tuple[int, dict[str
         if names is None:
             names = [name.strip() for name in fields]
             if missing := [name for name in needed if name not in names]:
-                raise RecipeError(f"{path} has no column {', '.join(missing)}", given=", ".join(names))
+                raise RecipeError(
+                    f"{path} has no column {', '.join(missing)}", given=", ".join(names), fix="download the file again"
+                )
         elif line.strip():
             yield number, _named(fields, names, path, number, "")
     if names is None:
-        raise RecipeError(f"{path} has no column {', '.join(needed)}", given="an empty file")
+        raise RecipeError(f"{path} has no column {', '.join(needed)}", given="an empty file", fix="download it again")
 
 
 def _joined_at_feed(path: Path) -> Iterator[tuple[int, str]]:
@@ -143,4 +149,4 @@ def _parquet(path: Path) -> Any:
     try:
         return pyarrow.parquet.ParquetFile(path)
     except (OSError, pyarrow.ArrowException) as error:
-        raise RecipeError(f"cannot read {path}: {error}") from error
+        raise RecipeError(f"cannot read {path}: {error}", fix="write it again, as Parquet") from error

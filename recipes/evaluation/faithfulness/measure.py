@@ -78,7 +78,9 @@ def measure_faithfulness(
     """
     for name, number in (("limit", limit), ("draws", draws)):
         if number < 1:
-            raise RecipeError(f"{name} is a number of 1 or more", expected="1 or more", given=str(number))
+            raise RecipeError(
+                f"{name} is a number of 1 or more", expected="1 or more", given=str(number), fix=f"--{name} 10"
+            )
     config, samples = labelled_samples(run, data, options or {}, split)
     loaded = load_expanded(run)
     rows, true = samples.splits[split], targets_of(run.task, samples, split)

@@ -215,5 +215,7 @@ def _sites(encoder: Encoder) -> list[Site]:
         if any(isinstance(one, Site) and one.layout.grid for one in found.values()):
             found = examine(resolved, resolved.default_paths, "tokens")
     except Mi2pError as error:
-        raise RecipeError(f"the levels of {encoder.name} cannot be read: {error}") from error
+        raise RecipeError(
+            f"the levels of {encoder.name} cannot be read: {error}", fix="name another encoder"
+        ) from error
     return [one for one in found.values() if isinstance(one, Site)]

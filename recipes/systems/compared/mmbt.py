@@ -44,7 +44,9 @@ class MMBT(Compared):
 
     def __post_init__(self) -> None:
         if self.image_tokens not in _GRIDS:
-            raise RecipeError(f"system_options.image_tokens={self.image_tokens} is out of range", expected="1 to 9")
+            raise RecipeError(
+                f"system_options.image_tokens={self.image_tokens} is out of range", expected="1 to 9", fix="give 1 to 9"
+            )
 
     def build(
         self, encoders: Mapping[Modality, Encoder], config: ModelConfig, task: Task, loss: nn.Module

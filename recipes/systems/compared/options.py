@@ -39,6 +39,7 @@ def checked_options(system: type, given: Mapping[str, Any]) -> dict[str, Any]:
                 f"system_options.{name}={value!r} has the wrong type or is no choice",
                 expected=" or ".join(map(_in_words, kinds)),
                 given=repr(value),
+                fix="correct the value",
             )
     return dict(given)
 
@@ -46,7 +47,9 @@ def checked_options(system: type, given: Mapping[str, Any]) -> dict[str, Any]:
 def check_least(name: str, value: float | None, least: float) -> None:
     """Raise `RecipeError` for a number below ``least``; None is a value."""
     if value is not None and not value >= least:
-        raise RecipeError(f"system_options.{name}={value} is out of range", expected=f"{least} or more")
+        raise RecipeError(
+            f"system_options.{name}={value} is out of range", expected=f"{least} or more", fix=f"give {least} or more"
+        )
 
 
 def _is(value: Any, kind: Any) -> bool:

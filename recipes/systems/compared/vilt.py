@@ -53,7 +53,9 @@ class ViLT(Compared):
         check_least("text_positions", self.text_positions, 2)
         if not 0 <= self.hidden_dropout < 1:
             raise RecipeError(
-                f"system_options.hidden_dropout={self.hidden_dropout} is out of range", expected="0 up to 1"
+                f"system_options.hidden_dropout={self.hidden_dropout} is out of range",
+                expected="0 up to 1",
+                fix="give a number from 0 up to 1",
             )
 
     def build(

@@ -216,7 +216,7 @@ def test_bad_columns_are_refused_before_training(case: str, saved: Path, tmp_pat
 
 def test_a_column_that_is_empty_in_training_is_refused(saved: Path, tmp_path: Path) -> None:
     rows = pandas.read_csv(saved)
-    rows["split"] = ["train", "test"] * 20
+    rows["split"] = ["train", "train", "test", "test"] * 10
     rows.loc[rows["split"] == "train", "price"] = math.nan
     rows.to_csv(path := saved.parent / "empty.csv", index=False)
     with pytest.raises(Mi2pError, match=r"'price' is missing in every row[\s\S]*leave it out"):
@@ -226,11 +226,11 @@ def test_a_column_that_is_empty_in_training_is_refused(saved: Path, tmp_path: Pa
 
 def test_a_folder_of_pictures_has_no_columns(tmp_path: Path) -> None:
     for label in ("a", "b"):
-        (tmp_path / label).mkdir()
+        (tmp_path / "data" / label).mkdir(parents=True)
         for number in range(4):
-            Image.new("RGB", (32, 32), (number, 0, 0)).save(tmp_path / label / f"{number}.png")
+            Image.new("RGB", (32, 32), (number, 0, 0)).save(tmp_path / "data" / label / f"{number}.png")
     with pytest.raises(RecipeError, match=r"has no columns to read[\s\S]*make a table"):
-        fit(tmp_path, "me-vision", out=tmp_path / "run", verbose=False, **TINY, **READ)
+        fit(tmp_path / "data", "me-vision", out=tmp_path / "run", verbose=False, **TINY, **READ)
 
 
 def test_a_new_table_without_a_column_is_refused(run: Any, saved: Path) -> None:
