@@ -25,7 +25,15 @@ from mi2p_inject.recipes.tasks import Decision, Task
 from mi2p_inject.recipes.training.progress.bars import OnStep, no_progress
 from mi2p_inject.recipes.training.trainer import predict
 
-__all__ = ["PERMUTATIONS", "check_reading", "checked_modalities", "mean_reading", "reading_remarks", "shuffled_rows"]
+__all__ = [
+    "PERMUTATIONS",
+    "check_reading",
+    "checked_modalities",
+    "mean_reading",
+    "reading_numbers",
+    "reading_remarks",
+    "shuffled_rows",
+]
 
 PERMUTATIONS = 3
 _SPLIT = "validation"
@@ -112,6 +120,25 @@ def check_reading(
         "as_is": dict(zip(as_is.names, as_is.values[0].tolist(), strict=True)),
         "modalities": modalities,
     }
+
+
+def reading_numbers(
+    model: SystemModel,
+    config: Config,
+    task: Task,
+    data: Mapping[str, ImageTextDataset],
+    collator: Collator,
+    predictions: Mapping[str, NDArray[Any]],
+    numbers: Mapping[str, Any],
+    metric: str,
+    on_step: OnStep,
+) -> dict[str, Any]:
+    """What the reading check adds to the numbers of a training; arguments as of `check_reading`."""
+    if not config.answers.reading_check or not checked_modalities(config.model.system, config.data):
+        return {}
+    found = check_reading(model, config, task, data, collator, predictions, numbers["decision"], metric, on_step)
+    said = ["no reading check: there is no validation split"] if found is None else reading_remarks(found, config)
+    return {"reading": found, "remarks": [*numbers["remarks"], *said]}
 
 
 def shuffled_rows(count: int, having: NDArray[np.int64], seed: Sequence[int]) -> list[int | None]:

@@ -34,14 +34,14 @@ from mi2p_inject.recipes.saving.saved import FORMAT, SavedRun, collator_of, load
 from mi2p_inject.recipes.systems import SystemModel, build_system
 from mi2p_inject.recipes.systems.auxiliary import add_auxiliary, load_auxiliary
 from mi2p_inject.recipes.systems.columns import fit_columns
-from mi2p_inject.recipes.systems.inputs import Collator, ImageTextDataset
+from mi2p_inject.recipes.systems.inputs import ImageTextDataset
 from mi2p_inject.recipes.tasks import Task, task_of
 from mi2p_inject.recipes.training.caching import cache_sources
 from mi2p_inject.recipes.training.checkpoints import CHECKPOINTS
 from mi2p_inject.recipes.training.numbers import described, numbers_of, predict_splits, targets_of
-from mi2p_inject.recipes.training.progress.bars import OnStep, busy, row_progress, short_progress
+from mi2p_inject.recipes.training.progress.bars import busy, row_progress, short_progress
 from mi2p_inject.recipes.training.progress.logs import check_log
-from mi2p_inject.recipes.training.reading import check_reading, checked_modalities, reading_remarks
+from mi2p_inject.recipes.training.reading import reading_numbers
 from mi2p_inject.recipes.training.sharding import check_launch
 from mi2p_inject.recipes.training.sources.out_of_fold import check_folds, fold_folder, folds_of, out_of_fold
 from mi2p_inject.recipes.training.sources.tuned import SOURCES, alone, check_source_runs, digests, use_tuned
@@ -93,8 +93,7 @@ def train_run(
         console.print(f"note: {note}", highlight=False, markup=False)
 
     with busy(console, "loading the encoders"):
-        columns = fit_columns(config, samples)
-        encoders, model, pathway = _build(config, task, samples, columns)
+        columns, encoders, model, pathway = _build(config, task, samples)
     sources = check_source_runs(config, task, encoders, samples.fingerprint)
     if processes.is_main_process:  # not before: a mistaken name must neither leave a folder nor delete an earlier run
         folder = RunFolder(out, _identity(config, samples, sources), overwrite=overwrite)
@@ -125,7 +124,7 @@ def train_run(
         predictions = predict_splits(model, config, task, samples, data, collator, on_step)
     numbers = numbers_of(config, task, samples, encoders, model, predictions)
     with short_progress(console, "reading check") as on_step:
-        numbers |= _reading(model, config, task, data, collator, predictions, numbers, metric, on_step)
+        numbers |= reading_numbers(model, config, task, data, collator, predictions, numbers, metric, on_step)
     numbers |= {"best_step": fitted.best_step, "selected_by": metric, "seconds": round(fitted.seconds, 1)}
     if processes.is_main_process:
         _write(folder, config, model, encoders, columns, predictions, fitted.history, numbers)
@@ -156,25 +155,6 @@ def _without_folds(
         return None
     folds = folds_of(samples, config.model.source_folds, config.data.split_seed)
     return folds, [_tune(config, sources, console, rest, number) for number, (rest, _) in enumerate(folds, start=1)]
-
-
-def _reading(
-    model: SystemModel,
-    config: Config,
-    task: Task,
-    data: Mapping[str, ImageTextDataset],
-    collator: Collator,
-    predictions: Mapping[str, NDArray[Any]],
-    numbers: Mapping[str, Any],
-    metric: str,
-    on_step: OnStep,
-) -> dict[str, Any]:
-    """What the reading check adds to the numbers of a training."""
-    if not config.answers.reading_check or not checked_modalities(config.model.system, config.data):
-        return {}
-    found = check_reading(model, config, task, data, collator, predictions, numbers["decision"], metric, on_step)
-    said = ["no reading check: there is no validation split"] if found is None else reading_remarks(found, config)
-    return {"reading": found, "remarks": [*numbers["remarks"], *said]}
 
 
 def load_samples(config: Config) -> Samples:
@@ -208,13 +188,14 @@ def load_encoders(config: Config) -> dict[Modality, Encoder]:
 
 
 def _build(
-    config: Config, task: Task, samples: Samples, columns: Columns | None
-) -> tuple[dict[Modality, Encoder], SystemModel, Pathway | None]:
+    config: Config, task: Task, samples: Samples
+) -> tuple[Columns | None, dict[Modality, Encoder], SystemModel, Pathway | None]:
+    columns = fit_columns(config, samples)
     transformers.set_seed(config.run.seed)
     encoders, auxiliary = load_encoders(config), load_auxiliary(config.model)
     transformers.set_seed(config.run.seed)  # whatever the encoders took: the same new parameters for all of them
     model = build_system(config, encoders, task, targets_of(task, samples, "train"), columns)
-    return encoders, model, add_auxiliary(encoders, auxiliary, config.model)
+    return columns, encoders, model, add_auxiliary(encoders, auxiliary, config.model)
 
 
 def _check(config: Config, task: Task, samples: Samples) -> str:
