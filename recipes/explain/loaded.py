@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -63,11 +63,16 @@ class Loaded:
         """(3, H, W) as the model reads a picture."""
         return cast(Tensor, self.image.transform()(picture))
 
-    def batch(self, items: list[tuple[Tensor | None, str, Cells | None]]) -> Batch:
-        """Pictures' pixels (None: missing), texts (empty: missing) and cells of columns as a batch, on the model's
-        device."""
+    def batch(self, items: list[tuple[Tensor | None, str]], cells: Sequence[Cells | None] = ()) -> Batch:
+        """Pictures' pixels (None: missing) and texts (empty: missing) as a batch, on the model's device.
+
+        Args:
+            items: of each sample.
+            cells: of columns, of each sample; (): of none.
+        """
         rows: list[Item] = [
-            {"id": None, "pixels": pixels, "text": text, "cells": cells, "label": None} for pixels, text, cells in items
+            {"id": None, "pixels": pixels, "text": text, "cells": one, "label": None}
+            for (pixels, text), one in zip(items, cells or [None] * len(items), strict=True)
         ]
         return {name: value.to(self.device) for name, value in self.collator(rows).items()}
 

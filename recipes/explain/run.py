@@ -72,10 +72,10 @@ def explain_run(
         )
     cells = given_cells(loaded.collator.columns, columns)
     sample = Sample.of(loaded, picture, text, cells)
-    given = [(sample.pixels, sample.text, cells), (sample.pixels, "", cells), (None, sample.text, cells)]
-    whole, no_text, no_image, *no_columns = loaded.probabilities(
-        loaded.batch([*given, *([] if cells is None else [(sample.pixels, sample.text, None)])])
-    )
+    given = [(sample.pixels, sample.text), (sample.pixels, ""), (None, sample.text), (sample.pixels, sample.text)]
+    count = 3 if cells is None else 4  # the last is without columns
+    batch = loaded.batch(given[:count], [cells, cells, cells, None][:count])
+    whole, no_text, no_image, *no_columns = loaded.probabilities(batch)
     number = classes.index(target) if target is not None else int(np.argmax(whole))
     reads = loaded.run.config.model.system.modalities
     without = {"text": float(no_text[number]), "image": float(no_image[number])}
@@ -103,7 +103,7 @@ def _column_loss(sample: Sample, target: int) -> dict[str, float]:
     rows += [([*numbers[:at], None, *numbers[at + 1 :]], categories) for at in range(len(numbers))]
     rows += [(numbers, [*categories[:at], None, *categories[at + 1 :]]) for at in range(len(categories))]
     with torch.no_grad():
-        logits = loaded.model(**loaded.batch([(sample.pixels, sample.text, one) for one in rows]))["logits"]
+        logits = loaded.model(**loaded.batch([(sample.pixels, sample.text)] * len(rows), rows))["logits"]
     lost = (logits[0, target] - logits[1:, target]).double().tolist()
     return dict(zip(columns.names, lost, strict=True))
 

@@ -73,7 +73,7 @@ class Sample:
         """
         text = decodable(text).strip()
         pixels = picture if isinstance(picture, Tensor) else loaded.pixels(picture)
-        return cls(loaded, pixels, text, words_of(text, loaded.text), loaded.batch([(pixels, text, cells)]), cells)
+        return cls(loaded, pixels, text, words_of(text, loaded.text), loaded.batch([(pixels, text)], [cells]), cells)
 
     def evidence(self, modality: Modality, target: int) -> BranchEvidence:
         """What the expanded model of a modality takes from the other one for a class."""
