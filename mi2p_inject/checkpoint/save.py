@@ -10,12 +10,13 @@ from typing import Any
 from torch import nn
 
 from mi2p_inject.checkpoint.hub import as_path
-from mi2p_inject.checkpoint.schema import CONFIG_NAME, FORMAT, VERSION, VERSION_OF_NAMED, sealed
+from mi2p_inject.checkpoint.schema import CONFIG_NAME, FORMAT, VERSION, VERSION_OF_NAMED
 from mi2p_inject.checkpoint.tensors import check_complete, check_plain, check_unsaved, described, without_aliases
 from mi2p_inject.checkpoint.write import shards, write_checkpoint
 from mi2p_inject.core.errors import CheckpointError
 from mi2p_inject.core.expansion_config import ExpansionConfig
 from mi2p_inject.core.files.digest import quick_sums
+from mi2p_inject.core.files.seal import sealed
 from mi2p_inject.core.offload import state_of
 
 __all__ = ["save"]

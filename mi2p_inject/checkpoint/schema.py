@@ -1,8 +1,7 @@
-"""The JSON of a checkpoint: every key, type and range it must hold; its reading and its sealing."""
+"""The JSON of a checkpoint: every key, type and range it must hold; and its reading."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -27,6 +26,7 @@ from mi2p_inject.core.files.json_rules import (
     one_of,
 )
 from mi2p_inject.core.files.read import read_regular
+from mi2p_inject.core.files.seal import SEAL, sealed
 from mi2p_inject.core.layout import Axes
 from mi2p_inject.core.site import Site
 from mi2p_inject.core.views import ViewSpec
@@ -42,7 +42,6 @@ __all__ = [
     "damaged",
     "expansion_config_of",
     "read_config",
-    "sealed",
 ]
 
 CONFIG_NAME = "mi2p_config.json"
@@ -51,7 +50,6 @@ FORMAT, VERSION, VERSION_OF_NAMED = "mi2p_inject", 5, 6
 WEIGHTS_NAME = re.compile(r"model-[0-9a-f]{12}(-\d{5}-of-\d{5})?\.safetensors")
 MOST_BYTES = 16 * 2**20
 """Of the JSON. A model of 10,000 tensors takes 2 MB."""
-SEAL = "sha256"
 
 _DIGEST = Rule(
     "64 hexadecimal digits", lambda value: isinstance(value, str) and bool(re.fullmatch("[0-9a-f]{64}", value))
@@ -84,13 +82,6 @@ OF_VERSION: Mapping[int, Schema] = {
     VERSION_OF_NAMED: {"sources": ListOf({"name": TEXT, "paths": ListOf(TEXT), **_SOURCE})},
 }
 """What else there is in the JSON of a version."""
-
-
-def sealed(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The JSON with a checksum of all that it says, in place of the one it has."""
-    rest = {key: value for key, value in config.items() if key != SEAL}
-    text = json.dumps(rest, sort_keys=True, separators=(",", ":"))
-    return {**rest, SEAL: hashlib.sha256(text.encode()).hexdigest()}
 
 
 def read_config(folder: Path) -> dict[str, Any]:

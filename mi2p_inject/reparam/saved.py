@@ -10,12 +10,13 @@ from typing import Any
 from torch import nn
 
 from mi2p_inject.checkpoint.hub import as_path
-from mi2p_inject.checkpoint.schema import damaged, sealed
+from mi2p_inject.checkpoint.schema import damaged
 from mi2p_inject.checkpoint.tensors import described, without_aliases
 from mi2p_inject.checkpoint.write import shards, write_checkpoint
 from mi2p_inject.core.errors import CheckpointError, Mi2pError
 from mi2p_inject.core.files.json_rules import TEXT, ListOf, MapOf, Rule, fault
 from mi2p_inject.core.files.read import read_regular
+from mi2p_inject.core.files.seal import sealed
 
 __all__ = ["CONFIG_NAME", "read_config", "save"]
 

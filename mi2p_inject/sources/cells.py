@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import unicodedata
+from numbers import Real
 from typing import Any
 
 from mi2p_inject.core.errors import SourceError
@@ -44,7 +46,7 @@ def number_in(cell: Any, where: str) -> float | None:
 
 
 def category_in(cell: Any) -> str | None:
-    """The category in a cell, without blanks around it; None where it is None, NaN or blank.
+    """The category in a cell, without blanks around it, in Unicode form NFC; None where it is None, NaN or blank.
 
     Example:
         >>> category_in(" Bern "), category_in(3.0), category_in("")
@@ -52,10 +54,10 @@ def category_in(cell: Any) -> str | None:
     """
     if _is_missing(cell) or str(cell) in _WORDS:
         return None
-    if isinstance(cell, float) and cell.is_integer():  # pandas makes floats of whole numbers beside missing ones
-        cell = int(cell)
-    return str(cell).strip()
+    if isinstance(cell, Real) and not isinstance(cell, int) and float(cell).is_integer():
+        cell = int(cell)  # pandas makes floats of whole numbers beside missing ones
+    return unicodedata.normalize("NFC", str(cell).strip())
 
 
 def _is_missing(cell: Any) -> bool:
-    return cell is None or (isinstance(cell, float) and math.isnan(cell)) or not str(cell).strip()
+    return cell is None or (isinstance(cell, Real) and cell != cell) or not str(cell).strip()  # noqa: PLR0124

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +21,9 @@ from torch import Tensor, nn
 
 from mi2p_inject.core.errors import SourceError
 from mi2p_inject.core.files.atomic_write import write_file
-from mi2p_inject.core.files.json_rules import SIZE, TEXT, ListOf, Rule, Schema, fault, is_int
+from mi2p_inject.core.files.json_rules import TEXT, ListOf, Rule, Schema, fault, is_int
 from mi2p_inject.core.files.read import read_regular
+from mi2p_inject.core.files.seal import sealed
 from mi2p_inject.core.registry import closest
 from mi2p_inject.sources.cells import category_in, number_in
 
@@ -30,17 +32,19 @@ __all__ = ["ColumnEncoder", "Columns"]
 MOST_DEVIATIONS = 10.0
 """A number further from its column's mean counts as this far."""
 MOST_CATEGORIES = 10_000
+MOST_WIDTH = 2**14
 _MOST_BYTES = 2**26
 
-_NUMBER = Rule(
-    "a finite number",
-    lambda value: isinstance(value, float | int) and not isinstance(value, bool) and math.isfinite(value),
-)
-_SEED = Rule("an integer", lambda value: is_int(value, 0))
+_LARGEST = sys.float_info.max
+_NUMBER = Rule("a finite number", lambda value: isinstance(value, float) and -_LARGEST <= value <= _LARGEST)
+_DEVIATION = Rule("a positive number", lambda value: isinstance(value, float) and 0 < value <= _LARGEST)
+_SIZES = {
+    "width": Rule(f"a size (1 to {MOST_WIDTH:,})", lambda value: is_int(value, 1, MOST_WIDTH)),
+    "seed": Rule("an integer, zero or more", lambda value: is_int(value, 0)),
+}
 _SCHEMA: Schema = {
-    "width": SIZE,
-    "seed": _SEED,
-    "numeric": ListOf({"name": TEXT, "mean": _NUMBER, "deviation": _NUMBER}),
+    **_SIZES,
+    "numeric": ListOf({"name": TEXT, "mean": _NUMBER, "deviation": _DEVIATION}),
     "categorical": ListOf({"name": TEXT, "categories": ListOf(TEXT)}),
 }
 
@@ -60,6 +64,13 @@ class Columns:
     categorical: Mapping[str, tuple[str, ...]]
     width: int = 64
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if broken := fault({"width": self.width, "seed": self.seed}, _SIZES):
+            raise _wrong(
+                f"{broken.place} of the columns is out of range", broken.expected, broken.given,
+                f"change {broken.place}=",
+            )  # fmt: skip
 
     @classmethod
     def fit(
@@ -86,7 +97,8 @@ class Columns:
 
         Raises:
             SourceError: no column or no row; a column that is unknown, given twice, missing in every row, or the
-                label's; a cell that is no finite number, with its row; a column of too many categories.
+                label's; a cell that is no finite number, with its row; a column of too many categories; a width or
+                seed out of range.
         """
         given = list(rows)
         names = [*numeric, *categorical]
@@ -95,9 +107,7 @@ class Columns:
         for name in numeric:
             known = [number for at, row in enumerate(given) if (number := _number(name, at, row)) is not None]
             _check_any(name, known)
-            mean = math.fsum(known) / len(known)
-            deviation = math.sqrt(math.fsum((one - mean) ** 2 for one in known) / len(known))
-            statistics[name] = (mean, deviation or 1.0)
+            statistics[name] = _statistics(known)
         seen = {}
         for name in categorical:
             found = {one for row in given if (one := category_in(row[name])) is not None}
@@ -150,7 +160,7 @@ class Columns:
             "numeric": [{"name": name, "mean": one[0], "deviation": one[1]} for name, one in self.numeric.items()],
             "categorical": [{"name": name, "categories": list(one)} for name, one in self.categorical.items()],
         }
-        text = json.dumps(data, ensure_ascii=False, indent=2) + "\n"
+        text = json.dumps(sealed(data), indent=2) + "\n"  # escapes hold what UTF-8 cannot: half of a surrogate pair
         try:
             write_file(Path(path), lambda file: file.write_text(text, encoding="utf-8"))
         except OSError as error:
@@ -175,8 +185,15 @@ class Columns:
             raise _wrong(
                 f"this is no file of columns: {broken.place} is wrong", broken.expected, broken.given, "copy it again"
             )
-        numeric = {one["name"]: (float(one["mean"]), float(one["deviation"])) for one in data["numeric"]}
+        numeric = {one["name"]: (one["mean"], one["deviation"]) for one in data["numeric"]}
         categorical = {one["name"]: tuple(one["categories"]) for one in data["categorical"]}
+        names = [one["name"] for one in (*data["numeric"], *data["categorical"])]
+        sets = [*categorical.values(), tuple(names)]
+        many = any(len(known) > MOST_CATEGORIES for known in categorical.values())
+        if data != sealed(data) or many or not names or any(len({*one}) != len(one) for one in sets):
+            raise _wrong(
+                "the columns are not what was saved", "the file that Columns.save wrote", str(path), "copy it again"
+            )
         return cls(numeric, categorical, data["width"], data["seed"])
 
 
@@ -256,6 +273,15 @@ def _check_names(names: Sequence[str], rows: Sequence[Mapping[str, Any]], label:
 def _check_any(name: str, known: Iterable[Any]) -> None:
     if not known:
         raise _wrong(f"the column {name!r} is missing in every row", "a value in some row", "none", "leave it out")
+
+
+def _statistics(known: Sequence[float]) -> tuple[float, float]:
+    """Mean and standard deviation, 1 where that is zero; of numbers whose sum or squares leave the range, too."""
+    exponent = math.frexp(max(map(abs, known)))[1]
+    scaled = [math.ldexp(one, -exponent) for one in known]  # exact: powers of two
+    mean = math.fsum(scaled) / len(scaled)
+    deviation = math.sqrt(math.fsum((one - mean) ** 2 for one in scaled) / len(scaled))
+    return math.ldexp(mean, exponent), math.ldexp(deviation, exponent) or 1.0
 
 
 def _number(name: str, at: int, row: Mapping[str, Any]) -> float | None:

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from mutations import FUZZ, bounded, fuzz, mutated_bytes, mutated_json
 
 from mi2p_inject import ExpandedModel, Mi2pError, load
-from mi2p_inject.checkpoint.schema import CONFIG_NAME, sealed
+from mi2p_inject.checkpoint.schema import CONFIG_NAME
 from mi2p_inject.core.errors import CheckpointError
+from mi2p_inject.core.files.seal import sealed
 
 KINDS = ("all", "units")
 SOURCE = token_features(2)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from helpers import complains, net
@@ -13,6 +16,7 @@ from torch import Tensor
 
 from mi2p_inject import SourceFeatures, ViewSpec, inject, load
 from mi2p_inject.core.errors import SourceError
+from mi2p_inject.core.files.seal import sealed
 from mi2p_inject.sources.columns import ColumnEncoder, Columns
 from mi2p_inject.testing.randomize import randomize_zero_parameters
 
@@ -116,5 +120,78 @@ def test_bad_batches_and_files(tmp_path: Path) -> None:
     path = tmp_path / "columns.json"
     for text in ("", "[]", '{"width": 0}', '{"width": 6, "seed": 0, "numeric": [{"name": "a", "mean": "x"}]}'):
         path.write_text(text)
+        with complains(SourceError, "column"):
+            Columns.load(path)
+
+
+class TestHostile:
+    def test_numbers_as_large_as_they_come(self) -> None:
+        rows = [{"a": 1.7e308, "b": 1e200, "c": 5e-324}, {"a": -1.7e308, "b": 3e200, "c": 0}]
+        columns = Columns.fit([*rows, *rows], numeric=["a", "b", "c"])
+        assert columns.numeric["a"] == pytest.approx((0, 1.7e308))
+        assert columns.numeric["b"] == pytest.approx((2e200, 1e200))
+        numbers = columns.batch(rows)["numbers"]
+        assert numbers[:, :2].tolist() == [[pytest.approx(1), pytest.approx(-1)], [pytest.approx(-1), pytest.approx(1)]]
+        assert numbers.isfinite().all()
+
+    def test_what_pandas_and_numpy_call_missing(self) -> None:
+        cells = [pd.NA, pd.NaT, np.float32("nan"), np.float64("nan"), None, "  "]
+        rows = [{"n": 1, "c": "a"}, *({"n": cell, "c": cell} for cell in cells)]
+        columns = Columns.fit(rows, numeric=["n"], categorical=["c"])
+        assert columns.categorical == {"c": ("a",)}
+        batch = columns.batch(rows)
+        assert batch["numbers"].isnan().tolist() == [[False]] + [[True]] * len(cells)
+        assert batch["codes"].tolist() == [[2]] + [[0]] * len(cells)
+
+    def test_categories_that_look_the_same_are_one(self) -> None:
+        rows = [{"c": "Zu\u0308rich"}, {"c": "Z\u00fcrich"}, {"c": np.float32(3)}, {"c": 3}, {"c": "3"}]
+        assert Columns.fit(rows, categorical=["c"]).categorical == {"c": ("3", "Z\u00fcrich")}
+
+    def test_an_array_in_a_cell(self) -> None:
+        with complains(SourceError, "row 1", "no finite number"):
+            Columns.fit([{"a": np.zeros(2)}], numeric=["a"])
+
+    def test_half_characters_are_saved_and_read(self, tmp_path: Path) -> None:
+        columns = Columns.fit([{"c\ud83d": "\ud83d"}], categorical=["c\ud83d"])
+        columns.save(tmp_path / "columns.json")
+        assert Columns.load(tmp_path / "columns.json") == columns
+
+    @pytest.mark.parametrize("options", [{"width": 0}, {"width": 2**31}, {"width": "6"}, {"seed": -1}, {"seed": 1.5}])
+    def test_sizes(self, options: dict[str, Any]) -> None:
+        with complains(SourceError, next(iter(options))):
+            Columns.fit(TRAIN, numeric=["age"], **options)
+
+    @pytest.mark.fault("S8", "a changed value in a file of columns", "SourceError: not what was saved")
+    def test_every_changed_character_is_found(self, tmp_path: Path) -> None:
+        path = tmp_path / "columns.json"
+        COLUMNS.save(path)
+        text = path.read_text()
+        for at, letter in enumerate(text):
+            if letter.isalnum():
+                path.write_text(text[:at] + ("7" if letter != "7" else "3") + text[at + 1 :])
+                with complains(SourceError, "column"):
+                    Columns.load(path)
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda data: data["numeric"][0].update(deviation=0),  # 0 / 0 would be missing
+            lambda data: data["numeric"][0].update(deviation=-1.0),
+            lambda data: data["numeric"][0].update(mean=10**400),
+            lambda data: data["numeric"][1].update(name="age"),
+            lambda data: data["categorical"][0].update(name="age"),
+            lambda data: data["categorical"][0].update(categories=["Bern", "Bern"]),
+            lambda data: data["categorical"][0].update(categories=[str(number) for number in range(10_001)]),
+            lambda data: data.update(width=2**31),
+            lambda data: data.update(numeric=[], categorical=[]),
+        ],
+    )
+    @pytest.mark.fault("S8", "a forged file of columns whose checksum is right", "SourceError; no memory is taken")
+    def test_forged(self, change: Any, tmp_path: Path) -> None:
+        path = tmp_path / "columns.json"
+        COLUMNS.save(path)
+        data = json.loads(path.read_text())
+        change(data)
+        path.write_text(json.dumps(sealed(data)))
         with complains(SourceError, "column"):
             Columns.load(path)

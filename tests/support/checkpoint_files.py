@@ -11,7 +11,8 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from mi2p_inject.checkpoint.schema import CONFIG_NAME, sealed
+from mi2p_inject.checkpoint.schema import CONFIG_NAME
+from mi2p_inject.core.files.seal import sealed
 
 DELETE = object()
 
