@@ -60,4 +60,4 @@ def category_in(cell: Any) -> str | None:
 
 
 def _is_missing(cell: Any) -> bool:
-    return cell is None or (isinstance(cell, Real) and cell != cell) or not str(cell).strip()  # noqa: PLR0124
+    return cell is None or (isinstance(cell, Real) and cell != cell) or not str(cell).strip()
