@@ -55,7 +55,7 @@ def category_in(cell: Any) -> str | None:
     if _is_missing(cell) or str(cell) in _WORDS:
         return None
     if isinstance(cell, Real) and not isinstance(cell, int) and float(cell).is_integer():
-        cell = int(cell)  # pandas makes floats of whole numbers beside missing ones
+        cell = int(float(cell))  # pandas makes floats of whole numbers beside missing ones
     return unicodedata.normalize("NFC", str(cell).strip())
 
 
