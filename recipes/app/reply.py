@@ -81,6 +81,8 @@ def reply_to(run: Run, image: str | Path | None, text: str | None) -> Reply:
             samples[f"without the {NAMES[one]}"] = {other: given[other] for other in here if other != one}
     found = {of: predict_one(run.saved, one.get("image"), one.get("text")) for of, one in samples.items()}
     notes = [f"No {NAMES[one]} was given: this is the model's answer without one." for one in reads if one not in here]
+    if names := run.saved.config.data.column_names:
+        notes.append(f"The page takes no columns ({', '.join(names)}): this is the model's answer without them.")
     if "text" in here:
         notes += _cut(run, given["text"])
     key = "labels" if run.saved.task.multi_label else "label"
