@@ -133,7 +133,7 @@ def test_the_worst_mistakes_are_explained(tmp_path: Path) -> None:
     probabilities[np.arange(count), decided] = np.linspace(0.9, 0.4, count)
     grey = np.full((8, 8, 3), 128, dtype=np.uint8)
 
-    def explain(image: Any, text: str, target: str) -> Explanation:
+    def explain(image: Any, text: str, target: str, row: Any) -> Explanation:
         asked.append((text, target))
         none = dict.fromkeys(("site", "spread", "keys", "word_attention", "word_maps", "evidence_map", "place_loss"))
         words = tuple(text.split())
