@@ -36,13 +36,13 @@ def main() -> None:
             {"params": me.units.parameters(), "lr": 5e-3},
         ]
     )
-    for step in range(40):
-        pictures, words, labels = batch(32)
+    for step in range(20):
+        pictures, words, labels = batch(16)
         loss = F.cross_entropy(me(pictures, source=words), labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        if step % 10 == 9:
+        if step % 5 == 4:
             print(f"step {step + 1}: loss {loss.item():.3f}")
     me.eval()
     pictures, words, labels = batch(256)

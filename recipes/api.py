@@ -117,7 +117,6 @@ class Run:
         saved: the run folder, read back.
 
     Attributes:
-        saved: the same, for what is not here.
         path: the run folder.
         numbers: all of metrics.json.
         classes: names of the classes, in the order of probabilities.
@@ -203,7 +202,8 @@ class Run:
         """What the model takes from the other modality for one sample: maps of words, or words of channels.
 
         Args:
-            image, text: a path or an open picture, and a text with a word or more.
+            image: a path or an open picture.
+            text: one with a word or more.
             target: the class that the evidence is about; None: the likeliest one.
             **options: ``columns``, the cells of those that the run reads, by name; without it they are missing.
 
@@ -226,8 +226,7 @@ class Run:
         Args:
             repo_id: ``organisation/name``; made if there is none.
             card: metadata of the model card, as of `huggingface_hub.ModelCardData`: ``{"license": "mit"}``.
-            **options: ``private``, ``token``, ``revision``, ``commit_message``, ``create_pr``, as of
-                `ExpandedModel.push_to_hub`.
+            **options: ``private``, ``token``, ``revision`` and others of `ExpandedModel.push_to_hub`.
 
         Returns:
             The URL of the commit.
@@ -245,8 +244,9 @@ class Run:
         """Whether taking away what an explanation names changes the answer sooner than a random order does.
 
         Args:
-            data, split, **options: as for `evaluate`.
-            limit, draws: samples at most, and random orders of each: some dozens of forwards a sample.
+            data: as for `evaluate`, like split and options.
+            limit: samples at most; each takes some dozens of forwards.
+            draws: random orders of each sample.
 
         Raises:
             RecipeError: the model is not expanded, or the data do not fit it or have no sample with both.

@@ -125,7 +125,9 @@ def attend(
 
     Args:
         order: of the products.
-        query, key, value: the embedders.
+        query: the embedder of the site.
+        key: that of the source.
+        value: that of the source's values.
         factors: what their `factors` gave: (B, N, ·), (B, M, ·), (B, M, ·).
         mask: (B, M) True for tokens to attend to; every row has one.
         scale: 1/√head_dim.

@@ -104,7 +104,8 @@ def served(page: gr.Blocks, host: str, port: int) -> uvicorn.Server:
 
     Args:
         page: of `build_page`.
-        host, port: where it will listen.
+        host: where it will listen.
+        port: the same; 0 takes a free one.
     """
     app = gr.mount_gradio_app(
         fastapi.FastAPI(docs_url=None, redoc_url=None, openapi_url=None),

@@ -127,11 +127,17 @@ def load_data(
     Args:
         spec: a ``.csv``, ``.tsv``, ``.jsonl`` or ``.parquet`` file; a folder with such a file for each split, or with
             ``<split>/<label>/<image>`` or ``<label>/<image>``; or ``name:/path`` with a name of `LOADERS`.
-        image_col, text_col, label_col, split_col, id_col, group_col: columns of a table; default: the ones named
+        image_col: column of image paths in a table. Default of this and of the next five: the ones named
             ``image``, ``text``, ``label``, ``split``, ``id``, ``group``, if they exist. Without a split, one is made:
             60/10/30, stratified, duplicate texts and images and equal groups together.
-        numeric_cols, categorical_cols: columns of a table that a model reads besides image and text. A cell of the
-            first holds a number, or nothing.
+        text_col: column of texts.
+        label_col: column of labels.
+        split_col: column of splits.
+        id_col: column of sample ids.
+        group_col: column of groups that stay together.
+        numeric_cols: columns of a table that a model reads besides image and text. A cell
+            holds a number, or nothing.
+        categorical_cols: the same, of categories.
         image_root: folder that image paths start from; default: the one the table is in.
         task: of a benchmark with several.
         missing: keep samples without image or text (a missing modality), or drop them.

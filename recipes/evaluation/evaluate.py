@@ -107,7 +107,8 @@ def predict_one(
 
     Args:
         run: the model.
-        image, text: the sample; an expanded or fused model does with one of them.
+        image: the sample; an expanded or fused model does with one of them.
+        text: the same.
         columns: cells of the columns that the run reads, by name; None: the sample has none.
 
     Raises:

@@ -67,7 +67,8 @@ class Records:
         """What was done to read each of some records' texts: nothing, as a rule.
 
         Args:
-            start, stop: numbers of records, from 0.
+            start: number of the first record, from 0.
+            stop: number after the last.
         """
         rows = self.stored.select_columns(["mojibake", "cut", "repairs"])[start:stop]
         found: list[list[str]] = []

@@ -74,8 +74,10 @@ class ExportableModel(nn.Module):
 
         Args:
             pixel_values: (B, 3, H, W); anything where the image is missing.
-            image_present, text_present: (B,) bool; None: all are there.
-            input_ids, attention_mask: (B, L) int64; no mask for a tokenizer of one length.
+            image_present: (B,) bool; None: all are there.
+            text_present: (B,) bool; None: all are there.
+            input_ids: (B, L) int64.
+            attention_mask: (B, L) int64; none for a tokenizer of one length.
         """
         batch: dict[str, Tensor] = {}
         if pixel_values is not None:

@@ -58,7 +58,8 @@ def choose_decision(task: Task, logits: Logits, true: Labels, answers: AnswersCo
 
     Args:
         task: what is learned.
-        logits, true: of the validation split.
+        logits: of the validation split.
+        true: targets of the validation split.
         answers: whether the task's own part is tuned, and whether a temperature is fitted first: thresholds are then
             those of the calibrated probabilities.
     """
@@ -73,7 +74,8 @@ def fit_temperature(task: Task, logits: Logits, true: Labels) -> float:
 
     Args:
         task: makes probabilities of logits.
-        logits, true: (N, outputs) and N targets.
+        logits: (N, outputs).
+        true: N targets.
 
     Example:
         >>> from mi2p_inject.recipes.tasks import SingleLabel

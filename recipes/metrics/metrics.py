@@ -28,8 +28,9 @@ def bootstrap_metrics(
 
     Args:
         task: says which metrics.
-        true, predicted: N targets and answers. Several predictions, such as those of models trained with several
-            seeds: the mean of their metrics.
+        true: N targets.
+        predicted: N answers. Several predictions, such as those of models trained with several seeds: the mean of
+            their metrics.
         groups: (N,) group of each test sample.
         seed: the same seed gives the same intervals.
         resamples: how many.
@@ -81,7 +82,12 @@ def resampled_answers(
     """Everything that is reported of one prediction, on the same resamples: of answers, rankings and probabilities.
 
     Args:
-        task, true, predicted, groups, seed, resamples: as in `bootstrap_metrics`.
+        task: as in `bootstrap_metrics`.
+        true: as in `bootstrap_metrics`.
+        predicted: as in `bootstrap_metrics`.
+        groups: as in `bootstrap_metrics`.
+        seed: as in `bootstrap_metrics`.
+        resamples: as in `bootstrap_metrics`.
         probabilities: (N, classes).
     """
     found = resampled_metrics(task, true, predicted, groups, seed=seed, resamples=resamples)

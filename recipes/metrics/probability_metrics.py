@@ -53,7 +53,8 @@ def expected_calibration_error(true: Labels, probabilities: Floats) -> float:
     probabilities is one, compared with how often the label is there.
 
     Args:
-        true, probabilities: as in `log_loss`.
+        true: as in `log_loss`.
+        probabilities: as in `log_loss`.
 
     Raises:
         RecipeError: the arrays are empty or do not fit.
@@ -74,7 +75,8 @@ def resampled_probability_metrics(
     Each resample adds noise to the bins, so the interval of a small calibration error lies somewhat above its value.
 
     Args:
-        true, probabilities: as in `log_loss`.
+        true: as in `log_loss`.
+        probabilities: as in `log_loss`.
         groups: (N,) group of each sample; whole groups are drawn.
         seed: the same seed draws the same resamples, here and for every other metric.
         resamples: R.

@@ -93,7 +93,8 @@ class Task(ABC):
         """The `metrics` as a function of how often each sample counts, for the bootstrap.
 
         Args:
-            true, predicted: N targets and N answers.
+            true: N targets.
+            predicted: N answers.
         """
 
     @abstractmethod
@@ -161,7 +162,8 @@ class Task(ABC):
         """The classes that some sample has and no answer names.
 
         Args:
-            true, predicted: N targets and N answers.
+            true: N targets.
+            predicted: N answers.
 
         Example:
             >>> from mi2p_inject.recipes.tasks import SingleLabel

@@ -40,7 +40,8 @@ def tune_thresholds(probabilities: Floats, true: NDArray[np.int64]) -> TunedThre
     The common threshold has the highest micro-F1 over all classes, a class's own one its highest F1.
 
     Args:
-        probabilities, true: (N, K).
+        probabilities: (N, K).
+        true: (N, K), 0 or 1.
 
     Example:
         >>> tune_thresholds(np.array([[0.9, 0.2], [0.3, 0.1]]), np.array([[1, 0], [1, 0]])).of_classes.round(2).tolist()
@@ -59,7 +60,8 @@ def best_threshold(probabilities: Floats, true: NDArray[np.int64]) -> float:
     """The threshold with the highest F1 of one yes-or-no question; of equal ones the closest to 0.5.
 
     Args:
-        probabilities, true: (N,). Without a positive sample: 0.5.
+        probabilities: (N,).
+        true: (N,), 0 or 1. Without a positive sample: 0.5.
 
     Example:
         >>> round(best_threshold(np.array([0.9, 0.3, 0.1]), np.array([1, 1, 0])), 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -60,3 +61,19 @@ def _without_fix(path: Path) -> list[int]:
 def test_every_error_of_the_recipes_says_what_to_do() -> None:
     found = {str(path.relative_to(ROOT)): _without_fix(path) for path in sorted((ROOT / "recipes").rglob("*.py"))}
     assert {path: lines for path, lines in found.items() if lines} == {}
+
+
+def _unknown_parameters(node: ast.FunctionDef) -> list[str]:
+    """Names before a colon below "Args:" that are no parameter: the API pages would leave them without a type."""
+    given = (ast.get_docstring(node) or "").partition("Args:\n")[2].partition("\n\n")[0]
+    entries = re.findall(r"^    \*{0,2}(\w+(?:, [\w*]+)*):", given, re.MULTILINE)
+    arguments = node.args
+    known = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg, arguments.kwarg]
+    return [entry for entry in entries if entry not in {one.arg for one in known if one is not None}]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_docstrings_name_parameters_as_they_are(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    assert {node.name: names for node in functions if (names := _unknown_parameters(node))} == {}

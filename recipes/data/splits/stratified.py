@@ -81,7 +81,8 @@ def take_validation(train: Rows, labels: Rows, groups: Rows, seed: int) -> tuple
 
     Args:
         train: row numbers.
-        labels, groups: (N,) of all rows.
+        labels: (N,) of all rows.
+        groups: (N,) of all rows.
         seed: the same seed gives the same rows.
 
     Raises:

@@ -67,7 +67,9 @@ def measure_faithfulness(
 
     Args:
         run: of an expanded model.
-        data, options, split: as for `evaluate_run`.
+        data: as for `evaluate_run`.
+        options: as for `evaluate_run`.
+        split: as for `evaluate_run`.
         limit: samples at most, drawn from those with a picture and a text.
         draws: random orders of each.
         console: where progress is shown; None: nowhere.

@@ -41,7 +41,8 @@ def class_scores(
 
     Args:
         task: says whether a sample has one label or several.
-        true, decided: N targets and answers.
+        true: N targets.
+        decided: N answers.
         groups: (N,) group of each sample; whole groups are resampled.
         seed: of the bootstrap.
 

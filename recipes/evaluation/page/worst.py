@@ -89,7 +89,8 @@ def worst_mistakes(
         task: says what an answer is in words.
         samples: the data of the run.
         split: of which the other arguments are.
-        true, decided: N targets and answers.
+        true: N targets.
+        decided: N answers.
         probabilities: (N, K).
         count: how many at most.
         explain: explains the first six of those with a picture and a text; None: no explanations.

@@ -175,7 +175,8 @@ def boxes(height: int, width: int) -> Tensor:
     """Where the regions lie: the whole picture, then each cell, row by row.
 
     Args:
-        height, width: of the map.
+        height: of the map.
+        width: of the map.
 
     Returns:
         (1 + H·W, 5): left, top, right, bottom and area as fractions of the picture.
