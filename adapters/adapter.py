@@ -84,7 +84,7 @@ class Adapter:
     Raises:
         AdapterError: the adapter contradicts itself.
 
-    Example:
+    Examples:
         >>> from mi2p_inject.adapters import adapters
         >>> adapter = next(one for one in adapters() if one.name == "densenet")
         >>> adapter.sites[0], str(adapter.layout), adapter.num_heads

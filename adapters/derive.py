@@ -36,7 +36,7 @@ def derive(model: nn.Module) -> Adapter | None:
     Args:
         model: a bare model, no head on it (`base_of`); what a module wraps is not looked at.
 
-    Example:
+    Examples:
         >>> import timm
         >>> from mi2p_inject.adapters.derive import derive
         >>> adapter = derive(timm.create_model("regnetx_002"))
@@ -85,7 +85,7 @@ def layers_of(model: nn.Module) -> list[str]:
     Lists are `ModuleList`s, and `Sequential`s of one class. Of nested lists the outermost counts; a member that is
     itself a bare list never runs as a module, and its last member stands for it.
 
-    Example:
+    Examples:
         >>> from torch import nn
         >>> from mi2p_inject.adapters.derive import layers_of
         >>> layers_of(nn.ModuleDict({"head": nn.Linear(2, 2), "stem": nn.ModuleList([nn.Linear(2, 2) for _ in "ab"])}))

@@ -41,7 +41,7 @@ def find(model: nn.Module) -> Match | None:
     Raises:
         AdapterError: two encoders stand at the same depth; which one is meant?
 
-    Example:
+    Examples:
         >>> from transformers import BertConfig, BertForSequenceClassification
         >>> from mi2p_inject.adapters import find
         >>> tiny = BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)

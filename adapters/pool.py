@@ -25,7 +25,7 @@ def pool(hidden: Tensor, how: Pooling, mask: Tensor | None = None, encoder: nn.M
     Raises:
         LayoutError: neither a map nor tokens, or a token asked of a map.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from mi2p_inject.adapters import pool
         >>> pool(torch.randn(2, 1024, 7, 7), "mean").shape

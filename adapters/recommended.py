@@ -30,7 +30,7 @@ def recommended(sites: Sequence[T], modality: Modality) -> tuple[T, ...]:
         sites: the default sites in firing order.
         modality: what the backbone reads.
 
-    Example:
+    Examples:
         >>> recommended([f"layer.{i}" for i in range(12)], "text")
         ('layer.10', 'layer.11')
         >>> recommended(["layer1", "layer2", "layer3", "layer4"], "image")

@@ -68,7 +68,7 @@ def fit(
     Raises:
         RecipeError: data or settings cannot be used (before any training), or the training cannot go on.
 
-    Example:
+    Examples:
         >>> import tempfile, pandas
         >>> from mi2p_inject.recipes import fit
         >>> rows = [{"text": f"a {c} thing {i}", "label": c} for c in ("red", "blue") for i in range(20)]

@@ -44,7 +44,7 @@ def decodable(value: str) -> str:
 
     JSON's escapes can hold them, and Python puts bytes that are no UTF-8 there, in names of files and in arguments.
 
-    Example:
+    Examples:
         >>> decodable("caf\\udce9") == "caf\\N{REPLACEMENT CHARACTER}"
         True
     """
@@ -64,7 +64,7 @@ def print_anything(*streams: TextIO) -> None:
     Args:
         streams: default: standard output and error.
 
-    Example:
+    Examples:
         >>> stream = io.TextIOWrapper(io.BytesIO(), "cp1252")
         >>> print_anything(stream)
         >>> stream.write("\\N{SNOWMAN}") and stream.flush()

@@ -50,7 +50,7 @@ def save(
         CheckpointError: the folder is a file or cannot be written, the state is not all plain tensors, or something was
             trained that is part of neither backbone nor units. The old checkpoint, if any, is still whole.
 
-    Example:
+    Examples:
         >>> import tempfile, torch
         >>> from mi2p_inject import ViewSpec, inject, load
         >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU())

@@ -37,7 +37,7 @@ class Mi2pError(Exception):
         given: what came instead.
         fix: what the reader can do about it.
 
-    Example:
+    Examples:
         >>> from mi2p_inject.core.errors import SourceError
         >>> print(SourceError("wrong width", path="layer1", expected="768", given="384", fix="re-inject"))
         site 'layer1': wrong width

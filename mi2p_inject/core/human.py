@@ -8,7 +8,7 @@ __all__ = ["human"]
 def human(number: float, unit: str = "FLOP") -> str:
     """Operations or bytes for people.
 
-    Example:
+    Examples:
         >>> from mi2p_inject.core.human import human
         >>> human(2.83e9), human(12_300, "B")
         ('2.83 GFLOP', '12.3 kB')

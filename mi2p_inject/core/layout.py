@@ -40,7 +40,7 @@ class Layout:
     Raises:
         LayoutError: a prefix or a grid on axes that are spatial already.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from mi2p_inject.core.layout import Axes, Layout
         >>> vit = Layout(Axes.NLC, prefix=1, grid=(14, 14))
@@ -196,7 +196,7 @@ def image_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, int] |
 def describe(output: Any) -> str:
     """A short description of a module's output for messages: types and shapes, no values.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from mi2p_inject.core.layout import describe
         >>> describe((torch.zeros(2, 3), None))

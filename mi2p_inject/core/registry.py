@@ -33,7 +33,7 @@ class Registry(Generic[T]):
         Mi2pError: (of the class `error`) an unknown name, the closest one named; a name given twice; an entry point
             that cannot be loaded or names something else.
 
-    Example:
+    Examples:
         >>> from mi2p_inject.core.errors import UnitError
         >>> from mi2p_inject.core.registry import Registry
         >>> sizes = Registry("size", "no.such.group", UnitError, lambda given: given, "a number", {"small": 1})
@@ -139,7 +139,7 @@ def load_entry_point(entry_point: EntryPoint, error: type[Mi2pError], expected: 
 def closest(name: str, names: list[str]) -> str:
     """What to say to somebody who mistyped a name.
 
-    Example:
+    Examples:
         >>> from mi2p_inject.core.registry import closest
         >>> closest("fillm", ["film", "mmtm"]), closest("x", ["film", "mmtm"])
         ("did you mean 'film'?", 'choose one of film, mmtm')

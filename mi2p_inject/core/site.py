@@ -34,7 +34,7 @@ class Site:
 def unit_key(path: str, source: str = "") -> str:
     """The key of a unit among the expanded model's units: at `a.b` it is `/a/b`, which no attribute's name is.
 
-    Example:
+    Examples:
         >>> from mi2p_inject.core.site import unit_key
         >>> unit_key("layer.3"), unit_key("layer.3", source="audio")
         ('/layer/3', 'audio/layer/3')

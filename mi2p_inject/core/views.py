@@ -26,7 +26,7 @@ class ViewSpec:
     Raises:
         UnitError: the numbers contradict the kind.
 
-    Example:
+    Examples:
         >>> from mi2p_inject import ViewSpec
         >>> print(ViewSpec.tokens(768), ViewSpec.map(1024, 7, 7))
         tokens (B, L, 768) map (B, 1024, 7, 7)

@@ -46,7 +46,7 @@ def build(name: str, meta: bool = True) -> nn.Module:
         ZooError: unknown name (the closest ones are given), library not installed, hub not reachable, a model that
             needs code from the hub (which is never run) or that its library cannot build in this way.
 
-    Example:
+    Examples:
         >>> from mi2p_inject.core.zoo import build
         >>> model = build("resnet18")
         >>> type(model).__name__, model.conv1.weight.device.type

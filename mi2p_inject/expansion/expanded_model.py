@@ -43,7 +43,7 @@ class ExpandedModel(RunningModel):
         sites: where they are: path, layout, view.
         frozen_sources: the source encoders by name, and how they are read; one without a name has the empty one.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from mi2p_inject import ViewSpec, SourceFeatures, inject
         >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.Flatten(), torch.nn.LazyLinear(2))

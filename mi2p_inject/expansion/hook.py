@@ -159,7 +159,7 @@ def hook_path(backbone: nn.Module, path: str) -> str:
 
     timm's gradient checkpointing runs the children of a stage in place of the stage, whose own hooks then never run.
 
-    Example:
+    Examples:
         >>> from torch import nn
         >>> from mi2p_inject.expansion.hook import hook_path
         >>> hook_path(nn.Sequential(nn.Conv2d(3, 4, 1), nn.Sequential(nn.ReLU(), nn.ReLU())), "1")

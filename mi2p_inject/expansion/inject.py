@@ -104,7 +104,7 @@ def inject(
 
     Source: MI2P (CVPR 2022), section 3.
 
-    Example:
+    Examples:
         >>> import timm, torch
         >>> from transformers import BertConfig, BertModel
         >>> from mi2p_inject import inject

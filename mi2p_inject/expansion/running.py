@@ -147,7 +147,7 @@ class RunningModel(BackboneInterface):
             SourceError: as for `forward`.
             SiteError: the block ran no forward of the backbone, or one in which a site did not fire.
 
-        Example:
+        Examples:
             >>> import torch
             >>> from mi2p_inject import ViewSpec, SourceFeatures, inject
             >>> net, x = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3)), torch.randn(2, 3, 8, 8)
@@ -178,7 +178,7 @@ class RunningModel(BackboneInterface):
     def disabled(self) -> Iterator[None]:
         """A block in which sources have no effect, in this thread: whatever runs, runs as the backbone alone.
 
-        Example:
+        Examples:
             >>> import torch
             >>> from mi2p_inject import ViewSpec, SourceFeatures, inject
             >>> net, x = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3)), torch.randn(2, 3, 8, 8)

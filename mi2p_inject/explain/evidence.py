@@ -80,7 +80,7 @@ def explain(me: ExpandedModel, *args: Any, source: Any, score: Callable[[Any], T
     Source: gradient × attention as in Chefer et al. 2021 (https://arxiv.org/abs/2103.15679), with its sign and without
     its propagation through layers: units stand beside the backbone, not in a row.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from mi2p_inject import SourceFeatures, ViewSpec, inject
         >>> from mi2p_inject.explain import explain

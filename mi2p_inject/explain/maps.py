@@ -16,7 +16,7 @@ def channel_maps(maps: Tensor) -> Tensor:
     Args:
         maps: (..., H, W).
 
-    Example:
+    Examples:
         >>> import torch
         >>> from mi2p_inject.explain.maps import channel_maps
         >>> channel_maps(torch.tensor([[[-1.0, 1.0], [0.0, 3.0]]]))
@@ -59,7 +59,7 @@ def effective_count(weights: Tensor) -> Tensor:
     Args:
         weights: (..., keys) that sum to 1.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from mi2p_inject.explain.maps import effective_count
         >>> effective_count(torch.tensor([[1.0, 0.0, 0.0, 0.0], [0.25, 0.25, 0.25, 0.25]]))

@@ -175,7 +175,7 @@ def record_attention(me: ExpandedModel, *, gradients: bool = False, views: bool 
     Raises:
         ExplainError: it is no expanded model, or none of its units attends.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from mi2p_inject import SourceFeatures, ViewSpec, inject
         >>> from mi2p_inject.explain import record_attention

@@ -34,7 +34,7 @@ def build_fusion(
     Raises:
         FusionError: an unknown name or option (the closest one is named), or values out of range.
 
-    Example:
+    Examples:
         >>> from mi2p_inject.fusion import build_fusion
         >>> build_fusion("cross-attention", [512, 384], 3, options={"width": 100}).head.in_features
         200
@@ -58,7 +58,7 @@ def fusion_options(name: str) -> dict[str, Any]:
     Raises:
         FusionError: an unknown name.
 
-    Example:
+    Examples:
         >>> from mi2p_inject.fusion import fusion_options
         >>> fusion_options("cross-attention"), fusion_options("concat")
         ({'width': 512}, {})

@@ -30,7 +30,7 @@ class CompactBilinearFusion(Fusion):
         sketch_width: D, numbers of the pooled vector.
         dropout: of the pooled vector, in training.
 
-    Example:
+    Examples:
         >>> import torch
         >>> CompactBilinearFusion([4, 6], 3, sketch_width=64)([torch.randn(2, 4), torch.randn(2, 6)]).shape
         torch.Size([2, 3])

@@ -19,7 +19,7 @@ class ConcatFusion(Fusion):
 
     Source: MI2P (CVPR 2022), section 3.4.
 
-    Example:
+    Examples:
         >>> import torch
         >>> ConcatFusion([4, 6], 3)([torch.randn(2, 4), torch.randn(2, 6)]).shape
         torch.Size([2, 3])

@@ -28,7 +28,7 @@ class CrossAttentionFusion(Fusion):
     Args:
         width: of ṽ and t̃.
 
-    Example:
+    Examples:
         >>> import torch
         >>> CrossAttentionFusion([4, 6], 3)([torch.randn(2, 4), torch.randn(2, 6)]).shape
         torch.Size([2, 3])

@@ -33,7 +33,7 @@ class GatedBilinearFusion(Fusion):
         sketch_width: D, numbers of the pooled vector.
         dropout: of the pooled vector, in training.
 
-    Example:
+    Examples:
         >>> import torch
         >>> GatedBilinearFusion([4, 6], 3, sketch_width=64)([torch.randn(2, 4), torch.randn(2, 6)]).shape
         torch.Size([2, 3])

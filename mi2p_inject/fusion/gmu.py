@@ -37,7 +37,7 @@ class GMUFusion(Fusion):
         width: of h_v and h_t.
         form: "paper" or "code".
 
-    Example:
+    Examples:
         >>> import torch
         >>> GMUFusion([4, 6], 3)([torch.randn(2, 4), torch.randn(2, 6)]).shape
         torch.Size([2, 3])

@@ -25,7 +25,7 @@ class ScoreFusion(Fusion):
 
     Source: MI2P (CVPR 2022), section 3.4.
 
-    Example:
+    Examples:
         >>> import torch
         >>> present = [torch.tensor([True, True]), torch.tensor([True, False])]
         >>> ScoreFusion([4, 6], 3)([torch.randn(2, 4), torch.randn(2, 6)], present).shape
@@ -53,7 +53,7 @@ def mean_scores(logits: Tensor, present: Tensor | None = None, *, multi_label: b
     Returns:
         (B, K) logits: log p, or log(p / (1 - p)) with ``multi_label``.
 
-    Example:
+    Examples:
         >>> import torch
         >>> mean_scores(torch.tensor([[[0.0, 0.0]], [[100.0, 0.0]]])).softmax(-1)
         tensor([[0.7500, 0.2500]])

@@ -111,7 +111,7 @@ def resolve(
         AdapterError: the model holds several encoders and `ambiguous` is False.
         ProbeError: no example inputs are known and they are required.
 
-    Example:
+    Examples:
         >>> import timm
         >>> from mi2p_inject.inspection.resolve import resolve
         >>> resolve(timm.create_model("resnet10t")).default_paths

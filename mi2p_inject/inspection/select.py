@@ -22,7 +22,7 @@ Shapes = Callable[[Sequence[str]], dict[str, str]]
 def glob_paths(pattern: str, paths: Iterable[str]) -> list[str]:
     """The paths a glob matches: `*` and `?` stay inside one dotted segment, `**` spans any number of them.
 
-    Example:
+    Examples:
         >>> from mi2p_inject.inspection.select import glob_paths
         >>> glob_paths("layer.*", ["layer.0", "layer.0.attention", "layer.1"])
         ['layer.0', 'layer.1']

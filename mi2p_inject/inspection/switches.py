@@ -14,7 +14,7 @@ FLAGS = ("grad_checkpointing", "gradient_checkpointing")
 def checkpointed(model: nn.Module) -> list[str]:
     """Paths of the modules whose own switch for gradient checkpointing is on; "" is the model itself.
 
-    Example:
+    Examples:
         >>> import timm
         >>> from mi2p_inject.inspection.switches import checkpointed
         >>> model = timm.create_model("resnet10t")

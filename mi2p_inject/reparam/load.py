@@ -27,7 +27,7 @@ def load_pathway(folder: str | Path, *, model: nn.Module, auxiliary: nn.Module) 
         CheckpointError: not a pathway of ours, damaged, or of other models.
         PathwayError: the two models do not fit.
 
-    Example:
+    Examples:
         >>> import tempfile, timm, torch
         >>> from mi2p_inject.reparam import load_pathway, pathway
         >>> build = lambda: timm.create_model("vit_tiny_patch16_224", depth=1, embed_dim=48, num_heads=4, num_classes=3)

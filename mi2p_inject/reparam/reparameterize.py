@@ -44,7 +44,7 @@ def pathway(
 
     Source: Multimodal Pathway (https://arxiv.org/abs/2401.14405).
 
-    Example:
+    Examples:
         >>> import timm, torch
         >>> from transformers import BertConfig, BertModel
         >>> from mi2p_inject import pathway

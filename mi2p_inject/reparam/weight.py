@@ -24,7 +24,7 @@ class CrossModalWeight(nn.Module):
 
     Source: Multimodal Pathway (https://arxiv.org/abs/2401.14405), Cross-Modal Re-parameterization.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from torch import nn
         >>> from mi2p_inject.reparam.pairing import Part

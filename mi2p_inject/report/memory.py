@@ -163,7 +163,7 @@ def plan_memory(
 class held_bytes(TorchDispatchMode):  # noqa: N801  # a block, as torch.no_grad is
     """A block that notes the most bytes of new tensors that were alive at once in it: `peak`.
 
-    Example:
+    Examples:
         >>> x = torch.zeros(1000, device="meta")
         >>> with held_bytes() as held:
         ...     y = x + 1

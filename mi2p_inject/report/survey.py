@@ -92,7 +92,7 @@ def survey(
         AdapterError: a model of two modalities.
         ProbeError: it does not run on the example inputs, or there are none.
 
-    Example:
+    Examples:
         >>> from mi2p_inject import ViewSpec
         >>> from mi2p_inject.report.survey import survey
         >>> from mi2p_inject.core.zoo import build

@@ -48,7 +48,7 @@ def by_name(what: str, given: Any, names: Collection[str]) -> dict[str, Any]:
     Raises:
         SourceError: a name that no source has.
 
-    Example:
+    Examples:
         >>> from mi2p_inject.sources.by_name import by_name
         >>> by_name("unit", "film", ["text", "audio"])
         {'text': 'film', 'audio': 'film'}

@@ -49,7 +49,7 @@ class SourceCache:
     Raises:
         SourceError: a file in it is damaged.
 
-    Example:
+    Examples:
         >>> import tempfile, torch
         >>> from mi2p_inject import inject
         >>> from mi2p_inject.sources.fill_cache import fill

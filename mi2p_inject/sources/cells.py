@@ -25,7 +25,7 @@ def number_in(cell: Any, where: str) -> float | None:
     Raises:
         SourceError: it holds something else.
 
-    Example:
+    Examples:
         >>> number_in(" 1.5 ", "row 1"), number_in(float("nan"), "row 2")
         (1.5, None)
     """
@@ -48,7 +48,7 @@ def number_in(cell: Any, where: str) -> float | None:
 def category_in(cell: Any) -> str | None:
     """The category in a cell, without blanks around it, in Unicode form NFC; None where it is None, NaN or blank.
 
-    Example:
+    Examples:
         >>> category_in(" Bern "), category_in(3.0), category_in("")
         ('Bern', '3', None)
     """

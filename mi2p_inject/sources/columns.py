@@ -207,7 +207,7 @@ class ColumnEncoder(nn.Module):
     Args:
         columns: what `Columns.fit` found.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from mi2p_inject import inject
         >>> from mi2p_inject.sources.columns import ColumnEncoder, Columns

@@ -32,7 +32,7 @@ class SourceFeatures:
     Raises:
         SourceError: wrong number of axes, not floating, or a mask that is none or of another shape.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from mi2p_inject import SourceFeatures
         >>> words = SourceFeatures(torch.randn(2, 7, 384), torch.ones(2, 7, dtype=torch.bool))

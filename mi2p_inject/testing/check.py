@@ -44,7 +44,7 @@ class Check:
         role: "backbone" or "source": what a model is checked as.
         function: what runs.
 
-    Example:
+    Examples:
         >>> import timm
         >>> from mi2p_inject.testing import iter_checks
         >>> check = next(iter_checks())

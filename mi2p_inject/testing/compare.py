@@ -26,7 +26,7 @@ def floats(output: Any) -> list[Tensor]:
 def difference(one: Any, other: Any) -> str:
     """How two outputs differ, bit for bit and in type and structure; "" where they do not. NaN equals NaN.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from mi2p_inject.testing.compare import difference
         >>> difference({"a": torch.zeros(2)}, {"a": torch.zeros(2)})

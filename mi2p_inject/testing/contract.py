@@ -102,7 +102,7 @@ def iter_checks(
     Raises:
         CheckError: a name that no check has.
 
-    Example:
+    Examples:
         In a test file, with pytest::
 
             @pytest.mark.parametrize("check", iter_checks(), ids=str)
@@ -162,7 +162,7 @@ def check_model(
         CheckError: an unknown check, or example inputs of fewer than two samples.
         Mi2pError: `inject` refuses the model in one of the roles; it says why.
 
-    Example:
+    Examples:
         >>> import timm
         >>> from mi2p_inject.testing import check_model
         >>> report = check_model(timm.create_model("resnet10t"), checks=["identity", "features"])

@@ -18,7 +18,7 @@ class ContractError(Mi2pError, AssertionError):
         given: what was observed instead.
         fix: where to look.
 
-    Example:
+    Examples:
         >>> from mi2p_inject.testing import ContractError
         >>> print(ContractError("the output differs", check="identity", expected="the backbone's", given="another"))
         check 'identity': the output differs

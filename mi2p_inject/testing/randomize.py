@@ -25,7 +25,7 @@ def randomize_zero_parameters(module: nn.Module, strength: float = 0.1) -> None:
         module: a model or units, changed in place.
         strength: the standard deviation.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from mi2p_inject.testing.randomize import randomize_zero_parameters
         >>> layer = torch.nn.Linear(2, 2)

@@ -19,7 +19,7 @@ class Snapshot:
     Args:
         model: the model; it is not touched.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from mi2p_inject.testing.snapshot import Snapshot
         >>> model = torch.nn.Linear(2, 2)

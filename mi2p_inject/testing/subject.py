@@ -88,7 +88,7 @@ def prepare(model: nn.Module, role: Role = "backbone", example_inputs: Any = Non
         ProbeError: no example inputs, and no adapter that makes some.
         AdapterError: the model holds several encoders.
 
-    Example:
+    Examples:
         >>> import timm
         >>> from mi2p_inject.testing import prepare
         >>> subject = prepare(timm.create_model("resnet10t"))

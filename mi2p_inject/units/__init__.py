@@ -62,7 +62,7 @@ def option_names(unit: str) -> tuple[str, ...]:
     Raises:
         UnitError: an unknown name (the closest one is named).
 
-    Example:
+    Examples:
         >>> from mi2p_inject.units import option_names
         >>> option_names("film")
         ('scale', 'source_norm')
@@ -77,7 +77,7 @@ def unit_config(unit: str | UnitConfig, options: Mapping[str, Any]) -> UnitConfi
         UnitError: unknown name or option (the closest one is named), an option out of range, or a configuration whose
             checkpoints could not be read back.
 
-    Example:
+    Examples:
         >>> from mi2p_inject.units import unit_config
         >>> unit_config("mi2p", {"zero_init": None}).zero_init is None
         True

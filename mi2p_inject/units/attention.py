@@ -83,7 +83,7 @@ class Sizes:
 def cheapest(sizes: Sizes) -> Order:
     """The order with the fewest operations.
 
-    Example:
+    Examples:
         >>> from mi2p_inject.units.attention import Sizes, cheapest
         >>> words_from_picture = Sizes(8, 64, 1024, 769, 32, 64, num_heads=12, head_dim=64, value_dim=64)
         >>> order = cheapest(words_from_picture)

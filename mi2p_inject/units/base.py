@@ -180,7 +180,7 @@ def check_source_norm(source_norm: bool, source: ViewSpec) -> None:
 def largest_divisor(number: int, at_most: int) -> int:
     """The largest divisor of `number` that is at most `at_most`: heads that a width of 196 or 49 allows.
 
-    Example:
+    Examples:
         >>> from mi2p_inject.units.base import largest_divisor
         >>> [largest_divisor(n, 8) for n in (3136, 784, 196, 49)]
         [8, 8, 7, 7]

@@ -44,7 +44,7 @@ class CrossAttention(UnitConfig):
     queries and a residual as in Flamingo (https://arxiv.org/abs/2204.14198), section 2.2, without its feed-forward
     layer; in place of its scalar gate, the output projection starts at zero.
 
-    Example:
+    Examples:
         >>> from mi2p_inject import ViewSpec
         >>> from mi2p_inject.units import CrossAttention
         >>> unit = CrossAttention(num_heads=4).build(site=ViewSpec.map(320, 7, 7), source=ViewSpec.tokens(384))

@@ -160,7 +160,7 @@ def filled(width: int) -> int:
 def rounded(width: int, above: int) -> int:
     """The nearest multiple of `MULTIPLE` that is larger than `above`.
 
-    Example:
+    Examples:
         >>> from mi2p_inject.units.embed import rounded
         >>> rounded(49 + 16, above=49), rounded(9 + 16, above=9), rounded(64 + 1, above=64)
         (64, 32, 80)

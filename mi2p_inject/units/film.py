@@ -30,7 +30,7 @@ class FiLM(UnitConfig):
 
     Source: FiLM (https://arxiv.org/abs/1709.07871), without its convolutional block.
 
-    Example:
+    Examples:
         >>> from mi2p_inject import ViewSpec
         >>> from mi2p_inject.units import FiLM
         >>> unit = FiLM().build(site=ViewSpec.tokens(384), source=ViewSpec.map(320, 7, 7))

@@ -55,7 +55,7 @@ class MI2P(UnitConfig):
 
     Source: paper, section 3.3, equations 1 and 2.
 
-    Example:
+    Examples:
         >>> from mi2p_inject import MI2P, ViewSpec
         >>> unit = MI2P(num_heads=8).build(site=ViewSpec.map(256, 14, 14), source=ViewSpec.tokens(768))
         >>> unit.num_heads  # 14·14 = 196 has no divisor 8

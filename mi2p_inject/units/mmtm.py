@@ -42,7 +42,7 @@ class MMTM(UnitConfig):
     Source: MMTM, Joze et al., CVPR 2020 (https://arxiv.org/abs/1911.08670), section 3. The original gates both streams
     of two networks that run in step; here the source is given, and only the backbone's map is gated.
 
-    Example:
+    Examples:
         >>> from mi2p_inject import ViewSpec
         >>> from mi2p_inject.units import MMTM
         >>> unit = MMTM().build(site=ViewSpec.map(320, 7, 7), source=ViewSpec.tokens(384))

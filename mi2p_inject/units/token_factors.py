@@ -22,7 +22,7 @@ class TokenFactors:
         learned: (N, r) a learned embedding of each token; None: r = 0.
         strengths: (B, N) how strong each token's embedding is; None: 1.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from mi2p_inject.units.token_factors import TokenFactors
         >>> TokenFactors(torch.zeros(2, 5, 9), torch.ones(5, 7)).whole().shape

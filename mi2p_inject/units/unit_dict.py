@@ -15,7 +15,7 @@ class UnitDict(nn.Module):
     PEFT puts a wrapper of its own in the place of this module, with a trained copy inside. Attributes of the wrapper
     are those of the copy in use, so `in_use()` reaches that copy through it.
 
-    Example:
+    Examples:
         >>> from torch import nn
         >>> from mi2p_inject.units.unit_dict import UnitDict
         >>> units = UnitDict()

@@ -84,7 +84,7 @@ def error_html(words: str) -> str:
 def lines_html(lines: Iterable[str]) -> str:
     """Plain lines.
 
-    Example:
+    Examples:
         >>> lines_html(["a < b"])
         '<div class="mi2p"><p>a &lt; b</p></div>'
     """

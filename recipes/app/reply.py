@@ -102,7 +102,7 @@ def one_line(error: Mi2pError, image: str | None = None) -> str:
         error: any of ours.
         image: the path of the uploaded file.
 
-    Example:
+    Examples:
         >>> one_line(RecipeError("There is nothing to read", expected="a text", fix="give a text"))
         'There is nothing to read: give a text.'
     """

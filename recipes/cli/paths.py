@@ -10,7 +10,7 @@ __all__ = ["home_path"]
 def home_path(value: str | Path) -> Path:
     """The path, with ``~`` as the home folder: shells do not expand it in ``--out=~/run``.
 
-    Example:
+    Examples:
         >>> home_path("~/run") == Path.home() / "run"
         True
     """

@@ -32,7 +32,7 @@ def make_config(*layers: Mapping[str, Any], preset: str = "practical") -> Config
             the wrong type or range.
         UnitError: the unit has no such option.
 
-    Example:
+    Examples:
         >>> config = make_config({"data": "my.csv"}, {"learning_rate": "1e-4"}, preset="paper")
         >>> config.optimisation.learning_rate, config.model.unit
         (0.0001, 'mi2p-paper')

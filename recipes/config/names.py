@@ -113,7 +113,7 @@ def instead(name: str, names: Iterable[str]) -> str | None:
         name: as it was written, with or without hyphens.
         names: those of the options.
 
-    Example:
+    Examples:
         >>> instead("lr", ["learning_rate"])
         "it is called 'learning_rate'"
     """

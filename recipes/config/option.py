@@ -55,7 +55,7 @@ def option(default: Any, help: str, *, check: Rule | None = None, choices: Choic
         check: the allowed range.
         choices: names of a table, read when they are needed, so that what is registered later counts.
 
-    Example:
+    Examples:
         >>> from mi2p_inject.recipes.config.option import options_of
         >>> @dataclass(frozen=True)
         ... class Group:
@@ -105,7 +105,7 @@ class Option:
     def values(self) -> str:
         """What it takes, in words.
 
-        Example:
+        Examples:
             >>> from mi2p_inject.recipes.config import OPTIONS
             >>> OPTIONS["image_size"].values
             'int, 8 to 4096'

@@ -34,7 +34,7 @@ def text_key(text: str | None) -> str | None:
 
     Of texts above 1,000 characters, web pages rather than posts, only case and white space are ignored.
 
-    Example:
+    Examples:
         >>> text_key("RT @bbc: Flood in Kerala!! https://t.co/x") == text_key("flood in Kerala")
         True
     """
@@ -93,7 +93,7 @@ def merge_groups(*keys: Sequence[Hashable | None]) -> list[int]:
     Args:
         keys: (N,) each.
 
-    Example:
+    Examples:
         >>> merge_groups(["a", "b", "a", "c"], [None, 1, None, 1])
         [0, 1, 0, 1]
     """

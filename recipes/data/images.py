@@ -67,7 +67,7 @@ def open_image(
     Raises:
         ImageError: with ``on_bad="error"``.
 
-    Example:
+    Examples:
         >>> open_image(Image.new("RGBA", (8, 8), (0, 0, 0, 0))).getpixel((0, 0))
         (255, 255, 255)
     """

@@ -51,7 +51,7 @@ def records_of(data: Any) -> Iterable[Mapping[str, Any]]:
     Raises:
         RecipeError: it is none.
 
-    Example:
+    Examples:
         >>> list(records_of([{"text": "a cat"}]))
         [{'text': 'a cat'}]
     """

@@ -29,7 +29,7 @@ def is_missing(value: Any) -> bool:
 def visible(label: str) -> str:
     """A label without characters that nobody sees, its spaces single and plain: what looks the same is one class.
 
-    Example:
+    Examples:
         >>> visible("\\ufeffred\\u00a0 car ")
         'red car'
     """
@@ -43,7 +43,7 @@ def missing_word(value: str, *, label: bool = False) -> bool:
         value: of a cell.
         label: of a label, "None" and "NA" are names: some classes are called so.
 
-    Example:
+    Examples:
         >>> missing_word("NaN"), missing_word("None"), missing_word("None", label=True)
         (True, True, False)
     """

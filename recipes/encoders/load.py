@@ -44,7 +44,7 @@ def load_encoder(
     Raises:
         RecipeError: unknown or unreachable, of the other modality, or of a size that it does not take.
 
-    Example:
+    Examples:
         >>> load_encoder("tiny:bert", "text").width
         48
     """

@@ -28,7 +28,7 @@ def number(metric: str, value: float) -> str:
 def shown(metric: str, interval: Mapping[str, float]) -> str:
     """A metric with its interval, in percent where it is a share.
 
-    Example:
+    Examples:
         >>> shown("log_loss", {"value": 0.25, "low": 0.2, "high": 0.3})
         '0.250 [0.200, 0.300]'
     """

@@ -48,7 +48,7 @@ class Experiment:
         Args:
             encoders: modality ("image", "text") -> name of the encoder that ran.
 
-        Example:
+        Examples:
             >>> Experiment("me-vision", "ME {vision}").titled({"image": "resnet50", "text": "bert"})
             'ME resnet50'
         """

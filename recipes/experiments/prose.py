@@ -23,7 +23,7 @@ def gain_sentences(reports: Sequence[Numbers], metric: str = "") -> list[str]:
     Returns:
         Markdown, without a bullet.
 
-    Example:
+    Examples:
         >>> gain = {"seeds": [0], "by_seed": {"f": [0.02]}, "test": {"f": {"value": 0.02, "low": -0.01, "high": 0.05}}}
         >>> info = {"title": "F1", "percent": True, "lower_is_better": False}
         >>> gain_sentences([{"metrics": {"f": info}, "experiments": {"a": {"gain": {"b": gain}}}}])

@@ -89,7 +89,7 @@ def significant(gain: Mapping[str, float]) -> bool:
 def shown_gain(gain: Mapping[str, float], info: Mapping[str, Any]) -> str:
     """A difference with its interval, in points where the metric is a share.
 
-    Example:
+    Examples:
         >>> shown_gain({"value": 0.029, "low": 0.012, "high": 0.045}, {"percent": True})
         '+2.9 [1.2, 4.5]'
     """

@@ -19,7 +19,7 @@ def overlay(image: NDArray[np.uint8], heat: NDArray[np.float64], *, smooth: bool
         heat: (h, w).
         smooth: between its places; False: its places as windows.
 
-    Example:
+    Examples:
         >>> found = overlay(np.zeros((4, 4, 3), np.uint8), np.array([[1.0, -1.0]]), smooth=False)
         >>> found.size, found.getpixel((0, 0))[2] > 100, found.getpixel((3, 3))[0] > 100
         ((4, 4), True, True)

@@ -28,7 +28,7 @@ class Words:
         of_token: for each token that the encoder reads, the number of its word; -1 for tokens of no word, such as
             [CLS] and [SEP].
 
-    Example:
+    Examples:
         >>> joined, others = Words(("a", "cat"), (-1, 0, 1, 1, -1)).summed(np.array([9.0, 1.0, 2.0, 3.0, 9.0]))
         >>> joined.tolist(), float(others)
         ([1.0, 5.0], 18.0)

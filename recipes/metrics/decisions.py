@@ -77,7 +77,7 @@ def fit_temperature(task: Task, logits: Logits, true: Labels) -> float:
         logits: (N, outputs).
         true: N targets.
 
-    Example:
+    Examples:
         >>> from mi2p_inject.recipes.tasks import SingleLabel
         >>> logits = np.array([[2.0, 0.0]] * 4)  # three of four are right, with a confidence of 0.88
         >>> round(fit_temperature(SingleLabel(("a", "b")), logits, np.array([0, 0, 0, 1])), 2)  # 2 / log 3

@@ -49,7 +49,7 @@ def metrics_of(numbers: Iterable[str]) -> list[str]:
 def describe_metrics(names: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Name -> how it is shown, as JSON values; a name that is not in the table is its own title.
 
-    Example:
+    Examples:
         >>> describe_metrics(["recall_at_5"])["recall_at_5"]["title"]
         'recall_at_5'
     """

@@ -38,7 +38,7 @@ def bootstrap_metrics(
     Raises:
         RecipeError: the arrays are empty or of different lengths.
 
-    Example:
+    Examples:
         >>> from mi2p_inject.recipes.tasks import SingleLabel
         >>> y = np.array([0, 1, 1]); g = np.arange(3)
         >>> bootstrap_metrics(SingleLabel(("a", "b")), y, y, g, seed=0)["accuracy"]

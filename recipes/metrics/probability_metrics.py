@@ -33,7 +33,7 @@ def log_loss(true: Labels, probabilities: Floats) -> float:
     Raises:
         RecipeError: the arrays are empty or do not fit.
 
-    Example:
+    Examples:
         >>> round(log_loss(np.array([0, 1]), np.array([[0.5, 0.5], [0.5, 0.5]])), 4)
         0.6931
     """
@@ -59,7 +59,7 @@ def expected_calibration_error(true: Labels, probabilities: Floats) -> float:
     Raises:
         RecipeError: the arrays are empty or do not fit.
 
-    Example:
+    Examples:
         >>> round(expected_calibration_error(np.array([0, 1]), np.array([[0.75, 0.25], [0.75, 0.25]])), 4)
         0.25
     """
@@ -84,7 +84,7 @@ def resampled_probability_metrics(
     Raises:
         RecipeError: the arrays are empty or do not fit.
 
-    Example:
+    Examples:
         >>> y, p = np.array([0, 1]), np.array([[0.9, 0.1], [0.2, 0.8]])
         >>> resampled_probability_metrics(y, p, np.arange(2), seed=0).values.shape
         (2001, 2)

@@ -40,7 +40,7 @@ class Resampled:
         names: of the M metrics.
         values: (1 + R, M); the first line is of the whole test set.
 
-    Example:
+    Examples:
         >>> first = Resampled(("accuracy",), np.array([[0.5], [0.4], [0.6]]))
         >>> second = Resampled(("accuracy",), np.array([[0.3], [0.3], [0.3]]))
         >>> round((first - second).intervals()["accuracy"].value, 3)

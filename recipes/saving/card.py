@@ -56,7 +56,7 @@ def card_of(
 def data_name(spec: str) -> str:
     """What a data set is called, without where it is.
 
-    Example:
+    Examples:
         >>> data_name("crisismmd:/data/CrisisMMD"), data_name("/home/me/pictures.csv")
         ('crisismmd', 'pictures')
     """
@@ -67,7 +67,7 @@ def data_name(spec: str) -> str:
 def plain_name(name: str) -> str:
     """The name of an encoder, without where its folder is.
 
-    Example:
+    Examples:
         >>> plain_name("me/model"), plain_name("/home/me/model"), plain_name("../model/")
         ('me/model', 'model', 'model')
     """
@@ -78,7 +78,7 @@ def plain_name(name: str) -> str:
 def without_paths(value: Any) -> Any:
     """A JSON value with the absolute paths in its texts cut down to their last part; names of mappings stay.
 
-    Example:
+    Examples:
         >>> without_paths({"note": "in /home/me/my data/a.csv, line 3", "ratio": "3/4"})
         {'note': 'in a.csv, line 3', 'ratio': '3/4'}
     """

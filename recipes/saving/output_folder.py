@@ -23,7 +23,7 @@ def check_outside_data(spec: str | Path, outputs: Mapping[str, str | Path | None
     Raises:
         RecipeError: one is the data folder or lies in it. A folder of tables is read by its tables alone: there it may.
 
-    Example:
+    Examples:
         >>> check_outside_data("pictures/", {"--out": "runs/first"})
     """
     try:

@@ -22,7 +22,7 @@ def macro_average_precision(true: NDArray[np.int64], scores: Floats) -> Callable
         true: (N, K) zeros and ones.
         scores: (N, K), such as probabilities; only their order in each class counts.
 
-    Example:
+    Examples:
         >>> macro_average_precision(np.array([[1, 0], [0, 0], [1, 0]]), np.eye(3, 2))(np.ones((1, 3))).round(4)
         array([0.8333])
     """

@@ -165,7 +165,7 @@ class Task(ABC):
             true: N targets.
             predicted: N answers.
 
-        Example:
+        Examples:
             >>> from mi2p_inject.recipes.tasks import SingleLabel
             >>> SingleLabel(("a", "b", "c")).unanswered(np.array([0, 1, 1]), np.array([0, 0, 0]))
             ('b',)

@@ -32,7 +32,7 @@ class MultiLabelLoss(nn.Module):
         gamma: 0: cross-entropy.
         weights: (K,) of each class's yes answers; None: all alike.
 
-    Example:
+    Examples:
         >>> MultiLabelLoss()(torch.zeros(2, 4), torch.tensor([[0, 0, 0, 1], [1, 1, 0, 0]]))
         tensor(0.6931)
     """
@@ -60,7 +60,7 @@ class MultiLabelLoss(nn.Module):
 class MultiLabel(Task):
     """Any of K classes; a label holds from its threshold on.
 
-    Example:
+    Examples:
         >>> task = MultiLabel(("cat", "dog"))
         >>> task.encode([[0, 1], []]).tolist()
         [[1, 1], [0, 0]]
@@ -95,7 +95,7 @@ class MultiLabel(Task):
         Args:
             targets: (N, K) zeros and ones. A class without samples has weight 0.
 
-        Example:
+        Examples:
             >>> MultiLabel(("a", "b")).class_weights(np.array([[1, 0], [1, 1], [0, 0], [0, 0]])).tolist()
             [1.0, 3.0]
         """

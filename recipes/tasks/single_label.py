@@ -30,7 +30,7 @@ class SingleLabelLoss(nn.Module):
         gamma: 0: cross-entropy.
         weights: (K,) of each class; None: all alike.
 
-    Example:
+    Examples:
         >>> SingleLabelLoss()(torch.zeros(2, 4), torch.tensor([0, 3]))
         tensor(1.3863)
     """
@@ -57,7 +57,7 @@ class SingleLabelLoss(nn.Module):
 class SingleLabel(Task):
     """One of K classes.
 
-    Example:
+    Examples:
         >>> task = SingleLabel(("cat", "dog"))
         >>> task.decide(np.array([[0.1, 0.3], [2, -1]], dtype=np.float32), {}).tolist()
         [1, 0]
@@ -86,7 +86,7 @@ class SingleLabel(Task):
         Args:
             targets: (N,) class numbers. A class without samples has weight 0.
 
-        Example:
+        Examples:
             >>> SingleLabel(("a", "b")).class_weights(np.array([0, 0, 0, 1])).round(2).tolist()
             [0.67, 2.0]
         """

@@ -49,7 +49,7 @@ def task_of(name: str | None, classes: tuple[str, ...], *, multi_label: bool) ->
     Raises:
         RecipeError: an unknown name (the closest is named), or a task of other labels.
 
-    Example:
+    Examples:
         >>> task_of(None, ("a", "b"), multi_label=True).name
         'multi-label'
     """

@@ -43,7 +43,7 @@ def tune_thresholds(probabilities: Floats, true: NDArray[np.int64]) -> TunedThre
         probabilities: (N, K).
         true: (N, K), 0 or 1.
 
-    Example:
+    Examples:
         >>> tune_thresholds(np.array([[0.9, 0.2], [0.3, 0.1]]), np.array([[1, 0], [1, 0]])).of_classes.round(2).tolist()
         [0.25, 0.25]
     """
@@ -63,7 +63,7 @@ def best_threshold(probabilities: Floats, true: NDArray[np.int64]) -> float:
         probabilities: (N,).
         true: (N,), 0 or 1. Without a positive sample: 0.5.
 
-    Example:
+    Examples:
         >>> round(best_threshold(np.array([0.9, 0.3, 0.1]), np.array([1, 1, 0])), 2)
         0.2
     """

@@ -46,7 +46,7 @@ def checked_modalities(system: System, data: DataConfig | None = None) -> tuple[
         system: that reads.
         data: may name columns that it attends to besides; they are checked as one.
 
-    Example:
+    Examples:
         >>> from mi2p_inject.recipes.systems import SYSTEMS
         >>> {name: checked_modalities(SYSTEMS[name]) for name in ("vision", "me-vision", "late-fusion")}
         {'vision': (), 'me-vision': ('text',), 'late-fusion': ('image', 'text')}
@@ -149,7 +149,7 @@ def shuffled_rows(count: int, having: NDArray[np.int64], seed: Sequence[int]) ->
         having: rows of those that have the modality.
         seed: the same seed gives the same order.
 
-    Example:
+    Examples:
         >>> found = shuffled_rows(4, np.array([0, 1, 3]), (0,))
         >>> found[2], sorted(one for one in found if one is not None)
         (None, [0, 1, 3])

@@ -20,7 +20,7 @@ def epochs_of(config: OptimisationConfig, samples: int) -> int:
         config: says how many, or leaves it open.
         samples: of the training split.
 
-    Example:
+    Examples:
         >>> epochs_of(OptimisationConfig(epochs=2), 100), epochs_of(OptimisationConfig(), 64)
         (2, 150)
     """
@@ -37,7 +37,7 @@ def steps_between_evaluations(config: OptimisationConfig, samples: int) -> int |
         config: the schedule.
         samples: of the training split.
 
-    Example:
+    Examples:
         >>> steps_between_evaluations(OptimisationConfig(), 64), steps_between_evaluations(OptimisationConfig(), 6400)
         (30, None)
     """

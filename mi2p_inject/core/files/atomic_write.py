@@ -36,7 +36,7 @@ def write_file(path: Path, write: Callable[[Path], object]) -> None:
     Raises:
         OSError: of the disk; and whatever `write` raises. The old file, if any, is then still there.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     write_file(Path(folder) / "a", lambda path: path.write_text("b"))

@@ -40,7 +40,7 @@ def contents(value: object) -> Iterator[bytes | memoryview]:
     Raises:
         TypeError: it holds something else, or a tensor on the meta device.
 
-    Example:
+    Examples:
         >>> b"".join(contents((torch.zeros(2, dtype=torch.int8), "a")))
         b"tuple 2;Tensor torch.int8 (2,);\\x00\\x00'a';"
     """
@@ -82,7 +82,7 @@ def digests(tensors: Mapping[str, object]) -> dict[str, str]:
     Raises:
         TypeError: as `contents`.
 
-    Example:
+    Examples:
         >>> digests({"a": torch.zeros(3)}) == digests({"a": torch.tensor([0.0, 0.0, 1e-45])})
         False
     """

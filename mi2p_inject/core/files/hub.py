@@ -22,7 +22,7 @@ _NO_NETWORK = ("ConnectError", "ConnectionError", "TransportError", "Timeout")
 def is_repository(name: str | Path) -> bool:
     """Whether a name that is no local path may be the id of a repository: ``organisation/name``.
 
-    Example:
+    Examples:
         >>> is_repository("me/model"), is_repository("model"), is_repository("./model"), is_repository("a/b/c")
         (True, False, False, False)
     """

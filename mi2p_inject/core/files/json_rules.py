@@ -79,7 +79,7 @@ def one_of(*words: str) -> Rule:
 def fault(data: Any, schema: Schema, place: str = "") -> Fault | None:
     """The first place where `data` breaks `schema`, or None. Keys that no rule names are ignored.
 
-    Example:
+    Examples:
         >>> fault({"kind": "tokens", "width": "768"}, {"kind": TEXT, "width": SIZE})
         Fault(place='width', expected='a size (a positive integer)', given="'768'")
     """

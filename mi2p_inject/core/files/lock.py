@@ -55,7 +55,7 @@ class WriterLock:
     Args:
         path: the lock file, in a folder that exists.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     with WriterLock(Path(folder) / ".lock"):

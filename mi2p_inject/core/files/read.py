@@ -44,7 +44,7 @@ def read_regular(path: Path, limit: int) -> bytes:
         OSError: there is none, it cannot be read, it is no regular file, or it is larger than `limit`.
         ValueError: the path holds a null character.
 
-    Example:
+    Examples:
         >>> read_regular(Path(os.devnull), limit=100)
         Traceback (most recent call last):
         OSError: [Errno 22] a device, not a regular file: '/dev/null'

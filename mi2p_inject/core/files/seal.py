@@ -15,7 +15,7 @@ SEAL = "sha256"
 def sealed(config: Mapping[str, Any]) -> dict[str, Any]:
     """The JSON with a checksum of all that it says, in place of the one it has.
 
-    Example:
+    Examples:
         >>> once = sealed({"a": 1})
         >>> sealed(once) == once, sealed({**once, "a": 2}) == {**once, "a": 2}
         (True, False)

@@ -20,7 +20,7 @@ _WITH_AUTOCAST = frozenset(device for device in ("cpu", "cuda") if torch.amp.is_
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
     """The dtype that weights of `dtype` are computed with: float32 for float16, else the same.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from mi2p_inject.core.numerics.precision import compute_dtype
         >>> compute_dtype(torch.float16), compute_dtype(torch.bfloat16)
@@ -34,7 +34,7 @@ def floating_dtype(module: nn.Module) -> torch.dtype:
 
     Weights of 8 and 4 bits, as quantisation puts them in place of others, are stored in another one.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from mi2p_inject.core.numerics.precision import floating_dtype
         >>> floating_dtype(torch.nn.Linear(2, 2).bfloat16())
@@ -49,7 +49,7 @@ def floating_dtype(module: nn.Module) -> torch.dtype:
 def saturated(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     """`tensor` in another dtype; what float16 cannot hold ends at its last number, 65,504.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from mi2p_inject.core.numerics.precision import saturated
         >>> saturated(torch.tensor([1e9, -2.0]), torch.float16)
@@ -64,7 +64,7 @@ def saturated(tensor: Tensor, dtype: torch.dtype) -> Tensor:
 def full_range(like: Tensor) -> AbstractContextManager[object]:
     """A context in which autocast to float16 is off on a tensor's device; autocast to bfloat16 stays.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from mi2p_inject.core.numerics.precision import full_range
         >>> x = torch.randn(2, 2)

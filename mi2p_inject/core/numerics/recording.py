@@ -10,7 +10,7 @@ __all__ = ["is_exporting", "is_recording"]
 def is_recording() -> bool:
     """Whether `torch.compile`, `torch.export` or `torch.jit.trace` records a graph right now.
 
-    Example:
+    Examples:
         >>> from mi2p_inject.core.numerics.recording import is_recording
         >>> is_recording()
         False

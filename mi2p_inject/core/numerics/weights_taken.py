@@ -48,7 +48,7 @@ def give_weights(weights: Tensor) -> None:
 def taken_weights() -> Iterator[list[Tensor]]:
     """A block in which this thread's units hand over their weights, to the list it gives.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from mi2p_inject.core.numerics.weights_taken import give_weights, taken_weights, wants_weights
         >>> with taken_weights() as weights:

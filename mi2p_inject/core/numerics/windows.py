@@ -23,7 +23,7 @@ def window_means(maps: Tensor, kernel_size: int) -> Tensor:
     Returns:
         (B, C, k²), taps in row-major order, in the dtype of `maps`.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from mi2p_inject.core.numerics.windows import window_means
         >>> z = torch.randn(1, 1, 5, 6)

@@ -40,7 +40,7 @@ def attend_in_blocks(
     Returns:
         (G, N, width), where G is the largest number of groups among queries, keys and values.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from mi2p_inject.units.token_factors import TokenFactors
         >>> from mi2p_inject.units.cpu_kernel.blockwise import attend_in_blocks

@@ -22,7 +22,7 @@ class ZeroGate(nn.Module):
 
     Source: ReZero (https://arxiv.org/abs/2003.04887) and LayerScale (https://arxiv.org/abs/2103.17239).
 
-    Example:
+    Examples:
         >>> import torch
         >>> from mi2p_inject import ViewSpec
         >>> from mi2p_inject.units.layers.gate import ZeroGate

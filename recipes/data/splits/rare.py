@@ -23,7 +23,7 @@ def rare_labels(
         rows: numbers of the samples that are counted.
         least: groups that a label must have.
 
-    Example:
+    Examples:
         >>> rare_labels([("a",), ("b",), ("a",)], np.array([0, 1, 2]), np.array([0, 1, 2]), 2)
         {'b': 1}
     """

@@ -38,7 +38,7 @@ def labels_of(value: Any, several: bool, where: str) -> tuple[str, ...]:
     Raises:
         RecipeError: a mapping, bytes, a nested list, or a list that cannot be read.
 
-    Example:
+    Examples:
         >>> labels_of("cat| dog", True, ""), labels_of("['cat', 'dog']", True, ""), labels_of("nan", True, "")
         (('cat', 'dog'), ('cat', 'dog'), ())
     """
@@ -100,7 +100,7 @@ def check_labels(cells: Sequence[tuple[str, ...]], multi_label: bool | None, nam
         RecipeError: the parts of a label are labels elsewhere, a label begins or ends with a separator, or all labels
             are zeros and ones, as many in each cell.
 
-    Example:
+    Examples:
         >>> check_labels([("Korea, North",), ("Korea, South",)], None, "countries")
     """
     widths = {len(cell) for cell in cells if cell}

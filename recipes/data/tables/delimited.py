@@ -73,7 +73,7 @@ def line_fields(line: str, delimiter: str, width: int | None) -> tuple[list[str]
     Returns:
         None where the line has another number of fields either way.
 
-    Example:
+    Examples:
         >>> line_fields('a,"b, c"', ",", 2)
         (['a', 'b, c'], None)
         >>> line_fields('a,"b', ",", 2)[0]

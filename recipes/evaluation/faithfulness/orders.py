@@ -57,7 +57,7 @@ def sample_curves(
 
     Source: deletion and insertion as in Petsiuk et al. 2018, RISE, section 4.1 (https://arxiv.org/abs/1806.07421).
 
-    Example:
+    Examples:
         >>> worth = np.array([1.0, 3.0, 0.0, 0.0])
         >>> found = sample_curves(worth, lambda kept: kept @ worth[:, None], draws=50, random=np.random.default_rng(0))
         >>> found.deletion["evidence"][:, 0].tolist(), found.insertion["lost"][:, 0].tolist()

@@ -46,7 +46,7 @@ def class_scores(
         groups: (N,) group of each sample; whole groups are resampled.
         seed: of the bootstrap.
 
-    Example:
+    Examples:
         >>> from mi2p_inject.recipes.tasks import SingleLabel
         >>> y = np.array([0, 1, 1, 1]); guess = np.array([0, 0, 1, 1])
         >>> found = class_scores(SingleLabel(("a", "b")), y, guess, np.arange(4), seed=0)

@@ -64,7 +64,7 @@ class ImageGrid(nn.Module):
 def cells_of(features: Tensor) -> Tensor:
     """A map (B, C, H, W) -> its cells (B, H·W, C), row by row.
 
-    Example:
+    Examples:
         >>> import torch
         >>> cells_of(torch.arange(4.0).view(1, 1, 2, 2)).flatten().tolist()
         [0.0, 1.0, 2.0, 3.0]

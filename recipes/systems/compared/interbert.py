@@ -181,7 +181,7 @@ def boxes(height: int, width: int) -> Tensor:
     Returns:
         (1 + H·W, 5): left, top, right, bottom and area as fractions of the picture.
 
-    Example:
+    Examples:
         >>> boxes(1, 2).tolist()
         [[0.0, 0.0, 1.0, 1.0, 1.0], [0.0, 0.0, 0.5, 1.0, 0.5], [0.5, 0.0, 1.0, 1.0, 0.5]]
     """
