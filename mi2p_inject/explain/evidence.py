@@ -138,7 +138,7 @@ def _evidence(
                 fix="choose one class: score=lambda output: output[:, 3]",
             )
         total = score.sum()
-        of_data = {name: _gradient(total, name, leaf) for name, leaf in leaves.items()}
+        of_data = _gradients(total, leaves)
         gradients = {} if seen is None else seen.gradients(total)
         added = residuals.of
         of_residuals = torch.autograd.grad(total, list(added.values()), retain_graph=True, allow_unused=True)
@@ -163,22 +163,26 @@ def _evidence(
     return found
 
 
-def _gradient(total: Tensor, name: str, leaf: SourceFeatures) -> Tensor:
-    """By a source's features.
+def _gradients(total: Tensor, leaves: Mapping[str, SourceFeatures]) -> dict[str, Tensor]:
+    """By each source's features.
 
     Raises:
-        ExplainError: there is none.
+        ExplainError: there is none by one of them.
     """
-    if total.requires_grad:
-        found = torch.autograd.grad(total, leaf.data, retain_graph=True, allow_unused=True)[0]
-        if found is not None:
-            return found
-    raise ExplainError(
-        f"the score does not depend on the source{f' {name!r}' if name else ''}",
-        expected="a number computed from the output, with its graph",
-        given="one without a gradient by the source's features",
-        fix="compute it from the output without detach(), item() or no_grad()",
-    )
+    data = [leaf.data for leaf in leaves.values()]
+    known = total.requires_grad
+    gradients = torch.autograd.grad(total, data, retain_graph=True, allow_unused=True) if known else [None] * len(data)
+    found = {}
+    for name, gradient in zip(leaves, gradients, strict=True):
+        if gradient is None:
+            raise ExplainError(
+                f"the score does not depend on the source{f' {name!r}' if name else ''}",
+                expected="a number computed from the output, with its graph",
+                given="one without a gradient by the source's features",
+                fix="compute it from the output without detach(), item() or no_grad()",
+            )
+        found[name] = gradient
+    return found
 
 
 def _by_place(numbers: Tensor) -> Tensor:

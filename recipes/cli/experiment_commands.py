@@ -194,9 +194,7 @@ def _set(name: str) -> ExperimentSet:
 
     known = {**{str(number): table for number, table in TABLES.items()}, "defaults": DEFAULTS, "pathway": PATHWAY}
     if name not in known:
-        raise RecipeError(
-            f"there is no table {name!r}", expected=", ".join(known), fix=closest(name, known) or "choose one of these"
-        )
+        raise RecipeError(f"there is no table {name!r}", expected=", ".join(known), fix=closest(name, known))
     return known[name]
 
 

@@ -41,7 +41,7 @@ def make_config(*layers: Mapping[str, Any], preset: str = "practical") -> Config
         raise RecipeError(
             f"no preset is called {preset!r}",
             expected=" or ".join(PRESETS),
-            fix=closest(preset, PRESETS) or "choose one of these",
+            fix=closest(preset, PRESETS),
         )
     given = _joined(layers)
     values = {name: OPTIONS[name].read(value) for name, value in {**preset_values(preset, given), **given}.items()}
@@ -102,10 +102,10 @@ def _check_fusion(fusion: str, options: Mapping[str, Any]) -> None:
                 f"the fusion {fusion!r} has no option {name!r}",
                 expected=f"some of {', '.join(known)}" if known else "no options",
                 given=name,
-                fix=closest(name, known) or "choose one of these",
+                fix=closest(name, known),
             )
 
 
 def _unknown(name: str) -> RecipeError:
-    fix = instead(name, OPTIONS) or closest(name, OPTIONS)
-    return RecipeError(f"no option is called {name!r}", fix=fix or f"options are {', '.join(OPTIONS)}")
+    fix = instead(name, OPTIONS) or closest(name, OPTIONS, f"options are {', '.join(OPTIONS)}")
+    return RecipeError(f"no option is called {name!r}", fix=fix)

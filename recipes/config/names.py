@@ -124,7 +124,7 @@ def instead(name: str, names: Iterable[str]) -> str | None:
     return f"it is called {answer!r}"
 
 
-def closest(name: str, names: Iterable[str]) -> str:
-    """``did you mean 'epochs'?``, or "" where nothing is close."""
+def closest(name: str, names: Iterable[str], otherwise: str = "choose one of these") -> str:
+    """``did you mean 'epochs'?``, or what to say where nothing is close."""
     close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else ""
+    return f"did you mean {close[0]!r}?" if close else otherwise

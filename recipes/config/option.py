@@ -141,7 +141,7 @@ class Option:
                 f"{self.name}={value!r} is not a choice",
                 expected=", ".join(self.choices),
                 given=str(value),
-                fix=closest(str(value), self.choices) or "choose one of these",
+                fix=closest(str(value), self.choices),
             )
         return value
 

@@ -153,7 +153,7 @@ def predict_file(run: SavedRun, data: str, options: Mapping[str, Any], *, progre
 def _check_options(options: Mapping[str, Any], known: tuple[str, ...]) -> None:
     for name in options:
         if name not in known:
-            fix = closest(name, known) or "the model stays as it was trained"
+            fix = closest(name, known, "the model stays as it was trained")
             raise RecipeError(f"{name!r} is no option of new data", expected=", ".join(known), given=name, fix=fix)
 
 

@@ -119,15 +119,12 @@ def _request(name: str, root: Path | None, config: DataConfig, asked: Mapping[st
         tables = _tables(root) if root.is_dir() else [root] if root.suffix.lower() in ENDINGS else []
         if not all(id_col in table_columns(table) for table in tables):
             id_col = None
+    numeric, categorical = config.columns_by_kind
     return Request(
         root=root,
         task=config.task,
         columns=Columns(
-            image=config.image_col,
-            text=config.text_col,
-            id=id_col,
-            numeric=tuple(map(str, config.numeric_cols or ())),
-            categorical=tuple(map(str, config.categorical_cols or ())),
+            image=config.image_col, text=config.text_col, id=id_col, numeric=numeric, categorical=categorical
         ),
         image_root=None if config.image_root is None else Path(config.image_root).expanduser(),
         multi_label=None,

@@ -141,7 +141,9 @@ class ExperimentSet:
         known = {one.name: one for one in self.experiments}
         if unknown := [name for name in names if name not in known]:
             raise RecipeError(
-                f"{self.name} has no experiment {', '.join(unknown)}", expected=", ".join(known), fix="correct --only"
+                f"{self.name} has no experiment {', '.join(unknown)}",
+                expected=", ".join(known),
+                fix="correct --experiment",
             )
         wanted = set(names or known)
         for one in reversed(self.experiments):

@@ -68,7 +68,7 @@ def explain_run(
             f"there is no class {target!r}",
             expected=", ".join(classes),
             given=target,
-            fix=closest(target, classes) or "choose one of these",
+            fix=closest(target, classes),
         )
     cells = given_cells(loaded.collator.columns, columns)
     sample = Sample.of(loaded, picture, text, cells)

@@ -83,8 +83,9 @@ class SavedRun:
         """
         folder = self.path / "model"
         encoders = self.encoders()
-        self._check_size(encoders)
-        model = build_system(self.config, encoders, self.task, columns=self.columns())
+        columns = self.columns()
+        self._check_size(encoders, columns)
+        model = build_system(self.config, encoders, self.task, columns=columns)
         try:
             load_model(model, folder / _MODEL)
             if model.sources():
@@ -135,7 +136,7 @@ class SavedRun:
         """Of the columns that it reads; "" where it reads none."""
         return str((read_identity(self.path) or {}).get("cells", ""))
 
-    def _check_size(self, encoders: Mapping[Modality, Encoder]) -> None:
+    def _check_size(self, encoders: Mapping[Modality, Encoder], columns: Columns | None) -> None:
         """Refuse settings whose model is larger than its file, before memory is taken for it."""
         shapes = {
             modality: replace(encoder, model=copy.deepcopy(encoder.model).to("meta"))
@@ -144,7 +145,7 @@ class SavedRun:
         stored = (self.path / "model" / _MODEL).stat().st_size
         try:
             with torch.device("meta"):
-                model = build_system(self.config, shapes, self.task, columns=self.columns())
+                model = build_system(self.config, shapes, self.task, columns=columns)
         except Mi2pError:
             raise
         except (RuntimeError, ValueError, TypeError, OverflowError) as error:

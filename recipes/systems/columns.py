@@ -22,6 +22,7 @@ __all__ = [
     "COLUMNS",
     "COLUMNS_FILE",
     "Cells",
+    "by_column",
     "cells_batch",
     "cells_inputs",
     "cells_of",
@@ -71,13 +72,12 @@ def fit_columns(config: Config, samples: Samples) -> Columns | None:
     Raises:
         SourceError: a column is empty in all training samples, or has too many categories.
     """
-    given = config.data.numeric_cols, config.data.categorical_cols
-    numeric, categorical = (tuple(map(str, one or ())) for one in given)
-    if not numeric and not categorical:
+    names = config.data.column_names
+    if not names:
         return None
+    numeric, categorical = config.data.columns_by_kind
     train = samples.splits["train"].select_columns(["numbers", "categories"])
-    names = (*numeric, *categorical)
-    rows = (dict(zip(names, (*row["numbers"], *row["categories"]), strict=True)) for row in train)
+    rows = (by_column(names, (row["numbers"], row["categories"])) for row in train)
     return Columns.fit(rows, numeric=numeric, categorical=categorical)
 
 
@@ -113,13 +113,18 @@ def cells_batch(columns: Columns, samples: Sequence[Cells | None]) -> dict[str, 
     """
     names = columns.names
     nothing: dict[str, Any] = dict.fromkeys(names)
-    rows = [nothing if one is None else dict(zip(names, (*one[0], *one[1]), strict=True)) for one in samples]
+    rows = [nothing if one is None else by_column(names, one) for one in samples]
     found = columns.batch(rows)
     return {
         "column_numbers": found["numbers"],
         "column_codes": found["codes"],
-        "columns_present": torch.tensor([one is not None for one in samples]),
+        f"{COLUMNS}_present": torch.tensor([one is not None for one in samples]),
     }
+
+
+def by_column(names: Sequence[str], cells: Cells) -> dict[str, Any]:
+    """The cells of a sample by the names of their columns, those of numbers first."""
+    return dict(zip(names, (*cells[0], *cells[1]), strict=True))
 
 
 def cells_of(row: Mapping[str, Any]) -> Cells | None:

@@ -21,13 +21,12 @@ from mi2p_inject.recipes.metrics.resampling import Resampled
 from mi2p_inject.recipes.systems import System, SystemModel
 from mi2p_inject.recipes.systems.columns import COLUMNS
 from mi2p_inject.recipes.systems.inputs import Collator, ImageTextDataset
-from mi2p_inject.recipes.tasks import Decision, Task
+from mi2p_inject.recipes.tasks import Task
 from mi2p_inject.recipes.training.progress.bars import OnStep, no_progress
 from mi2p_inject.recipes.training.trainer import predict
 
 __all__ = [
     "PERMUTATIONS",
-    "check_reading",
     "checked_modalities",
     "mean_reading",
     "reading_numbers",
@@ -56,17 +55,17 @@ def checked_modalities(system: System, data: DataConfig | None = None) -> tuple[
     return (*checked, COLUMNS) if data is not None and data.column_names else checked
 
 
-def check_reading(
+def reading_numbers(
     model: SystemModel,
     config: Config,
     task: Task,
     data: Mapping[str, ImageTextDataset],
     collator: Collator,
     predictions: Mapping[str, NDArray[Any]],
-    decision: Decision,
+    numbers: Mapping[str, Any],
     metric: str,
     on_step: OnStep = no_progress,
-) -> dict[str, Any] | None:
+) -> dict[str, Any]:
     """The metric and the log-loss on the validation split as it is, with a modality withheld, and with it shuffled.
 
     Args:
@@ -76,24 +75,28 @@ def check_reading(
         data: split -> samples.
         collator: items -> batch, with cached sources where there are any.
         predictions: of `mi2p_inject.recipes.training.numbers.predict_splits`.
-        decision: what the task decides by.
+        numbers: of the training so far: what the task decides by, and remarks.
         metric: the one that chose the checkpoint.
         on_step: called after each batch of each prediction.
 
     Returns:
-        JSON values; None without a validation split, or where a model reads one modality only. ``modalities`` has for
+        What the check adds to the numbers: nothing where it is not asked for or a model reads one modality only; else
+        ``remarks`` and ``reading``, JSON values, None without a validation split. Its ``modalities`` has for
         each ``withheld`` and ``shuffled`` (the metric), the paired differences of "as is" to both in the metric and in
         ``log_loss``, and as ``worth`` the smaller difference in the metric. ``shuffled`` is None with fewer than two
         samples that have the modality.
     """
     checked = checked_modalities(config.model.system, config.data)
-    if not checked or f"{_SPLIT}_logits" not in predictions:
-        return None
+    if not config.answers.reading_check or not checked:
+        return {}
+    if f"{_SPLIT}_logits" not in predictions:
+        said = ["no reading check: there is no validation split"]
+        return {"reading": None, "remarks": [*numbers["remarks"], *said]}
     true, groups = predictions[f"{_SPLIT}_labels"], predictions[f"{_SPLIT}_groups"]
     given = data[_SPLIT]
 
     def measured(logits: NDArray[np.float32]) -> Resampled:
-        decided, likely = task.answers(logits, decision)
+        decided, likely = task.answers(logits, numbers["decision"])
         found = resampled_answers(task, true, decided, likely, groups, seed=config.run.seed)
         return found.only(list(dict.fromkeys([metric, "log_loss"])))
 
@@ -112,7 +115,7 @@ def check_reading(
         if len(having) > 1:
             kinds["shuffled"] = Resampled.mean([exchanged(modality, order) for order in orders])
         modalities[modality] = {"samples": len(having), **_compared(as_is, kinds, metric)}
-    return {
+    reading = {
         "metric": metric,
         "split": _SPLIT,
         "samples": len(given),
@@ -120,25 +123,7 @@ def check_reading(
         "as_is": dict(zip(as_is.names, as_is.values[0].tolist(), strict=True)),
         "modalities": modalities,
     }
-
-
-def reading_numbers(
-    model: SystemModel,
-    config: Config,
-    task: Task,
-    data: Mapping[str, ImageTextDataset],
-    collator: Collator,
-    predictions: Mapping[str, NDArray[Any]],
-    numbers: Mapping[str, Any],
-    metric: str,
-    on_step: OnStep,
-) -> dict[str, Any]:
-    """What the reading check adds to the numbers of a training; arguments as of `check_reading`."""
-    if not config.answers.reading_check or not checked_modalities(config.model.system, config.data):
-        return {}
-    found = check_reading(model, config, task, data, collator, predictions, numbers["decision"], metric, on_step)
-    said = ["no reading check: there is no validation split"] if found is None else reading_remarks(found, config)
-    return {"reading": found, "remarks": [*numbers["remarks"], *said]}
+    return {"reading": reading, "remarks": [*numbers["remarks"], *reading_remarks(reading, config)]}
 
 
 def shuffled_rows(count: int, having: NDArray[np.int64], seed: Sequence[int]) -> list[int | None]:
@@ -165,7 +150,7 @@ def mean_reading(readings: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, A
     """Reading checks of several seeds as one: modality -> means, and with how many seeds it is worth something.
 
     Args:
-        readings: of each seed, as `check_reading` gives them.
+        readings: of each seed, as `reading_numbers` gives them.
 
     Returns:
         ``metric``, ``as_is``, ``withheld``, ``shuffled`` (None where a seed has none), ``worth`` (means), ``seeds`` and
@@ -192,7 +177,7 @@ def reading_remarks(reading: Mapping[str, Any], config: Config) -> list[str]:
     """What the reading check found, in sentences, and what to try where a modality is worth nothing.
 
     Args:
-        reading: what `check_reading` gave.
+        reading: what `reading_numbers` gave.
         config: what was trained.
     """
     info = info_of(reading["metric"])

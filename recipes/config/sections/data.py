@@ -54,17 +54,24 @@ class DataConfig:
     split_seed: int = option(0, "of the split, where the data have none of their own", check=NOT_NEGATIVE)
 
     @property
+    def columns_by_kind(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The columns of numbers and those of categories that a model reads besides image and text."""
+        return tuple(map(str, self.numeric_cols or ())), tuple(map(str, self.categorical_cols or ()))
+
+    @property
     def column_names(self) -> tuple[str, ...]:
-        """The columns that a model reads besides image and text, those of numbers first."""
-        return tuple(map(str, (*(self.numeric_cols or ()), *(self.categorical_cols or ()))))
+        """All of `columns_by_kind`, those of numbers first."""
+        numeric, categorical = self.columns_by_kind
+        return (*numeric, *categorical)
 
     def for_loading(self) -> dict[str, Any]:
         """What `load_data` takes besides the specification and the seed."""
         own = ("data", "split_seed", "problem_type")
         given = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in own}
+        numeric, categorical = self.columns_by_kind
         return given | {
-            "numeric_cols": tuple(map(str, self.numeric_cols or ())),
-            "categorical_cols": tuple(map(str, self.categorical_cols or ())),
+            "numeric_cols": numeric,
+            "categorical_cols": categorical,
             "image_root": None if self.image_root is None else Path(self.image_root),
             "multi_label": None if self.problem_type is None else TASKS[self.problem_type].multi_label,
         }

@@ -43,10 +43,7 @@ def check_regular(path: Path) -> os.stat_result:
     try:
         status = os.stat(path)
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
-        raise RecipeError(
-            f"cannot read {path}: {getattr(error, 'strerror', None) or error}",
-            fix="check that it is there and that this user may read it",
-        ) from error
+        raise _closed(path, error) from error
     if not stat.S_ISREG(status.st_mode):
         raise RecipeError(
             f"{path} is no regular file",
@@ -55,6 +52,13 @@ def check_regular(path: Path) -> os.stat_result:
             fix="write what it gives into a file first",
         )
     return status
+
+
+def _closed(path: Path, error: OSError | ValueError) -> RecipeError:
+    return RecipeError(
+        f"cannot read {path}: {getattr(error, 'strerror', None) or error}",
+        fix="check that it is there and that this user may read it",
+    )
 
 
 def open_text(path: Path) -> TextIO:
@@ -72,9 +76,7 @@ def open_text(path: Path) -> TextIO:
             _check_text(path, head)
         return path.open(encoding=encoding, newline="")
     except OSError as error:
-        raise RecipeError(
-            f"cannot read {path}: {error.strerror}", fix="check that it is there and that this user may read it"
-        ) from error
+        raise _closed(path, error) from error
 
 
 def _check_text(path: Path, head: bytes) -> None:

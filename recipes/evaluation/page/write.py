@@ -21,7 +21,7 @@ from mi2p_inject.recipes.explain.run import explain_run
 from mi2p_inject.recipes.metrics.metric_info import info_of, metrics_of
 from mi2p_inject.recipes.saving.checksums import read_json
 from mi2p_inject.recipes.saving.saved import SavedRun
-from mi2p_inject.recipes.systems.columns import cells_of
+from mi2p_inject.recipes.systems.columns import by_column, cells_of
 from mi2p_inject.recipes.training.train import load_samples, quiet
 
 __all__ = ["html_page"]
@@ -145,7 +145,7 @@ def _explainer(run: SavedRun) -> Explain | None:
 
     def explain(image: Any, text: str, target: str, row: Mapping[str, Any]) -> Explanation:
         cells = cells_of(row)
-        columns = None if cells is None or not names else dict(zip(names, (*cells[0], *cells[1]), strict=True))
+        columns = None if cells is None or not names else by_column(names, cells)
         return explain_run(loaded, image, text, target, columns)
 
     return explain
