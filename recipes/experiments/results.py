@@ -22,6 +22,7 @@ from mi2p_inject.recipes.metrics.metric_info import describe_metrics
 from mi2p_inject.recipes.metrics.metrics import resampled_answers
 from mi2p_inject.recipes.metrics.probability_metrics import log_loss
 from mi2p_inject.recipes.metrics.resampling import Resampled
+from mi2p_inject.recipes.saving.card import without_paths
 from mi2p_inject.recipes.saving.saved import SavedRun
 from mi2p_inject.recipes.tasks import Decision, Floats, Labels, Logits, Task, scaled_logits
 from mi2p_inject.recipes.training.numbers import targets_of
@@ -185,7 +186,7 @@ def collect(
             "splits": {name: len(rows) for name, rows in samples.splits.items()},
             "groups": len({group for rows in samples.splits.values() for group in rows["group"][:]}),
             "classes": list(samples.classes),
-            "notes": list(samples.notes),
+            "notes": without_paths(samples.notes),
         },
         "metrics": metrics,
         "experiments": lines,

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from recipes_data import write_table
 from table_runs import ONLY, SMALL, TABLE, numbers_of, run
 from training_runs import wait_for
 from typer.testing import CliRunner
@@ -64,6 +65,14 @@ def test_the_table_is_what_its_runs_predict(finished: tuple[Path, Path]) -> None
         assert words in text
     assert (out / "figure.png").read_bytes().startswith(b"\x89PNG")
     assert str(out.parent) not in text + (out / "metrics.json").read_text()  # no path of this machine
+
+
+def test_where_a_bad_picture_lies_is_not_told(tmp_path: Path) -> None:
+    table = write_table(tmp_path)
+    (table.parent / "img" / "train3.png").write_bytes(b"no picture")
+    numbers = run(table, tmp_path / "out", (0,), only=("clip-image",))
+    assert any("train3.png" in note for note in numbers["data"]["notes"])
+    assert str(tmp_path) not in (tmp_path / "out" / "metrics.json").read_text()
 
 
 def test_the_intervals_are_those_of_the_paired_group_bootstrap(finished: tuple[Path, Path]) -> None:
