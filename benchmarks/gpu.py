@@ -6,16 +6,21 @@ Every function also runs on a CPU, and on the small models of `TINY`: that is ho
 from __future__ import annotations
 
 import functools
+import statistics
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from benchmarks.measure import Comparison, side_by_side
+from benchmarks.measure import Comparison, seconds_of, side_by_side
 
-__all__ = ["FULL", "TINY", "Scale", "bert_units", "densenet_units", "with_source"]
+if TYPE_CHECKING:
+    from mi2p_inject import ExpandedModel
+
+__all__ = ["FULL", "TINY", "Pair", "Scale", "bert_units", "compared", "densenet_units", "profiled", "with_source"]
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,44 @@ TINY = Scale(
 )
 
 
-def bert_units(*, all_sites: bool, compiled: bool = False, scale: Scale = FULL) -> Comparison:
+@dataclass(frozen=True)
+class Pair:
+    """Two steps that are compared.
+
+    Attributes:
+        base: forward and backward of what ours is compared with.
+        ours: of the expanded model.
+        units: how many units it has.
+    """
+
+    base: Callable[[], object]
+    ours: Callable[[], object]
+    units: int
+
+
+def compared(pair: Callable[..., Pair], *, scale: Scale = FULL, **options: Any) -> Comparison:
+    """Seconds of a pair's two steps, in turn."""
+    made = pair(scale=scale, **options)
+    return side_by_side(made.base, made.ours, rounds=scale.rounds, warmup_rounds=scale.warmup_rounds)
+
+
+def profiled(pair: Callable[..., Pair], *, scale: Scale = FULL, **options: Any) -> dict[str, Any]:
+    """What a pair's steps ask of the device.
+
+    Returns:
+        "units": how many units ours has; for "base" and "ours" each: "kernels": how many it launches, "busy": seconds
+        in which they run, "attention": seconds of these in fused attention, "launch": seconds until the step returns
+        to Python, "wall": until the device is done.
+    """
+    made = pair(scale=scale, **options)
+    steps = {"base": made.base, "ours": made.ours}
+    for step in steps.values():
+        for _ in range(scale.warmup_rounds):
+            step()
+    return {"units": made.units} | {name: _asked(step) for name, step in steps.items()}
+
+
+def bert_units(*, all_sites: bool, compiled: bool = False, scale: Scale = FULL) -> Pair:
     """ME BERT ÷ BERT; the maps are given.
 
     Args:
@@ -66,20 +108,20 @@ def bert_units(*, all_sites: bool, compiled: bool = False, scale: Scale = FULL) 
     layers = [f"encoder.layer.{number}" for number in range(scale.layers)] if all_sites else None
     me = inject(m.bert(**scale.bert), layers, source_spec=ViewSpec.map(1024, 7, 7))
     source = SourceFeatures(torch.randn(scale.batch, 1024, 7, 7, device=m.DEVICE))
-    return _compared(m.bert(**scale.bert), me, _ids(scale), source, compiled, scale)
+    return _pair(m.bert(**scale.bert), me, _ids(scale), source, compiled)
 
 
-def densenet_units(*, compiled: bool = False, scale: Scale = FULL) -> Comparison:
+def densenet_units(*, compiled: bool = False, scale: Scale = FULL) -> Pair:
     """ME DenseNet ÷ DenseNet at the recommended site; the tokens are given. Arguments as those of `bert_units`."""
     from benchmarks import models as m
     from mi2p_inject import SourceFeatures, ViewSpec, inject
 
     me = inject(m.densenet(**scale.densenet), source_spec=ViewSpec.tokens(768))
     source = SourceFeatures(torch.randn(scale.batch, scale.tokens, 768, device=m.DEVICE))
-    return _compared(m.densenet(**scale.densenet), me, _pixels(scale), source, compiled, scale)
+    return _pair(m.densenet(**scale.densenet), me, _pixels(scale), source, compiled)
 
 
-def with_source(*, text: bool, scale: Scale = FULL) -> Comparison:
+def with_source(*, text: bool, scale: Scale = FULL) -> Pair:
     """A step with the frozen source encoder inside ÷ the backbone's step and the source encoder's forward.
 
     Args:
@@ -106,19 +148,41 @@ def with_source(*, text: bool, scale: Scale = FULL) -> Comparison:
 
     expanded, source = pair()
     given: Any = other if text else {"input_ids": other}
-    return _measured(base, _step(inject(expanded, source_encoder=source), x, source=given), scale)
+    me = inject(expanded, source_encoder=source)
+    return Pair(base, _step(me, x, source=given), len(me.sites))
 
 
-def _compared(
-    base: nn.Module, ours: nn.Module, x: torch.Tensor, source: Any, compiled: bool, scale: Scale
-) -> Comparison:
+def _pair(base: nn.Module, ours: ExpandedModel, x: torch.Tensor, source: Any, compiled: bool) -> Pair:
+    models: tuple[nn.Module, nn.Module] = (base, ours)
     if compiled:
-        base, ours = (torch.compile(one, fullgraph=True) for one in (base, ours))  # type: ignore[assignment]
-    return _measured(_step(base, x), _step(ours, x, source=source), scale)
+        models = tuple(torch.compile(one, fullgraph=True) for one in models)  # type: ignore[assignment]
+    return Pair(_step(models[0], x), _step(models[1], x, source=source), len(ours.sites))
 
 
-def _measured(base: Callable[[], object], ours: Callable[[], object], scale: Scale) -> Comparison:
-    return side_by_side(base, ours, rounds=scale.rounds, warmup_rounds=scale.warmup_rounds)
+def _asked(step: Callable[[], object]) -> dict[str, Any]:
+    from torch.profiler import profile
+
+    wall = statistics.median(seconds_of(step) for _ in range(5))
+    started = time.perf_counter()
+    step()
+    launch = time.perf_counter() - started
+    with profile() as recorded:
+        seconds_of(step)
+    events = recorded.events() or []
+    kernels = [event for event in events if event.device_type.name == "CUDA"]
+    attention = [event for event in events if event.device_type.name == "CPU" and _is_attention(event.name)]
+    return {
+        "kernels": len(kernels),
+        "busy": sum(event.device_time_total for event in kernels) / 1e6,
+        "attention": sum(event.device_time_total for event in attention) / 1e6,
+        "launch": launch,
+        "wall": wall,
+    }
+
+
+def _is_attention(operator: str) -> bool:
+    """One of the operators that launch a fused kernel; those that call these have another name."""
+    return operator.startswith("aten::_") and operator.endswith(("attention_forward", "attention_backward"))
 
 
 def _step(model: nn.Module, *args: Any, **kwargs: Any) -> Callable[[], object]:

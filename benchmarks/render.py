@@ -22,10 +22,11 @@ def render(results: Path) -> None:
 
 def page(data: dict[str, Any], plot: str) -> str:
     """The Markdown page of one run."""
-    sections = [_head(data), _limits(data["benchmarks"])]
+    on_gpu = {one.name for one in BENCHMARKS if one.gpu}
+    sections = [_head(data), _limits([one for one in data["benchmarks"] if one["name"] not in on_gpu])]
     if data["floor"]:
         sections.append(_floor(data["floor"]))
-    sections.append(_unmeasured(data["benchmarks"]))
+    sections += _gpu([one for one in data["benchmarks"] if one["name"] in on_gpu], data.get("gpu"))
     if data["peers"]:
         sections.append(_peers(data["peers"]))
     if data["scaling"]:
@@ -34,8 +35,6 @@ def page(data: dict[str, Any], plot: str) -> str:
 
 
 def _head(data: dict[str, Any]) -> list[str]:
-    machine = data["machine"]
-    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     return [
         "# Performance",
         "",
@@ -44,34 +43,83 @@ def _head(data: dict[str, Any]) -> list[str]:
         "quartiles. Memory is the peak of a training step in a process of its own, beyond what the libraries take.",
         "Weights are random, sizes are real.",
         "",
-        f"{machine['device']}, {machine['threads']} threads; {versions}; {data['date']}.",
+        _machine(data),
         "",
     ]
+
+
+def _machine(measured: dict[str, Any]) -> str:
+    """The line that names machine, versions and day."""
+    machine = measured["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    return f"{machine['device']}, {machine['threads']} threads; {versions}; {measured['date']}."
 
 
 def _limits(found: list[dict[str, Any]]) -> list[str]:
     return [
         "## Limits",
         "",
-        "| | measured | compared with | result | limit | |",
-        "|---|---|---|---|---|---|",
-        *(_line(line) for line in found),
-        "",
+        *_table(found),
         "`c`, `d` and `e` leave the source encoder out: its features are given, as they are with the source cache.",
         "",
     ]
 
 
-def _unmeasured(found: list[dict[str, Any]]) -> list[str]:
-    """The limits for a GPU that this machine could not measure; none of them where it has one."""
-    missing = [one for one in BENCHMARKS if one.gpu and one.name not in {line["name"] for line in found}]
-    if not missing:
-        return []
+def _table(found: list[dict[str, Any]]) -> list[str]:
     return [
-        "## Limits for a GPU: unmeasured",
+        "| | measured | compared with | result | limit | |",
+        "|---|---|---|---|---|---|",
+        *(_line(line) for line in found),
         "",
-        "Forward and backward under autocast to bfloat16. This machine has no CUDA device, so nothing is known of",
-        "these; `make bench` on one that has measures them, names the card, and puts them in the table above.",
+    ]
+
+
+def _gpu(found: list[dict[str, Any]], where: dict[str, Any] | None) -> list[list[str]]:
+    """What was measured on a GPU, where its time goes, and what was not measured."""
+    sections = []
+    if found and where:
+        intro = "Forward and backward under autocast to bfloat16; medians and quartiles as above."
+        sections.append(["## Limits for a GPU", "", intro, "", _machine(where), "", *_table(found)])
+        if profiles := [one for one in found if one["profile"]]:
+            sections.append(_profiles(profiles))
+    if missing := [one for one in BENCHMARKS if one.gpu and one.name not in {line["name"] for line in found}]:
+        sections.append(_unmeasured(missing))
+    return sections
+
+
+def _profiles(found: list[dict[str, Any]]) -> list[str]:
+    return [
+        "### What a step asks of the GPU",
+        "",
+        "One step of each, profiled: the kernels it launches, the time in which they run, and the time until Python",
+        "has launched them all. Where launching takes as long as running, what the kernels do is hidden behind it.",
+        "The last column is the fused attention of the units alone: no other arrangement of their products avoids it.",
+        "",
+        "| | kernels | a unit adds | running | a unit adds | ratio | launching | attention, of the base's running |",
+        "|---|---|---|---|---|---|---|---|",
+        *(_profile(one["name"], one["profile"]) for one in found),
+        "",
+    ]
+
+
+def _profile(name: str, profile: dict[str, Any]) -> str:
+    base, ours, units = profile["base"], profile["ours"], profile["units"]
+    kernels, busy, attention = (ours[key] - base[key] for key in ("kernels", "busy", "attention"))
+    return (
+        f"| {name} | {base['kernels']} → {ours['kernels']} | {kernels / units:.0f} "
+        f"| {1000 * base['busy']:.1f} → {1000 * ours['busy']:.1f} ms | {1000 * busy / units:.2f} ms "
+        f"| {ours['busy'] / base['busy']:.3f}× | {1000 * base['launch']:.1f} → {1000 * ours['launch']:.1f} ms "
+        f"| {attention / base['busy']:.1%} |"
+    )
+
+
+def _unmeasured(missing: list[Any]) -> list[str]:
+    """The limits for a GPU that were not measured."""
+    return [
+        "### Limits for a GPU: unmeasured",
+        "",
+        "Forward and backward under autocast to bfloat16. Nothing is known of these: they were not measured, for want",
+        "of a CUDA device. `make bench` on a machine that has one measures them and names the card.",
         "",
         "| | what | compared with | limit | |",
         "|---|---|---|---|---|",

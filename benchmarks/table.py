@@ -29,6 +29,7 @@ class Benchmark:
         gpu: it is measured on a CUDA device, in bfloat16, and nowhere else; elsewhere the page says so.
         at_least: the ratio has to be this large instead: base ÷ ours.
         measure: gives the samples; runs in a process of its own.
+        profile: gives what the two ask of a GPU, after that; None: nobody asks.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Benchmark:
     measure: Callable[[], Comparison]
     at_least: bool = False
     gpu: bool = False
+    profile: Callable[[], dict[str, Any]] | None = None
 
 
 BENCHMARKS = (
@@ -82,19 +84,26 @@ BENCHMARKS = (
     Benchmark("lora", "yardstick: PEFT LoRA, rank 8, on BERT-base, all weights trained", "BERT-base", None,
         c.light_touch),
     Benchmark("gpu-bert", "ME BERT-base at the recommended sites, batch 64, 128 tokens", "BERT-base", 1.05,
-        functools.partial(gpu.bert_units, all_sites=False), gpu=True),
+        functools.partial(gpu.compared, gpu.bert_units, all_sites=False), gpu=True,
+        profile=functools.partial(gpu.profiled, gpu.bert_units, all_sites=False)),
     Benchmark("gpu-bert-all", "the same, all twelve sites", "BERT-base", 1.15,
-        functools.partial(gpu.bert_units, all_sites=True), gpu=True),
+        functools.partial(gpu.compared, gpu.bert_units, all_sites=True), gpu=True,
+        profile=functools.partial(gpu.profiled, gpu.bert_units, all_sites=True)),
     Benchmark("gpu-bert-compiled", "the same, all twelve sites, `torch.compile`", "BERT-base compiled", 1.15,
-        functools.partial(gpu.bert_units, all_sites=True, compiled=True), gpu=True),
+        functools.partial(gpu.compared, gpu.bert_units, all_sites=True, compiled=True), gpu=True),
     Benchmark("gpu-densenet", "ME DenseNet-121 at the recommended site, batch 64, 128 source tokens", "DenseNet-121",
-        1.06, gpu.densenet_units, gpu=True),
+        1.06, functools.partial(gpu.compared, gpu.densenet_units), gpu=True,
+        profile=functools.partial(gpu.profiled, gpu.densenet_units)),
     Benchmark("gpu-densenet-compiled", "the same, `torch.compile`", "DenseNet-121 compiled", 1.06,
-        functools.partial(gpu.densenet_units, compiled=True), gpu=True),
+        functools.partial(gpu.compared, gpu.densenet_units, compiled=True), gpu=True),
     Benchmark("gpu-source-bert", "a step of ME BERT-base with a frozen DenseNet-121 as source",
-        "BERT-base's step and DenseNet-121's forward", 1.05, functools.partial(gpu.with_source, text=True), gpu=True),
+        "BERT-base's step and DenseNet-121's forward", 1.05,
+        functools.partial(gpu.compared, gpu.with_source, text=True), gpu=True,
+        profile=functools.partial(gpu.profiled, gpu.with_source, text=True)),
     Benchmark("gpu-source-densenet", "a step of ME DenseNet-121 with a frozen BERT-base as source",
-        "DenseNet-121's step and BERT-base's forward", 1.05, functools.partial(gpu.with_source, text=False), gpu=True),
+        "DenseNet-121's step and BERT-base's forward", 1.05,
+        functools.partial(gpu.compared, gpu.with_source, text=False), gpu=True,
+        profile=functools.partial(gpu.profiled, gpu.with_source, text=False)),
 )  # fmt: skip
 
 
@@ -121,4 +130,5 @@ def measured(name: str) -> dict[str, Any]:
         "ratio": statistics.median(found.ours) if in_seconds else found.ratio,
         "spread": (min(found.ours), max(found.ours)) if in_seconds else found.spread,
         "samples": {"base": found.base, "ours": found.ours},
+        "profile": benchmark.profile() if benchmark.profile else None,
     }

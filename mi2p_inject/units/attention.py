@@ -17,99 +17,19 @@ formed as a whole: torch's fused attention where its shape rules fit, blocks of 
 
 from __future__ import annotations
 
-import itertools
-from dataclasses import dataclass
-from typing import Literal, get_args
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mi2p_inject.core.numerics.recording import is_exporting
 from mi2p_inject.core.numerics.weights_taken import give_weights, wants_weights
 from mi2p_inject.units.base import attention_weights
 from mi2p_inject.units.cpu_kernel.block_operator import opaque
 from mi2p_inject.units.cpu_kernel.blockwise import attend_in_blocks
 from mi2p_inject.units.embed import SiteEmbedder, SourceEmbedder, filled
+from mi2p_inject.units.product_order import Order, ScoreOrder, kernel_for
 from mi2p_inject.units.token_factors import TokenFactors
 
-__all__ = ["MANY", "Kernel", "Order", "ScoreOrder", "Sizes", "ValueOrder", "attend", "cheapest", "kernel_for"]
-
-ScoreOrder = Literal["projected", "keys", "queries"]
-ValueOrder = Literal["projected", "shared"]
-Kernel = Literal["plain", "blocks", "fused"]
-
-MANY = 2**19
-"""More scores than these are never formed as a whole."""
-
-
-@dataclass(frozen=True)
-class Order:
-    """How a unit takes its products.
-
-    Attributes:
-        scores: see above.
-        values: see above.
-        fused: `scaled_dot_product_attention` fits, which never holds the scores.
-        operations: multiplications counted for a batch.
-        large: its scores are many.
-    """
-
-    scores: ScoreOrder
-    values: ValueOrder
-    fused: bool
-    operations: int
-    large: bool = False
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """All that the count depends on: a batch, its tokens, the shared columns of each side, the heads.
-
-    `value_dim`: numbers that a head gives a query, those of the channel readout included.
-    """
-
-    batch: int
-    queries: int
-    keys: int
-    query_width: int
-    key_width: int
-    value_width: int
-    num_heads: int
-    head_dim: int
-    value_dim: int
-
-
-def cheapest(sizes: Sizes) -> Order:
-    """The order with the fewest operations.
-
-    Examples:
-        >>> from mi2p_inject.units.attention import Sizes, cheapest
-        >>> words_from_picture = Sizes(8, 64, 1024, 769, 32, 64, num_heads=12, head_dim=64, value_dim=64)
-        >>> order = cheapest(words_from_picture)
-        >>> order.scores, order.values, order.fused
-        ('keys', 'shared', False)
-        >>> picture_from_words = Sizes(8, 256, 64, 32, 768, 768, num_heads=8, head_dim=64, value_dim=392)
-        >>> order = cheapest(picture_from_words)
-        >>> order.scores, order.values, order.fused
-        ('queries', 'projected', False)
-        >>> text_from_text = Sizes(8, 64, 64, 769, 768, 768, num_heads=12, head_dim=64, value_dim=64)
-        >>> order = cheapest(text_from_text)
-        >>> order.scores, order.values, order.fused
-        ('projected', 'projected', True)
-    """
-    large = sizes.batch * sizes.num_heads * sizes.queries * sizes.keys > MANY
-    orders = [
-        Order(
-            scores,
-            values,
-            _fuses(sizes, scores, values),
-            _score_count(sizes, scores) + _value_count(sizes, values),
-            large,
-        )
-        for scores, values in itertools.product(get_args(ScoreOrder), get_args(ValueOrder))
-    ]
-    return min(orders, key=lambda order: order.operations)
+__all__ = ["attend"]
 
 
 def attend(
@@ -152,6 +72,9 @@ def attend(
     if kernel == "blocks" and not recorded:
         read = _blocks(queries, keys, values, mask, value_width, batch * max(of_queries, of_keys, of_values))
     else:
+        if kernel == "fused":  # its kernels want one width: zeros change nothing
+            key_width = value_width = max(key_width, value_width)
+            queries = F.pad(queries, (0, key_width - queries.shape[-1]))
         whole = (queries, of_queries), (keys.whole(key_width), of_keys), (values.whole(value_width), of_values)
         most = max(of_queries, of_keys, of_values)
         q, k, v = (one.unflatten(0, (batch, groups)).expand(-1, most, -1, -1) for one, groups in whole)
@@ -160,6 +83,7 @@ def attend(
             read = _recorded(q, k, v, seen, tokens)
         else:
             read = _fused(q, k, v, seen) if kernel == "fused" else _plain(q, k, v, seen)
+        read = read[..., : values.width]
     if alone:
         read = read.reshape(batch, tokens, num_heads, read.shape[-1]).transpose(1, 2)
     else:
@@ -167,21 +91,6 @@ def attend(
     if not projected:  # rows of the attention sum to one: the bias is added once
         read = _by_head(read[..., : value.width], value.by_head().mT, value.bias_by_head())
     return read
-
-
-def kernel_for(order: Order, scores: int, device: torch.device) -> Kernel:
-    """Few scores are formed as a whole; many in blocks on a CPU, by a fused kernel elsewhere if it fits.
-
-    A graph is compiled for all batches, so it decides by the scores that were counted when the unit was built. Graphs
-    that leave this process (`torch.export`, ONNX, `torch.jit.trace`) hold no operator of ours.
-    """
-    if is_exporting():
-        return "fused" if order.fused else "plain"
-    if device.type != "cpu":
-        return "fused" if order.fused else "plain"
-    if torch.compiler.is_compiling():
-        return "blocks" if order.large else "fused" if order.fused else "plain"
-    return "blocks" if scores > MANY else "plain"
 
 
 def _pair(
@@ -239,11 +148,7 @@ def _blocks(
 
 
 def _fused(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
-    """The kernels want queries, keys and values of one width: zeros change nothing."""
-    width = max(queries.shape[-1], values.shape[-1])
-    q, k, v = (F.pad(one, (0, width - one.shape[-1])) for one in (queries, keys, values))
-    read = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=1.0)
-    return read[..., : values.shape[-1]]
+    return F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, scale=1.0)
 
 
 def _groups(packed: Tensor, num_heads: int) -> Tensor:
@@ -263,31 +168,3 @@ def _by_head(left: Tensor, right: Tensor, bias: Tensor | None) -> Tensor:
     product = flat @ right if bias is None else torch.baddbmm(bias.to(left.dtype), flat, right)
     split: Tensor = product.unflatten(1, (batch, tokens))
     return split.transpose(0, 1)
-
-
-def _score_count(sizes: Sizes, order: ScoreOrder) -> int:
-    s = sizes
-    wide = s.num_heads * s.head_dim
-    joint = s.query_width * s.key_width * wide
-    if order == "projected":
-        return s.batch * wide * (s.queries * s.query_width + s.keys * s.key_width + s.queries * s.keys)
-    if order == "keys":
-        return joint + s.batch * s.num_heads * s.queries * s.key_width * (s.query_width + s.keys)
-    return joint + s.batch * s.num_heads * s.keys * s.query_width * (s.key_width + s.queries)
-
-
-def _value_count(sizes: Sizes, order: ValueOrder) -> int:
-    s = sizes
-    if order == "projected":
-        return s.batch * s.num_heads * s.value_dim * s.keys * (s.value_width + s.queries)
-    return s.batch * s.num_heads * s.queries * s.value_width * (s.keys + s.value_dim)
-
-
-def _fuses(sizes: Sizes, scores: ScoreOrder, values: ValueOrder) -> bool:
-    """Where it fits: queries, keys and values are nearly of one width, as fused kernels want."""
-    s = sizes
-    narrow, wide = sorted(
-        ({"projected": s.head_dim, "keys": s.key_width, "queries": s.query_width}[scores],
-         s.value_dim if values == "projected" else s.value_width)
-    )  # fmt: skip
-    return wide <= 1.25 * narrow

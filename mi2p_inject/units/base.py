@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mi2p_inject.core.errors import LayoutError, UnitError
-from mi2p_inject.core.numerics.precision import compute_dtype, floating_dtype
+from mi2p_inject.core.numerics.precision import autocast_dtype, compute_dtype, floating_dtype
 from mi2p_inject.core.numerics.weights_taken import Axis
 from mi2p_inject.core.views import ViewSpec
 from mi2p_inject.sources.features import PreparedSource
@@ -89,9 +89,13 @@ class Unit(nn.Module, ABC):
             )
 
     def widened(self, view: Tensor, source: PreparedSource) -> tuple[Tensor, PreparedSource]:
-        """View and source as the unit computes with them: float32 instead of float16."""
+        """View and source as the unit computes with them: float32 instead of float16.
+
+        Under autocast to bfloat16 a source in float32 is converted once for all units, not by each of them.
+        """
         if torch.float16 not in (view.dtype, source.tokens.dtype):
-            return view, source
+            lower = source.tokens.dtype == torch.float32 and autocast_dtype(view) == torch.bfloat16
+            return view, source.to(dtype=torch.bfloat16) if lower else source
         dtype = compute_dtype(floating_dtype(self))
         return view.to(dtype), source.to(dtype=dtype)
 

@@ -14,11 +14,12 @@ from mi2p_inject.core.numerics.precision import full_range, saturated
 from mi2p_inject.core.numerics.weights_taken import Axis
 from mi2p_inject.core.views import ViewSpec
 from mi2p_inject.sources.features import PreparedSource
-from mi2p_inject.units.attention import Sizes, attend, cheapest
+from mi2p_inject.units.attention import attend
 from mi2p_inject.units.base import Unit, UnitConfig, ZeroInit, check_flag, check_option, is_positive, largest_divisor
 from mi2p_inject.units.embed import key_for, query_for, value_for
 from mi2p_inject.units.layers.gate import ZeroGate
 from mi2p_inject.units.layers.linear import PlainLinear
+from mi2p_inject.units.product_order import Sizes, cheapest
 
 __all__ = ["MI2P", "MI2PUnit"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 
@@ -14,10 +15,10 @@ from benchmarks.table import BENCHMARKS, measurable
 ROOT = Path(__file__).parents[2]
 ROWS = {one.name: one for one in BENCHMARKS if one.gpu}
 MEASURES = {
-    "bert": lambda: gpu.bert_units(all_sites=True, scale=gpu.TINY),
-    "densenet": lambda: gpu.densenet_units(scale=gpu.TINY),
-    "source-bert": lambda: gpu.with_source(text=True, scale=gpu.TINY),
-    "source-densenet": lambda: gpu.with_source(text=False, scale=gpu.TINY),
+    "bert": functools.partial(gpu.bert_units, all_sites=True),
+    "densenet": gpu.densenet_units,
+    "source-bert": functools.partial(gpu.with_source, text=True),
+    "source-densenet": functools.partial(gpu.with_source, text=False),
 }
 
 
@@ -35,10 +36,19 @@ def test_the_limits_are_those_that_were_asked() -> None:
 
 @pytest.mark.parametrize("name", MEASURES)
 def test_what_a_gpu_will_measure_runs(name: str) -> None:
-    found = MEASURES[name]()
+    found = gpu.compared(MEASURES[name], scale=gpu.TINY)
     assert found.paired
     assert len(found.base) == len(found.ours) == 1
     assert min(*found.base, *found.ours) > 0
+
+
+def test_what_a_step_asks_of_a_gpu() -> None:
+    found = gpu.profiled(MEASURES["bert"], scale=gpu.TINY)
+    assert found["units"] == 2
+    for name in ("base", "ours"):
+        assert found[name]["wall"] > 0
+        assert found[name]["launch"] > 0
+        assert (found[name]["kernels"] > 0) is (found[name]["busy"] > 0) is torch.cuda.is_available()
 
 
 def test_the_page_says_what_is_unmeasured() -> None:
@@ -48,7 +58,12 @@ def test_the_page_says_what_is_unmeasured() -> None:
     for name in ROWS:
         assert f"| {name} |" in page
     assert page.count("| unmeasured |") == len(set(ROWS) - measured)
-    with_all = {**data, "benchmarks": [*data["benchmarks"], *(_result(name) for name in set(ROWS) - measured)]}
+    here = {"machine": data["machine"], "date": data["date"]}
+    with_all = {
+        **data,
+        "gpu": here,
+        "benchmarks": [*data["benchmarks"], *(_result(name) for name in set(ROWS) - measured)],
+    }
     assert "unmeasured" not in render.page(with_all, "performance.png")
     assert all(measurable(one) is (torch.cuda.is_available() or not one.gpu) for one in BENCHMARKS)
 
@@ -56,5 +71,5 @@ def test_the_page_says_what_is_unmeasured() -> None:
 def _result(name: str) -> dict[str, object]:
     return {
         "name": name, "ours": "a", "base": "b", "limit": 1.1, "at_least": False, "unit": "s", "ratio": 1.0,
-        "spread": [1.0, 1.0], "samples": {"base": [1.0], "ours": [1.0]},
+        "spread": [1.0, 1.0], "samples": {"base": [1.0], "ours": [1.0]}, "profile": None,
     }  # fmt: skip

@@ -22,7 +22,7 @@ from mi2p_inject.core.numerics.weights_taken import taken_weights
 from mi2p_inject.explain import record_attention
 from mi2p_inject.sources.features import prepare
 from mi2p_inject.testing.randomize import randomize_zero_parameters
-from mi2p_inject.units import UNITS, attention, unit_config
+from mi2p_inject.units import UNITS, product_order, unit_config
 
 ATTEND = {"mi2p": literal_weights, "mi2p-paper": literal_weights, "cross-attention": cross_attention_weights}
 SITES = {"map": ViewSpec.map(6, 3, 4), "tokens": ViewSpec.tokens(6)}
@@ -38,11 +38,11 @@ def view_of(spec: ViewSpec, seed: int) -> Tensor:
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("site", SITES)
 @pytest.mark.parametrize("name", ATTEND)
-@pytest.mark.parametrize("many", [attention.MANY, 0], ids=["plain", "blocks"])
+@pytest.mark.parametrize("many", [product_order.MANY, 0], ids=["plain", "blocks"])
 def test_a_unit_hands_over_the_weights_of_the_literal_formula(
     name: str, site: str, source: str, many: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attention, "MANY", many)
+    monkeypatch.setattr(product_order, "MANY", many)
     torch.manual_seed(0)
     unit = unit_config(name, {"num_heads": 3}).build(SITES[site], SOURCES[source])
     for parameter in unit.parameters():
@@ -253,7 +253,7 @@ def test_gradients_of_a_number_by_the_weights() -> None:
 def test_recomputed_forwards_are_recorded_once_and_their_gradients_are_right(
     reentrant: bool, inside: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attention, "MANY", 0)  # blocks in the fast path: another graph than the plain one
+    monkeypatch.setattr(product_order, "MANY", 0)  # blocks in the fast path: another graph than the plain one
 
     class Checkpointed(nn.Module):
         def __init__(self) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mi2p_inject import MI2P, SourceFeatures, ViewSpec, inject
 from mi2p_inject.sources.features import prepare
-from mi2p_inject.units import Unit, attention
+from mi2p_inject.units import Unit, attention, product_order
 
 MAP, TOKENS = ViewSpec.map(24, 6, 6), ViewSpec.tokens(48)
 VIEWS = pytest.mark.parametrize(
@@ -82,7 +82,11 @@ class TestOnAGpu:
     pytestmark = GPU
 
     @VIEWS
-    def test_numbers_and_gradients_are_the_cpu_s(self, site: ViewSpec, source: ViewSpec) -> None:
+    @pytest.mark.parametrize("many", [product_order.MANY, 0], ids=["few scores", "many"])
+    def test_numbers_and_gradients_are_the_cpu_s(
+        self, site: ViewSpec, source: ViewSpec, many: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(product_order, "MANY", many)
         unit, view, data, mask = example(site, source)
         wanted = gradients(unit, view, data, mask)
         there = copy.deepcopy(unit).cuda(), view.cuda(), data.cuda(), None if mask is None else mask.cuda()
@@ -91,7 +95,11 @@ class TestOnAGpu:
 
     @VIEWS
     @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-    def test_amp(self, site: ViewSpec, source: ViewSpec, dtype: torch.dtype) -> None:
+    @pytest.mark.parametrize("many", [product_order.MANY, 0], ids=["few scores", "many"])
+    def test_amp(
+        self, site: ViewSpec, source: ViewSpec, dtype: torch.dtype, many: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(product_order, "MANY", many)
         unit, view, data, mask = example(site, source)
         wanted = gradients(unit, view, data, mask)
         there = copy.deepcopy(unit).cuda(), view.cuda(), data.cuda(), None if mask is None else mask.cuda()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mi2p_inject import MI2P, SourceFeatures, ViewSpec, inject
 from mi2p_inject.sources.features import prepare
-from mi2p_inject.units import Unit, attention
+from mi2p_inject.units import Unit, product_order
 
 MAP, TOKENS = ViewSpec.map(6, 4, 3), ViewSpec.tokens(12)
 VIEWS = pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_a_trace_holds_for_other_batches_and_lengths(
     site: ViewSpec, source: ViewSpec, masked: bool, large: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if large:
-        monkeypatch.setattr(attention, "MANY", 0)
+        monkeypatch.setattr(product_order, "MANY", 0)
     model = Alone(site, source)
     traced = torch.jit.trace(model, inputs(site, source, 2, 5, masked), check_trace=False)  # type: ignore[no-untyped-call]
     for batch, length in ((2, 5), (5, 3), (1, 9)):

@@ -14,9 +14,9 @@ from torch import Tensor
 from mi2p_inject import MI2P, SourceFeatures, ViewSpec, inject
 from mi2p_inject.sources.features import prepare
 from mi2p_inject.units import UNITS
-from mi2p_inject.units.attention import Sizes, cheapest
 from mi2p_inject.units.base import ZeroInit
 from mi2p_inject.units.mi2p import MI2PUnit
+from mi2p_inject.units.product_order import Sizes, cheapest
 
 SITE, WORDS, PICTURE = ViewSpec.map(6, 4, 4), ViewSpec.tokens(24), ViewSpec.map(5, 3, 3)
 SOURCES = pytest.mark.parametrize("source", [WORDS, PICTURE], ids=str)

@@ -14,13 +14,14 @@ from torch._dynamo.backends.debugging import aot_eager
 
 from mi2p_inject import MI2P, SourceFeatures, ViewSpec
 from mi2p_inject.core.errors import UnitError
+from mi2p_inject.core.numerics import windows
 from mi2p_inject.core.numerics.windows import window_means
 from mi2p_inject.sources.features import prepare
 from mi2p_inject.units import UNITS, attention, unit_config
-from mi2p_inject.units.attention import Kernel, Order, ScoreOrder, ValueOrder
 from mi2p_inject.units.base import largest_divisor
 from mi2p_inject.units.cpu_kernel import block_parts
 from mi2p_inject.units.mi2p import MI2PUnit
+from mi2p_inject.units.product_order import Kernel, Order, ScoreOrder, ValueOrder
 
 sizes = st.integers(1, 6)
 maps = st.builds(ViewSpec.map, st.integers(1, 7), sizes, sizes)
@@ -62,6 +63,7 @@ def run(unit: MI2PUnit, view: Tensor, source: Tensor, mask: Tensor | None) -> Te
         values=st.sampled_from(get_args(ValueOrder)),
         fused=st.booleans(),
         operations=st.just(0),
+        width=st.just(0),
     ),
     kernel=st.sampled_from(get_args(Kernel)),
     block=st.sampled_from([0, 7, 60, 2**20]),
@@ -157,7 +159,7 @@ def test_blocks_compile_as_one_operator_for_all_batches(
     torch.manual_seed(0)
     torch._dynamo.reset()
     unit = MI2P(num_heads=2, head_dim=3, zero_init=None).build(site, source)
-    unit.order = Order(*order, fused=False, operations=0, large=True)
+    unit.order = Order(*order, fused=False, operations=0, width=0, large=True)
     graphs: list[torch.fx.GraphModule] = []
 
     def backend(graph: torch.fx.GraphModule, inputs: list[Any]) -> Any:
@@ -194,7 +196,7 @@ def test_no_source_tokens_at_all_say_nothing(site: ViewSpec) -> None:
     unit = MI2P(zero_init=None).build(site, ViewSpec.tokens(5))
     view, nothing = example(site, 2, 3, torch.float32, 1), torch.zeros(2, 0, 5)
     for order in ("projected", "shared"):
-        unit.order = Order("projected", order, False, 0)  # type: ignore[arg-type]
+        unit.order = Order("projected", order, False, 0, 0)  # type: ignore[arg-type]
         for mask in (None, torch.ones(2, 0, dtype=torch.bool)):
             assert torch.equal(run(unit, view, nothing, mask), torch.zeros_like(view))
 
@@ -207,6 +209,8 @@ def test_window_means_are_convolution_then_average(height: int, width: int, k: i
     kernels = torch.randn(4, 1, k, k, dtype=torch.float64)
     slow = torch.nn.functional.conv2d(z, kernels, padding=k // 2).mean((2, 3))
     torch.testing.assert_close(window_means(z, k)[:, 0] @ kernels.flatten(1).T, slow, atol=1e-12, rtol=1e-12)
+    at_once = windows._all_taps(height, width, k, z.device, z.dtype)  # what a GPU multiplies with
+    torch.testing.assert_close(z.flatten(2) @ at_once, window_means(z, k), atol=1e-12, rtol=1e-12)
 
 
 def test_a_row_of_padding_gets_exactly_nothing_and_no_nan_reaches_a_gradient() -> None:

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor, nn
 
-__all__ = ["compute_dtype", "floating_dtype", "full_range", "saturated"]
+__all__ = ["autocast_dtype", "compute_dtype", "floating_dtype", "full_range", "saturated"]
 
 _WITH_AUTOCAST = frozenset(device for device in ("cpu", "cuda") if torch.amp.is_autocast_available(device))
 """Known in advance: torch 2.6 compiles no call of `is_autocast_available`."""
@@ -72,10 +72,21 @@ def full_range(like: Tensor) -> AbstractContextManager[object]:
         ...     (x @ x).dtype
         torch.float32
     """
+    if autocast_dtype(like) != torch.float16:
+        return contextlib.nullcontext()
+    return torch.autocast(like.device.type, enabled=False)
+
+
+def autocast_dtype(like: Tensor) -> torch.dtype | None:
+    """The dtype that autocast computes in on a tensor's device; None where it is off.
+
+    Examples:
+        >>> import torch
+        >>> from mi2p_inject.core.numerics.precision import autocast_dtype
+        >>> with torch.autocast("cpu", torch.bfloat16):
+        ...     autocast_dtype(torch.zeros(1))
+        torch.bfloat16
+    """
     device = like.device.type
     available = device in _WITH_AUTOCAST or torch.amp.is_autocast_available(device)
-    if not available or not torch.is_autocast_enabled(device):
-        return contextlib.nullcontext()
-    if torch.get_autocast_dtype(device) != torch.float16:
-        return contextlib.nullcontext()
-    return torch.autocast(device, enabled=False)
+    return torch.get_autocast_dtype(device) if available and torch.is_autocast_enabled(device) else None

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
+
+from mi2p_inject.core.numerics.recording import is_recording
 
 __all__ = ["window_means"]
 
@@ -33,9 +37,21 @@ def window_means(maps: Tensor, kernel_size: int) -> Tensor:
         True
     """
     height, width = maps.shape[2], maps.shape[3]
+    if maps.device.type != "cpu" and type(maps) is Tensor and not is_recording():
+        # one product: launching many small ones would take a GPU longer than their numbers
+        return maps.flatten(2) @ _all_taps(height, width, kernel_size, maps.device, maps.dtype)
     rows = _taps(height, kernel_size, maps)
     columns = _taps(width, kernel_size, maps) / (height * width)
     return (rows @ (maps @ columns.mT)).flatten(2)
+
+
+@lru_cache(maxsize=64)
+def _all_taps(height: int, width: int, kernel_size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """(H·W, k²): the share of each position in each tap; kept, as making it anew launches a dozen kernels."""
+    with torch.inference_mode(False), torch.no_grad():
+        like = torch.empty((), device=device, dtype=torch.promote_types(dtype, torch.float32))
+        rows, columns = _taps(height, kernel_size, like), _taps(width, kernel_size, like)
+        return (torch.kron(rows, columns) / (height * width)).mT.contiguous().to(dtype)
 
 
 def _taps(size: int, kernel_size: int, like: Tensor) -> Tensor:
