@@ -181,8 +181,9 @@ def _asked(step: Callable[[], object]) -> dict[str, Any]:
 
 
 def _is_attention(operator: str) -> bool:
-    """One of the operators that launch a fused kernel; those that call these have another name."""
-    return operator.startswith("aten::_") and operator.endswith(("attention_forward", "attention_backward"))
+    """One of the operators that launch a fused kernel; those that call them (`_scaled_dot_product_…`) hold the same."""
+    fused = operator.endswith(("attention_forward", "attention_backward"))
+    return fused and operator.startswith("aten::_") and not operator.startswith("aten::_scaled_dot_product")
 
 
 def _step(model: nn.Module, *args: Any, **kwargs: Any) -> Callable[[], object]:
