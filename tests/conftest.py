@@ -18,3 +18,13 @@ torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the commands under test
 # A collection goes through all that was ever imported; the default's are a twentieth of the suite's time.
 gc.set_threshold(100_000, 20, 50)
+
+
+def pytest_collection_finish() -> None:
+    """What the tests import is no garbage: a Trainer collects at its end, and would go through all of it each time."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    gc.unfreeze()

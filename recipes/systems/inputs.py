@@ -87,7 +87,8 @@ class ImageTextDataset(Dataset[Item]):
         if not self.augment:
             return cast(Tensor, self._transform(picture))
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(hash((self.seed, self.epoch, index)) % 2**63)
+            # Not torch.manual_seed: it would seed the generators of all devices too, and nothing would set those back.
+            torch.default_generator.manual_seed(hash((self.seed, self.epoch, index)) % 2**63)
             return cast(Tensor, self._transform(picture))
 
 

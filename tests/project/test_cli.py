@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import pytest
 from filelock import FileLock
+from forked import Forked, run_forked
 
 TRAINED = ["me-text", "me-vision", "me-vision-tuned", "text", "vision"]
 EVERY = {
@@ -28,12 +29,22 @@ EVERY = {
 FILES = {"run.json", "metrics.json", "table.md", "figure.png"}
 
 
+MAIN = ["-m", "mi2p_inject.recipes.cli.main"]
+
+
+def shell() -> dict[str, str]:
+    return {**os.environ, "NO_COLOR": "1", "COLUMNS": "100"}
+
+
 def mi2p(*arguments: str, code: str = "") -> subprocess.CompletedProcess[str]:
-    run = ["-c", code] if code else ["-m", "mi2p_inject.recipes.cli.main"]
-    environment = {**os.environ, "NO_COLOR": "1", "COLUMNS": "100"}
-    return subprocess.run(
-        [sys.executable, *run, *arguments], capture_output=True, text=True, timeout=600, env=environment, check=False
-    )
+    run = ["-c", code] if code else MAIN
+    return run_forked([*run, *arguments], timeout=600, env=shell())
+
+
+def mi2p_from_the_start(*arguments: str, code: str = "") -> subprocess.CompletedProcess[str]:
+    """`mi2p` in an interpreter that has imported nothing yet."""
+    run = [sys.executable, *(["-c", code] if code else MAIN), *arguments]
+    return subprocess.run(run, capture_output=True, text=True, timeout=600, env=shell(), check=False)
 
 
 class Finished(NamedTuple):
@@ -68,19 +79,11 @@ def finished() -> Finished:
 
 def interrupted_after(file: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """`mi2p` with a Ctrl-C as soon as a file is there."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "mi2p_inject.recipes.cli.main", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "NO_COLOR": "1", "COLUMNS": "100"},
-        # A test run in a shell's background inherits an ignored SIGINT; a user's terminal does not.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    ) as process:
+    with Forked([*MAIN, *arguments], env=shell()) as process:
         wait_for(file, process)
         process.send_signal(signal.SIGINT)
         output, errors = process.communicate(timeout=120)
-    return subprocess.CompletedProcess("mi2p", process.returncode, output, errors)
+        return subprocess.CompletedProcess("mi2p", process.wait(), output, errors)
 
 
 def half_files(out: Path) -> list[str]:
@@ -92,7 +95,7 @@ def test_help_shows_examples() -> None:
     assert result.returncode == 0
     for words in ("--seeds", "--out", "--smoke", "--overwrite", "--experiment", "mi2p demo --seeds 0,1,2"):
         assert words in result.stdout
-    assert "demo" in mi2p("--help").stdout
+    assert "demo" in mi2p_from_the_start("--help").stdout
     assert mi2p("--version").stdout.startswith("mi2p-inject ")
 
 
@@ -166,7 +169,7 @@ def test_out_is_a_file(tmp_path: Path) -> None:
 
 def test_a_missing_library_names_the_extra() -> None:
     code = "import sys; sys.modules['typer'] = None; from mi2p_inject.recipes.cli.main import main; main()"
-    result = mi2p(code=code)
+    result = mi2p_from_the_start(code=code)
     assert result.returncode != 0
     assert "pip install 'mi2p-inject[recipes]'" in result.stderr
     assert "Traceback" not in result.stderr
@@ -198,7 +201,7 @@ def test_a_missing_wheel_names_the_extra(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def wait_for(path: Path, process: subprocess.Popen[str], seconds: float = 300) -> None:
+def wait_for(path: Path, process: Forked, seconds: float = 300) -> None:
     end = time.monotonic() + seconds
     while not path.exists():
         assert process.poll() is None, "ended before it was interrupted"

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -17,6 +16,9 @@ from mi2p_inject.recipes.experiments.runner import run_experiments
 from mi2p_inject.recipes.experiments.sets.paper_tables import TABLES
 from mi2p_inject.recipes.saving.checksums import CHECKSUMS, checksums_of
 from mi2p_inject.recipes.training.train import train_run
+
+if TYPE_CHECKING:
+    from forked import Forked
 
 RATES = {"learning_rate": 3e-3, "new_learning_rate": 3e-3}
 SMALL = {"vision": "tiny:vit", "text": "tiny:xlnet", "image_size": 32, "batch_size": 8, **RATES}
@@ -64,7 +66,7 @@ def resealed(folder: Path, change: Callable[[Path], object]) -> None:
     (folder / CHECKSUMS).write_text(json.dumps(checksums_of(folder, names, {})))
 
 
-def wait_for(happened: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 200) -> None:
+def wait_for(happened: Callable[[], bool], process: Forked, seconds: float = 200) -> None:
     end = time.monotonic() + seconds
     while not happened():
         assert process.poll() is None, process.stdout.read() if process.stdout else "ended"

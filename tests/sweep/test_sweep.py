@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -15,6 +13,7 @@ from typing import Any
 
 import pytest
 import timm
+from forked import run_forked
 from models import CROSSVIT, HRNET
 from torch import nn
 
@@ -186,11 +185,12 @@ def verdicts_of_all_ends() -> None:
 
 
 def test_each_end_of_a_process_has_its_verdict() -> None:
-    command = [sys.executable, "-c", "import test_sweep; test_sweep.verdicts_of_all_ends()"]
+    command = ["-c", "import test_sweep; test_sweep.verdicts_of_all_ends()"]
     here = Path(__file__).parent
-    paths = [str(here.parents[1]), str(here), str(here.parent / "support")]
+    paths = [str(here.parents[1]), str(here), *(str(here.parent / name) for name in ("support", "support/processes"))]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-    done = subprocess.run(command, cwd=here, env=environment, capture_output=True, text=True, check=True, timeout=400)
+    done = run_forked(command, cwd=here, env=environment, timeout=400)
+    assert done.returncode == 0, done.stderr
     ends = json.loads(done.stdout)
     assert {name: verdict for name, (verdict, _) in ends.items()} == {
         name: verdict for name, (_, verdict) in ENDS.items()

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import timm
+from forked import Forked, run_forked
 from typer.testing import CliRunner
 
 from benchmarks.sweep import Result
@@ -81,14 +82,13 @@ for result in sweep(picks, Limits()):
 
 def test_kill_9_loses_the_running_model_only(tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
-    process = subprocess.Popen([sys.executable, "-c", DRIVER, str(path), "600"], start_new_session=True)
-    end = time.monotonic() + 600
-    while time.monotonic() < end and not (path.exists() and len(path.read_bytes().splitlines()) == 2):
-        time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    with Forked(["-c", DRIVER, str(path), "600"]) as process:
+        end = time.monotonic() + 600
+        while time.monotonic() < end and not (path.exists() and len(path.read_bytes().splitlines()) == 2):
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGKILL)
     assert list(ResultFile(path, {}).results) == ["a"]
-    subprocess.run([sys.executable, "-c", DRIVER, str(path), "0"], check=True, timeout=600)
+    assert run_forked(["-c", DRIVER, str(path), "0"], timeout=600).returncode == 0
     assert list(ResultFile(path, {}).results) == ["a", "b", "c"]
 
 
@@ -96,8 +96,8 @@ def test_the_command(tmp_path: Path) -> None:
     sizes = dict.fromkeys(("test_resnet", "other_vit"), ("_test", "T", 1))
     (tmp_path / f"timm-{timm.__version__}.json").write_text(json.dumps(sizes))
     command = ["sweep", "--family", "timm", "--only", "test*", "--out", str(tmp_path)]
-    apart = [sys.executable, "-m", "mi2p_inject.recipes.cli.main", *command, "--json", str(tmp_path / "support.json")]
-    first = subprocess.run(apart, capture_output=True, text=True, timeout=1200)
+    apart = ["-m", "mi2p_inject.recipes.cli.main", *command, "--json", str(tmp_path / "support.json")]
+    first = run_forked(apart, timeout=1200)
     assert first.returncode == 0, first.stderr
     assert "Models by verdict" in first.stderr
     data = json.loads((tmp_path / "support.json").read_text())

@@ -10,7 +10,6 @@ import signal
 import socket
 import struct
 import subprocess
-import sys
 import time
 import zlib
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from forked import Forked, run_forked
 from PIL import Image
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "run-2"
@@ -38,16 +38,10 @@ class Server:
         self.uploads.mkdir()
         run = shutil.copytree(GOLDEN / "run", folder / "run")
         environment = {**os.environ, "TMPDIR": str(self.uploads), "PYTHONUNBUFFERED": "1"}
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "mi2p_inject.recipes", "app", str(run), "--port", "0"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=environment,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-        )
+        argv = ["-m", "mi2p_inject.recipes", "app", str(run), "--port", "0"]
+        self.process = Forked(argv, env=environment, stderr=subprocess.STDOUT)
         said = ""
-        for line in self.process.stdout or ():
+        for line in self.process.stdout:
             said += line
             if found := re.search(r"Open (http://127\.0\.0\.1:\d+/) in a browser", line):
                 self.url = found[1]
@@ -254,4 +248,4 @@ def test_ctrl_c_ends_it_and_leaves_nothing(server: Server) -> None:
 
 def command(*arguments: str, code: str = "") -> subprocess.CompletedProcess[str]:
     run = ["-c", code] if code else ["-m", "mi2p_inject.recipes"]
-    return subprocess.run([sys.executable, *run, *arguments], capture_output=True, text=True, timeout=SECONDS)
+    return run_forked([*run, *arguments], timeout=SECONDS)

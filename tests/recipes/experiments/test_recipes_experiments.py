@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from forked import Forked
 from recipes_data import write_table
 from table_runs import ONLY, SMALL, TABLE, numbers_of, run
 from training_runs import wait_for
@@ -139,13 +138,7 @@ def test_a_killed_table_goes_on_to_the_very_same_numbers(finished: tuple[Path, P
     command = ["table", "6", "--encoders", "tiny", "--preset", "practical", "--seeds", "0,1", "--out", str(out)]
     command += [f"--experiment={name}" for name in ONLY] + [f"--set={name}={value}" for name, value in given.items()]
     middle = out / "experiments" / "me-clip-image" / "seed-0" / "checkpoints" / "checkpoint-1" / "trainer_state.json"
-    with subprocess.Popen(
-        [sys.executable, "-m", "mi2p_inject.recipes", *command],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},  # as in this process
-    ) as process:
+    with Forked(["-m", "mi2p_inject.recipes", *command], stderr=subprocess.STDOUT) as process:
         wait_for(middle.exists, process)
         process.send_signal(signal.SIGKILL)
     assert finished_runs(out) == {"clip-image": [0, 1]}

@@ -6,7 +6,6 @@ import io
 import json
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from forked import Forked, run_forked
 from rich.console import Console
 from training_runs import command, losses, settings, train, wait_for
 
@@ -38,12 +38,8 @@ def test_a_finished_run_is_not_overwritten(trained: Path, table: Path) -> None:
 )
 def test_a_killed_run_goes_on_as_if_nothing_had_been(trained: Path, table: Path, tmp_path: Path) -> None:
     out = tmp_path / "killed"
-    with subprocess.Popen(
-        [sys.executable, *command(table, out, save_steps=4, keep_weights=False)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as process:
+    argv = command(table, out, save_steps=4, keep_weights=False)
+    with Forked(argv, stderr=subprocess.STDOUT) as process:
         state = out / "checkpoints" / "checkpoint-8" / "trainer_state.json"
         wait_for(lambda: state.is_file() and state.read_text().rstrip().endswith("\n}"), process)  # written to its end
         process.send_signal(signal.SIGKILL)
@@ -136,9 +132,7 @@ def test_a_full_disk_leaves_nothing_half_written(table: Path, tmp_path: Path) ->
     arguments = command(table, out, model="vision", epochs=1)[2:]
     train_samples = load_samples(make_config(settings(table)))  # rows are stored already: only the run writes
     assert len(train_samples.splits["train"]) == 48
-    result = subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=120, check=False
-    )
+    result = run_forked(["-c", code, *arguments], timeout=120)
     assert result.returncode == 1, result.stderr
     assert "cannot write a checkpoint" in result.stderr
     assert "Traceback" not in result.stderr

@@ -100,5 +100,9 @@ def test_augmentation_depends_on_seed_epoch_and_row_alone(table: Path) -> None:
     assert not torch.equal(pixels(0, 1, 2), pixels(0, 2, 2))
     assert not torch.equal(pixels(0, 1, 2), pixels(1, 1, 2))
     torch.random.set_rng_state(state)
+    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    waiting = torch.cuda._lazy_seed_tracker.get_calls()  # the seeds of a device that is not used yet
     ImageTextDataset(rows, spec, augment=True)[0]
     assert torch.equal(state, torch.random.get_rng_state())  # nothing of it reaches the training's random numbers
+    assert all(map(torch.equal, devices, torch.cuda.get_rng_state_all() if devices else []))
+    assert torch.cuda._lazy_seed_tracker.get_calls() == waiting

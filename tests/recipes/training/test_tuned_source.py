@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from forked import Forked
 from recipes_data import write_table
 from torch import Tensor
 from training_runs import command, losses, settings, train, wait_for
@@ -92,8 +92,7 @@ def test_a_run_killed_twice_goes_on_where_it_was(table: Path, text_run: Path, tm
     more = {"model": "me-vision", "source": "tuned", **SHORT, "save_steps": 1}
     out = tmp_path / "killed"
     for place in (out / "sources" / "text", out):  # while the source trains, while the model trains
-        argv = [sys.executable, *command(table, out, **more)]
-        with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        with Forked(command(table, out, **more), stderr=subprocess.STDOUT) as process:
             state = place / "checkpoints" / "checkpoint-1" / "trainer_state.json"
             wait_for(state.is_file, process)
             process.send_signal(signal.SIGKILL)
@@ -221,9 +220,9 @@ class TestFolds:
     def test_killed_it_goes_on(self, table: Path, folded: Path, tmp_path: Path) -> None:
         more = {"model": "me-vision", "source": "tuned", "source_folds": 2, "source_cache": str(tmp_path / "cache")}
         out = tmp_path / "killed"
-        argv = [sys.executable, *command(table, out, **more, **SHORT, save_steps=1)]
+        argv = command(table, out, **more, **SHORT, save_steps=1)
         place = out / "sources" / "text-without-fold-2"
-        with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        with Forked(argv, stderr=subprocess.STDOUT) as process:
             wait_for(lambda: (place / "checkpoints" / "checkpoint-1" / "trainer_state.json").is_file(), process)
             process.send_signal(signal.SIGKILL)
         train(table, out, **more, **SHORT, save_steps=1)
