@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import io
+import re
 import sys
 import unicodedata
 import warnings
@@ -11,7 +12,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
-__all__ = ["as_written", "composed", "decodable", "print_anything"]
+__all__ = ["as_written", "composed", "decodable", "in_markdown", "print_anything"]
+
+#: what would start or end something in Markdown: a tag, a link, a cell of a table, stress, code, an entity
+_MARKS = re.compile(r"[\\`*|]|<(?=[A-Za-z/!?])|\](?=[\[(:])|(?<!\w)_|_(?!\w)|&(?=#?\w+;)|~(?=~)")
 
 #: families with what DejaVu Sans lacks, where they are installed
 _FAMILIES = (
@@ -56,6 +60,19 @@ def decodable(value: str) -> str:
 def composed(value: str) -> str:
     """The text in Unicode's composed form (NFC): macOS writes an é as e and an accent, and they look the same."""
     return value if value.isascii() else unicodedata.normalize("NFC", value)
+
+
+def in_markdown(value: str) -> str:
+    """A text of somebody else's in a line of Markdown: shown as it is, in a table too.
+
+    Names of classes, columns and files, and what is said of them, may hold anything: a tag would be run by a reader, a
+    picture's address be asked, and a line break end a table.
+
+    Examples:
+        >>> print(in_markdown("a|b <img src=x> ![](http://x) [0.1, 0.2]"))
+        a\\|b \\<img src=x> ![\\](http://x) [0.1, 0.2]
+    """
+    return _MARKS.sub(r"\\\g<0>", " ".join(value.split()))
 
 
 def print_anything(*streams: TextIO) -> None:

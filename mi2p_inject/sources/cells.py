@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
+from collections.abc import Sequence
 from numbers import Real
 from typing import Any
 
 from mi2p_inject.core.errors import SourceError
 
-__all__ = ["category_in", "number_in"]
+__all__ = ["category_in", "mean_and_deviation", "number_in", "spellings"]
 
 _WORDS = ("<NA>", "NaT")
 """As pandas prints what is missing."""
@@ -57,6 +59,27 @@ def category_in(cell: Any) -> str | None:
     if isinstance(cell, Real) and not isinstance(cell, int) and float(cell).is_integer():
         cell = int(float(cell))  # pandas makes floats of whole numbers beside missing ones
     return unicodedata.normalize("NFC", str(cell).strip())
+
+
+def spellings(category: str) -> tuple[str, ...]:
+    """A category as other tables write it: a whole number is a float where pandas had missing cells beside it.
+
+    Examples:
+        >>> spellings("3"), spellings("3.0"), spellings("Bern")
+        (('3', '3.0'), ('3.0', '3'), ('Bern',))
+    """
+    if re.fullmatch(r"-?[0-9]+", category):
+        return category, f"{category}.0"
+    return (category, category[:-2]) if re.fullmatch(r"-?[0-9]+\.0", category) else (category,)
+
+
+def mean_and_deviation(known: Sequence[float]) -> tuple[float, float]:
+    """Mean and standard deviation, 1 where that is zero; of numbers whose sum or squares leave the range, too."""
+    exponent = math.frexp(max(map(abs, known)))[1]
+    scaled = [math.ldexp(one, -exponent) for one in known]  # exact: powers of two
+    mean = math.fsum(scaled) / len(scaled)
+    deviation = math.sqrt(math.fsum((one - mean) ** 2 for one in scaled) / len(scaled))
+    return math.ldexp(mean, exponent), math.ldexp(deviation, exponent) or 1.0
 
 
 def _is_missing(cell: Any) -> bool:

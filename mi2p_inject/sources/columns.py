@@ -13,6 +13,7 @@ import random
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from mi2p_inject.core.files.json_rules import TEXT, ListOf, Rule, Schema, fault,
 from mi2p_inject.core.files.read import read_regular
 from mi2p_inject.core.files.seal import sealed
 from mi2p_inject.core.registry import closest
-from mi2p_inject.sources.cells import category_in, number_in
+from mi2p_inject.sources.cells import category_in, mean_and_deviation, number_in, spellings
 
 __all__ = ["ColumnEncoder", "Columns"]
 
@@ -107,7 +108,7 @@ class Columns:
         for name in numeric:
             known = [number for at, row in enumerate(given) if (number := _number(name, at, row)) is not None]
             _check_any(name, known)
-            statistics[name] = _statistics(known)
+            statistics[name] = mean_and_deviation(known)
         seen = {}
         for name in categorical:
             found = {one for row in given if (one := category_in(row[name])) is not None}
@@ -125,6 +126,19 @@ class Columns:
         """The columns in the order of their tokens: numeric ones first."""
         return (*self.numeric, *self.categorical)
 
+    @cached_property
+    def _codes(self) -> dict[str, dict[str, int]]:
+        """Column -> category -> its code; another spelling of a whole number has the same, if it is no category."""
+        found = {}
+        for name, known in self.categorical.items():
+            codes = {one: at for at, one in enumerate(known, 2)}
+            found[name] = {form: at for one, at in codes.items() for form in spellings(one)} | codes
+        return found
+
+    def knows(self, name: str, category: str) -> bool:
+        """Whether the training rows have this category of a column."""
+        return category in self._codes[name]
+
     def batch(self, rows: Iterable[Mapping[str, Any]]) -> dict[str, Tensor]:
         """What `ColumnEncoder` is called with: `numbers` (B, N), NaN where missing, and `codes` (B, C).
 
@@ -139,9 +153,11 @@ class Columns:
             [math.nan if (one := _number(name, at, row)) is None else one for name in self.numeric]
             for at, row in enumerate(given)
         ]
-        places = {name: {one: at for at, one in enumerate(known, 2)} for name, known in self.categorical.items()}
         codes = [
-            [0 if (kind := category_in(row[name])) is None else places[name].get(kind, 1) for name in self.categorical]
+            [
+                0 if (kind := category_in(row[name])) is None else self._codes[name].get(kind, 1)
+                for name in self.categorical
+            ]
             for row in given
         ]
         standard = torch.tensor(numbers, dtype=torch.float64).reshape(len(given), len(self.numeric))
@@ -273,15 +289,6 @@ def _check_names(names: Sequence[str], rows: Sequence[Mapping[str, Any]], label:
 def _check_any(name: str, known: Iterable[Any]) -> None:
     if not known:
         raise _wrong(f"the column {name!r} is missing in every row", "a value in some row", "none", "leave it out")
-
-
-def _statistics(known: Sequence[float]) -> tuple[float, float]:
-    """Mean and standard deviation, 1 where that is zero; of numbers whose sum or squares leave the range, too."""
-    exponent = math.frexp(max(map(abs, known)))[1]
-    scaled = [math.ldexp(one, -exponent) for one in known]  # exact: powers of two
-    mean = math.fsum(scaled) / len(scaled)
-    deviation = math.sqrt(math.fsum((one - mean) ** 2 for one in scaled) / len(scaled))
-    return math.ldexp(mean, exponent), math.ldexp(deviation, exponent) or 1.0
 
 
 def _number(name: str, at: int, row: Mapping[str, Any]) -> float | None:

@@ -16,7 +16,8 @@ from mi2p_inject.core.errors import Mi2pError
 from mi2p_inject.recipes.api import Run
 from mi2p_inject.recipes.app.render import CSS, EXPLAINED, answer_html, error_html, lines_html
 from mi2p_inject.recipes.app.reply import NAMES, is_expanded, one_line, reply_to
-from mi2p_inject.recipes.evaluation.run_report import number, title
+from mi2p_inject.recipes.characters import in_markdown
+from mi2p_inject.recipes.evaluation.run_report import number, reads, title
 from mi2p_inject.recipes.metrics.metric_info import info_of, metrics_of
 
 __all__ = ["build_page", "served"]
@@ -39,7 +40,7 @@ def build_page(run: Run) -> gr.Blocks:
     reads, expanded = run.saved.config.model.system.modalities, is_expanded(run)
 
     with gr.Blocks(title=f"mi2p: {_heading(run)}", analytics_enabled=False, delete_cache=(600, 3600)) as page:
-        gr.Markdown(f"# {_heading(run)}\n\n{_about(run)}")
+        gr.Markdown(f"# {_heading(run)}\n\n{in_markdown(_about(run))}")
         with gr.Row():
             with gr.Column(scale=2):
                 image, text = _inputs(reads)
@@ -192,7 +193,7 @@ def _about(run: Run) -> str:
     split = "test" if run.numbers.get("test") else "validation"
     scores = run.numbers.get(split) or {}
     said = [f"{title(name)} {number(name, scores[name]['value'])}{_unit(name)}" for name in metrics_of(scores)]
-    lines = [f"{' + '.join(run.numbers['encoders'].values())}; {len(run.classes)} classes."]
+    lines = [f"{reads(run.saved)}; {len(run.classes)} classes."]
     if said:
         lines.append(f"On its {split} split: {', '.join(said)}.")
     return " ".join(lines)

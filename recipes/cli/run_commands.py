@@ -134,12 +134,13 @@ def predict(
         if data is not None:
             _predict_file(run, data, options, out, overwrite)
             return
-        from mi2p_inject.recipes.evaluation.evaluate import predict_one
+        from mi2p_inject.recipes.evaluation.evaluate import notes_on_cells, predict_one
         from mi2p_inject.recipes.saving.saved import load_run
 
-        typer.echo(
-            json.dumps(predict_one(load_run(run), image, text, named_cells(column)), indent=2, ensure_ascii=False)
-        )
+        saved, cells = load_run(run), named_cells(column)
+        typer.echo(json.dumps(predict_one(saved, image, text, cells), indent=2, ensure_ascii=False))
+        for note in notes_on_cells(saved, cells):
+            typer.echo(f"note: {note}", err=True)
 
 
 def _predict_file(run: Path, data: str, options: dict[str, Any], out: Path | None, overwrite: bool) -> None:
@@ -267,14 +268,17 @@ def named_cells(column: list[str] | None) -> dict[str, str]:
     """``["age=31", "town=Bern"]`` by name.
 
     Raises:
-        RecipeError: one is not of the form name=value.
+        RecipeError: one is not of the form name=value, or names a column again.
     """
-    found = {}
+    found: dict[str, str] = {}
     for one in column or ():
         name, equals, value = one.partition("=")
+        name = name.strip()
         if not equals:
             raise RecipeError(f"--column takes NAME=VALUE, got {one!r}", fix="such as --column age=31")
-        found[name.strip()] = value
+        if name in found:
+            raise RecipeError(f"--column {name} is given twice", given=f"{found[name]}, {value}", fix="leave one out")
+        found[name] = value
     return found
 
 

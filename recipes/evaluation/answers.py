@@ -20,6 +20,7 @@ from mi2p_inject.recipes.config import Config
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.evaluation.records import Records
 from mi2p_inject.recipes.saving.saved import SavedRun
+from mi2p_inject.recipes.systems.columns import unusual_cells
 from mi2p_inject.recipes.systems.inputs import ImageTextDataset, Item
 from mi2p_inject.recipes.training.hf_trainer import arguments
 
@@ -39,7 +40,7 @@ class _Tally:
 
     def add(self, kind: str, name: str) -> None:
         self.kinds[kind] += 1
-        if len(self.names) < _NAMED:
+        if len(self.names) < _NAMED and name not in self.names:
             self.names.append(name)
 
     def __bool__(self) -> bool:
@@ -85,7 +86,7 @@ class Answers:
         self._device = given.device
         self._autocast = torch.bfloat16 if given.bf16 else torch.float16 if given.fp16 else None
         self._model.to(self._device)
-        self._no_input, self._unread = _Tally(), _Tally()
+        self._no_input, self._unread, self._unusual = _Tally(), _Tally(), dict[str, _Tally]()
         #: an answer to no record in particular: its keys are those of all answers
         self.example = answers_of(run, np.zeros((1, run.task.outputs), dtype=np.float32))[0]
         self._nothing = {**dict.fromkeys(self.example), **run.task.shown_decision(run.decision)}
@@ -95,7 +96,7 @@ class Answers:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """``id``, what `Task.answer` gives (all of it None where the model has no input), ``problem`` (str or None)."""
-        self._no_input, self._unread = _Tally(), _Tally()
+        self._no_input, self._unread, self._unusual = _Tally(), _Tally(), {}
         with (
             ThreadPoolExecutor(_THREADS) as pool,
             tqdm(total=len(self), desc="answering", unit="record", disable=not self.progress, leave=False) as bar,
@@ -117,6 +118,8 @@ class Answers:
         if self._unread:
             fix = f"; paths start from {self.records.image_root}, or --image-root" if self.records.image_root else ""
             found.append(f"{self._unread.of(total)} have an image that cannot be read: {self._unread}{fix}")
+        for what, tally in self._unusual.items():
+            found.append(f"{tally.of(total)}: {what} (such as {', '.join(tally.names)})")
         if self._no_input:
             found.append(f"{self._no_input.of(total)} have no input and so no answer: {self._no_input}")
         return found
@@ -161,6 +164,10 @@ class Answers:
             found.append("no image")
         if "text" in self._reads and not (item["text"] or "").strip():
             found.append("no text")
+        if self._collator.columns is not None and item["cells"] is not None:
+            for what, cell in unusual_cells(self._collator.columns, item["cells"]):
+                found.append(f"{what}: {cell}")
+                self._unusual.setdefault(what, _Tally()).add(what, cell)
         return found
 
     def _logits(self, items: Sequence[Item]) -> NDArray[np.float32]:

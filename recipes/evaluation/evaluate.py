@@ -21,14 +21,22 @@ from mi2p_inject.recipes.evaluation.answers import Answers, answers_of
 from mi2p_inject.recipes.evaluation.records import read_records
 from mi2p_inject.recipes.metrics.metrics import resampled_answers
 from mi2p_inject.recipes.saving.saved import SavedRun
-from mi2p_inject.recipes.systems.columns import given_cells
+from mi2p_inject.recipes.systems.columns import given_cells, unusual_cells
 from mi2p_inject.recipes.systems.inputs import ImageTextDataset
 from mi2p_inject.recipes.training.numbers import targets_of
 from mi2p_inject.recipes.training.progress.bars import OnStep, no_progress
 from mi2p_inject.recipes.training.train import load_samples, quiet
 from mi2p_inject.recipes.training.trainer import predict
 
-__all__ = ["EVALUATE_OPTIONS", "PREDICT_OPTIONS", "evaluate_run", "labelled_samples", "predict_file", "predict_one"]
+__all__ = [
+    "EVALUATE_OPTIONS",
+    "PREDICT_OPTIONS",
+    "evaluate_run",
+    "labelled_samples",
+    "notes_on_cells",
+    "predict_file",
+    "predict_one",
+]
 
 
 #: options of a run that say how fast it answers, not what
@@ -131,6 +139,18 @@ def predict_one(
     return answers_of(run, _logits(run, [row]))[0]
 
 
+def notes_on_cells(run: SavedRun, columns: Mapping[str, Any] | None) -> list[str]:
+    """What a user should know of the cells that `predict_one` read.
+
+    Args:
+        run: the model.
+        columns: as of `predict_one`.
+    """
+    known = run.columns()
+    cells = given_cells(known, columns)
+    return [] if known is None or cells is None else [f"{what}: {cell}" for what, cell in unusual_cells(known, cells)]
+
+
 def predict_file(run: SavedRun, data: str, options: Mapping[str, Any], *, progress: bool = False) -> Answers:
     """Class probabilities of every record of a file, in its order; made while the answers are iterated.
 
@@ -153,7 +173,8 @@ def predict_file(run: SavedRun, data: str, options: Mapping[str, Any], *, progre
 def _check_options(options: Mapping[str, Any], known: tuple[str, ...]) -> None:
     for name in options:
         if name not in known:
-            fix = closest(name, known, "the model stays as it was trained")
+            close = () if name in _OF_THE_MODEL else known
+            fix = closest(name, close, "the model stays as it was trained")
             raise RecipeError(f"{name!r} is no option of new data", expected=", ".join(known), given=name, fix=fix)
 
 

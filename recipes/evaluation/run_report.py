@@ -9,10 +9,11 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from mi2p_inject.recipes.characters import in_markdown
 from mi2p_inject.recipes.metrics.metric_info import info_of, metrics_of
 from mi2p_inject.recipes.saving.saved import SavedRun
 
-__all__ = ["number", "print_evaluation", "print_run", "run_markdown", "shown", "title"]
+__all__ = ["number", "print_evaluation", "print_run", "reads", "run_markdown", "shown", "title"]
 
 
 def title(metric: str) -> str:
@@ -36,6 +37,17 @@ def shown(metric: str, interval: Mapping[str, float]) -> str:
     return f"{value} [{low}, {high}]"
 
 
+def reads(run: SavedRun) -> str:
+    """What a run reads: its encoders, and the columns of a table.
+
+    Args:
+        run: a finished one.
+    """
+    names = run.config.data.column_names
+    columns = (f"columns {', '.join(names)}",) if names else ()
+    return "; ".join((" + ".join(run.numbers["encoders"].values()), *columns))
+
+
 def print_run(run: SavedRun, console: Console) -> None:
     """The metrics of the splits that were not trained on, the trivial baseline, and where they are."""
     for split in ("validation", "test"):
@@ -50,7 +62,10 @@ def print_run(run: SavedRun, console: Console) -> None:
     for line in (*_decided_by(run), *run.numbers.get("remarks", [])):
         console.print(line, highlight=False, markup=False)
     console.print(
-        f"in {run.path}: metrics.json, history.json, predictions.safetensors", highlight=False, soft_wrap=True
+        f"in {run.path}: metrics.json, history.json, predictions.safetensors",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
     )
 
 
@@ -73,7 +88,7 @@ def run_markdown(run: SavedRun) -> str:
     lines = [
         f"# {config.model.system.describe(config.model)}",
         "",
-        f"{' + '.join(numbers['encoders'].values())}; {config.data.data}; seed {config.run.seed}.",
+        f"{in_markdown(reads(run))}; {in_markdown(config.data.data)}; seed {config.run.seed}.",
         f"{numbers['parameters']['pretrained']:,} pre-trained and {numbers['parameters']['new']:,} new parameters "
         f"trained, {numbers['seconds']:.0f} s, weights of step {numbers['best_step']} "
         f"(best {title(numbers['selected_by'])}).",
@@ -81,10 +96,10 @@ def run_markdown(run: SavedRun) -> str:
     ]
     lines += _score_lines(run)
     for line in (*_decided_by(run), *numbers.get("remarks", [])):
-        lines += ["", f"{line[0].upper()}{line[1:]}."]
+        lines += ["", f"{in_markdown(line[0].upper() + line[1:])}."]
     changed = ", ".join(f"{name}={value}" for name, value in config.changed().items())
-    lines += ["", f"Settings that differ from the defaults: {changed}", ""]
-    return "\n".join([*lines, *(f"- {note}" for note in numbers["notes"])]) + "\n"
+    lines += ["", f"Settings that differ from the defaults: {in_markdown(changed)}", ""]
+    return "\n".join([*lines, *(f"- {in_markdown(note)}" for note in numbers["notes"])]) + "\n"
 
 
 def _score_lines(run: SavedRun) -> list[str]:
@@ -94,16 +109,17 @@ def _score_lines(run: SavedRun) -> list[str]:
     if not splits:
         return []
     always, last = numbers["baseline"], splits[-1]
+    answer = in_markdown(always["answer"])
     names = metrics_of(numbers[last])
     lines = [
         f"| split | samples | {' | '.join(title(name) for name in names)} |",
         "|---|---|" + "---|" * len(names),
         *(f"| {one} | {numbers['splits'][one]} | {_cells(names, numbers[one], shown)} |" for one in splits),
-        f"| {last}, always {always['answer']} | {numbers['splits'][last]} | {_cells(names, always[last], number)} |",
+        f"| {last}, always {answer} | {numbers['splits'][last]} | {_cells(names, always[last], number)} |",
     ]
     if numbers[last]["f1_of_classes"]:
         lines += ["", f"| class | F1 on {last} |", "|---|---|"]
-        lines += [f"| {name} | {100 * f1:.1f} |" for name, f1 in numbers[last]["f1_of_classes"].items()]
+        lines += [f"| {in_markdown(name)} | {100 * f1:.1f} |" for name, f1 in numbers[last]["f1_of_classes"].items()]
     return lines
 
 

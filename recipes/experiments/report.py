@@ -8,7 +8,9 @@ from typing import Any
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from mi2p_inject.recipes.characters import in_markdown
 from mi2p_inject.recipes.metrics.metric_info import info_of
 
 __all__ = ["Gain", "gains_of", "markdown", "show", "shown_gain", "significant"]
@@ -34,7 +36,11 @@ def markdown(numbers: Numbers) -> str:
     apart = {tuple(line["seeds"]) for line in lines.values()} != {tuple(numbers["seeds"])}
     text = _table([*heads, "seeds"] if apart else heads)
     for name, line in lines.items():
-        cells = [name, line["title"], *(_with_interval(line, one, info) for one, info in metrics.items())]
+        cells = [
+            in_markdown(name),
+            in_markdown(line["title"]),
+            *(_with_interval(line, one, info) for one, info in metrics.items()),
+        ]
         cells += [*([line["paper_title"]] if named else []), *(str(line["paper"].get(one, "")) for one in paper)]
         text.append(_cells([*cells, _listed(line["seeds"])] if apart else cells))
     text += _baseline(numbers, len(heads) + apart)
@@ -43,10 +49,10 @@ def markdown(numbers: Numbers) -> str:
         text += ["", *_table(["difference", *map(_head, metrics.values())])]
     for name, base, gain in gains:
         cells = [_marked(gain["test"][one], info) for one, info in metrics.items()]
-        text.append(_cells([f"{name} minus {base}", *cells]))
+        text.append(_cells([in_markdown(f"{name} minus {base}"), *cells]))
     if read := _reading(numbers):
         text += ["", *_table(read[0]), *map(_cells, read[1:])]
-    return "\n".join([*text, "", *(f"{note}\n" for note in _notes(numbers, paper))])
+    return "\n".join([*text, "", *(f"{in_markdown(note)}\n" for note in _notes(numbers, paper))])
 
 
 def show(numbers: Numbers, console: Console) -> None:
@@ -132,7 +138,7 @@ def _baseline(numbers: Numbers, columns: int) -> list[str]:
         _with_interval({**baseline, "sd": {}}, name, info) if name in baseline["test"] else ""
         for name, info in numbers["metrics"].items()
     ]
-    cells = ["trivial baseline", f"always {baseline['answer']}", *found]
+    cells = ["trivial baseline", f"always {in_markdown(baseline['answer'])}", *found]
     return [_cells([*cells, *[""] * (columns - len(cells))])]
 
 
@@ -227,7 +233,7 @@ def _print(console: Console, title: str, heads: Sequence[str], lines: Mapping[st
             break
         table.add_column(head, no_wrap=True)
     for name, line in lines.items():
-        table.add_row(name, *line[: len(table.columns) - 1])
+        table.add_row(*map(Text, [name, *line[: len(table.columns) - 1]]))  # not as rich's markup: "[kg]" is no style
     console.print(table)
 
 

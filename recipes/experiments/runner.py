@@ -132,7 +132,10 @@ def _write(
     folder.write_json(FINISHED, numbers)
     show(numbers, console)
     console.print(
-        f"written: {folder.path}/table.md, figure.png, metrics.json, experiments/", highlight=False, soft_wrap=True
+        f"written: {folder.path}/table.md, figure.png, metrics.json, experiments/",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
     )
 
 

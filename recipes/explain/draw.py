@@ -183,9 +183,15 @@ def _columns(page: _Page, explanation: Explanation) -> None:
     places = -np.arange(len(names))
     axes.barh(places, values, height=0.62, color=[_FOR if one >= 0 else _AGAINST for one in values])
     axes.axvline(0, color=_FAINT, lw=0.8)
-    axes.set_yticks(places, [_short(one, 30) for one in names], fontsize=8, color=_INK)
+    axes.set_yticks(places, [_cell(explanation, one) for one in names], fontsize=8, color=_INK)
     axes.set_xlabel(f"logits of {_short(explanation.target, 24)}", fontsize=7, color=_FAINT)
     _plain(axes)
+
+
+def _cell(explanation: Explanation, name: str) -> str:
+    """A column with its cell, in the room that there is."""
+    cell = explanation.cells.get(name) or "missing"
+    return f"{_short(name, 20)}: {_short(cell, 16)}" + (" (unseen)" if name in explanation.unseen else "")
 
 
 def _plain(axes: Any) -> None:

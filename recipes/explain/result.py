@@ -95,6 +95,8 @@ class Explanation:
         branches: one for each expanded model.
         column_loss: column -> logits of the class that are lost where its cell is missing: measured, one column at a
             time; {} where no columns are read.
+        cells: column -> its cell as it is written, "" for a missing one; {} where no columns are read.
+        unseen: columns whose category training did not have.
     """
 
     image: NDArray[np.uint8]
@@ -104,6 +106,8 @@ class Explanation:
     without: dict[str, float]
     branches: tuple[BranchExplanation, ...]
     column_loss: Mapping[str, float] = field(default_factory=dict)
+    cells: Mapping[str, str] = field(default_factory=dict)
+    unseen: tuple[str, ...] = ()
 
     def figure(self) -> Any:
         """A `matplotlib.figure.Figure`."""
@@ -127,6 +131,7 @@ class Explanation:
             "probability": self.probabilities[self.target],
             "without": self.without,
             "words": list(self.words),
+            **({"cells": dict(self.cells), "unseen": list(self.unseen)} if self.cells else {}),
             **({"column_loss": dict(self.column_loss)} if self.column_loss else {}),
             "branches": [
                 {

@@ -25,7 +25,8 @@ from mi2p_inject.recipes.explain.result import BranchExplanation, Explanation
 from mi2p_inject.recipes.explain.sample import BranchEvidence, Sample
 from mi2p_inject.recipes.explain.words import Words
 from mi2p_inject.recipes.saving.saved import SavedRun
-from mi2p_inject.recipes.systems.columns import COLUMNS, Cells, given_cells
+from mi2p_inject.recipes.systems.columns import COLUMNS, Cells, given_cells, shown_cells
+from mi2p_inject.sources.columns import Columns
 
 __all__ = ["explain_run"]
 
@@ -89,8 +90,18 @@ def explain_run(
         probabilities={name: float(one) for name, one in zip(classes, whole, strict=True)},
         without=without,
         column_loss={} if cells is None else _column_loss(sample, number),
+        **_cells(loaded.collator.columns, cells),
         branches=tuple(_branch(sample, modality, number) for modality in loaded.expanded),
     )
+
+
+def _cells(columns: Columns | None, cells: Cells | None) -> dict[str, Any]:
+    """What of an explanation says which cells were read."""
+    if columns is None or cells is None:
+        return {}
+    given = dict(zip(columns.categorical, cells[1], strict=True))
+    unseen = tuple(name for name, one in given.items() if one is not None and not columns.knows(name, one))
+    return {"cells": dict(shown_cells(columns.names, cells)), "unseen": unseen}
 
 
 def _column_loss(sample: Sample, target: int) -> dict[str, float]:

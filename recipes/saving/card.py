@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from mi2p_inject.checkpoint.card import card_text
 from mi2p_inject.core.files.hub import is_repository
+from mi2p_inject.recipes.characters import in_markdown
 from mi2p_inject.recipes.config import Config
 from mi2p_inject.recipes.metrics.metric_info import info_of, metrics_of
 
@@ -37,12 +39,13 @@ def card_of(
     """
     model = config.model
     title = model.system.describe(model)
-    encoders = " + ".join(numbers["encoders"].values())
+    encoders = in_markdown(" + ".join(numbers["encoders"].values()))
     reads = "s and ".join(model.system.modalities)
+    reads += f"s, and columns {_listed(config.data.column_names)}" if config.data.column_names else "s"
     lines = [
         f"# {title}: {encoders}",
         "",
-        f"A classifier of {len(numbers['classes'])} classes from {reads}s, "
+        f"A classifier of {len(numbers['classes'])} classes from {reads}, "
         "trained with [mi2p_inject](https://github.com/mi2p-inject/mi2p_inject). It holds the weights of its encoders.",
         *_use(config, place),
         *_data(config, numbers),
@@ -92,7 +95,10 @@ def without_paths(value: Any) -> Any:
 def _use(config: Config, place: str) -> list[str]:
     columns = {"image": config.data.image_col or "image", "text": config.data.text_col or "text"}
     given = {"image": '"cat.jpg"', "text": '"a small cat"'}
-    row = ", ".join(f'"{columns[one]}": {given[one]}' for one in config.model.system.modalities)
+    cells = {columns[one]: given[one] for one in config.model.system.modalities}
+    numeric, categorical = config.data.columns_by_kind
+    cells |= dict.fromkeys(numeric, "1.5") | dict.fromkeys(categorical, '"a category"')
+    row = ", ".join(f"{json.dumps(name, ensure_ascii=False)}: {cell}" for name, cell in cells.items())
     return [
         "",
         "## Use",
@@ -116,10 +122,11 @@ def _data(config: Config, numbers: Mapping[str, Any]) -> list[str]:
         "",
         "## Data",
         "",
-        f"{data_name(config.data.data)}: {counts} samples, {numbers['problem_type']}. No sample is in this repository. "
+        f"{in_markdown(data_name(config.data.data))}: {counts} samples, {numbers['problem_type']}. No sample is in "
+        "this repository. "
         "Their licence is not known here unless the metadata name it.",
         "",
-        f"Classes: {', '.join(classes[:_MOST_CLASSES])}{more}.",
+        f"Classes: {_listed(classes[:_MOST_CLASSES])}{more}.",
     ]
 
 
@@ -130,7 +137,12 @@ def _scores(numbers: Mapping[str, Any]) -> list[str]:
     always = numbers["baseline"]
     names = metrics_of(numbers[splits[-1]])
     head = [f"{split} [95 % interval]" for split in splits]
-    lines = ["", "## Scores", "", f"| metric | {' | '.join(head)} | always {always['answer']}, {splits[-1]} |"]
+    lines = [
+        "",
+        "## Scores",
+        "",
+        f"| metric | {' | '.join(head)} | always {in_markdown(always['answer'])}, {splits[-1]} |",
+    ]
     lines.append("|---" * (len(splits) + 2) + "|")
     for name in names:
         cells = [_interval(name, numbers[split][name]) if name in numbers[split] else "" for split in splits]
@@ -141,7 +153,7 @@ def _scores(numbers: Mapping[str, Any]) -> list[str]:
 
 def _training(config: Config, numbers: Mapping[str, Any]) -> list[str]:
     changed = {name: value for name, value in config.changed().items() if name not in _ELSEWHERE}
-    settings = ", ".join(f"`{name}={without_paths(value)}`" for name, value in changed.items())
+    settings = ", ".join(_code(f"{name}={without_paths(value)}") for name, value in changed.items())
     parameters, step = numbers["parameters"], numbers["best_step"]
     return [
         "",
@@ -161,7 +173,7 @@ def _limits(numbers: Mapping[str, Any]) -> list[str]:
         "- It answers with one of its classes whatever it is shown, and its scores are those of one split of one data "
         "set.",
         "- The licences of the encoders' pre-trained weights and of the data hold for what was derived from them.",
-        *(f"- {line[0].upper()}{line[1:]}." for line in numbers.get("remarks", ())),
+        *(f"- {in_markdown(line[0].upper() + line[1:])}." for line in numbers.get("remarks", ())),
     ]
 
 
@@ -192,6 +204,15 @@ def _metadata(config: Config, numbers: Mapping[str, Any]) -> dict[str, Any]:
         **({"pipeline_tag": kind} if len(modalities) == 1 else {}),
         **({"model_name": f"{model.model} on {data}", "eval_results": results} if results else {}),
     }
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(map(in_markdown, names))
+
+
+def _code(words: str) -> str:
+    """As code, which no mark inside ends."""
+    return f"`{' '.join(words.split()).replace('`', chr(39))}`"
 
 
 #: options that say where something is

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from mi2p_inject.core.registry import closest
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.sources.cells import category_in, number_in
-from mi2p_inject.sources.columns import Columns
+from mi2p_inject.sources.columns import MOST_DEVIATIONS, Columns
 
 if TYPE_CHECKING:
     from mi2p_inject.recipes.config import Config, DataConfig
@@ -30,6 +30,9 @@ __all__ = [
     "fit_columns",
     "given_cells",
     "load_columns",
+    "shown_cell",
+    "shown_cells",
+    "unusual_cells",
 ]
 
 #: name of the source, and of what a sample has of it in batches and in the reading check
@@ -131,6 +134,45 @@ def cells_of(row: Mapping[str, Any]) -> Cells | None:
     """The numbers and categories of a row of `Samples`; None where its data have no such columns."""
     numbers, categories = row.get("numbers") or [], row.get("categories") or []
     return (numbers, categories) if numbers or categories else None
+
+
+def shown_cells(names: Sequence[str], cells: Cells | None) -> tuple[tuple[str, str], ...]:
+    """(column, cell as it is written) of a sample; "" for a missing one; () where it has none, or no name is given.
+
+    Examples:
+        >>> shown_cells(["grams", "town"], ([600.0], [None]))
+        (('grams', '600'), ('town', ''))
+    """
+    if not names or cells is None:
+        return ()
+    return tuple((name, shown_cell(cell)) for name, cell in by_column(names, cells).items())
+
+
+def shown_cell(cell: float | str | None) -> str:
+    """A cell as a reader expects it: 600 rather than 600.0."""
+    return "" if cell is None else f"{cell:.10g}" if isinstance(cell, float) else str(cell)
+
+
+def unusual_cells(columns: Columns, cells: Cells) -> Iterator[tuple[str, str]]:
+    """(what is unusual, the cell) of each cell of a sample that training had nothing like.
+
+    Examples:
+        >>> columns = Columns({"grams": (600.0, 20.0)}, {"town": ("Bern",)})
+        >>> list(unusual_cells(columns, ([9000.0], ["Olten"])))
+        [("column 'grams': further than 10 deviations from training's mean, and counts as 10", '9000'), \
+("column 'town': a category that training did not have", 'Olten')]
+    """
+    given = by_column(columns.names, cells)
+    for name, (mean, deviation) in columns.numeric.items():
+        if given[name] is not None and abs(given[name] - mean) > MOST_DEVIATIONS * deviation:
+            most = f"{MOST_DEVIATIONS:g}"
+            yield (
+                f"column {name!r}: further than {most} deviations from training's mean, and counts as {most}",
+                shown_cell(given[name]),
+            )
+    for name in columns.categorical:
+        if given[name] is not None and not columns.knows(name, given[name]):
+            yield f"column {name!r}: a category that training did not have", given[name]
 
 
 def given_cells(columns: Columns | None, given: Mapping[str, Any] | None) -> Cells | None:

@@ -80,7 +80,7 @@ def _fill(
                 {"data": samples.fingerprint, "by": encoder.origin, **preprocessing}, sort_keys=True
             ),
             batch_size=run.eval_batch_size,
-            say=lambda line: console.print(line, highlight=False, soft_wrap=True),
+            say=lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True),
             on_batch=on_batch,
         )
 

@@ -102,7 +102,7 @@ def train_run(
         sources = sources or _tune(config, out / SOURCES, console, samples)
         use_tuned(model, sources)
     folded = _without_folds(config, out / SOURCES, console, samples)
-    console.print(described(config, encoders, model, samples), highlight=False)
+    console.print(described(config, encoders, model, samples), highlight=False, markup=False)
 
     cached = {}
     if config.run.source_cache is not None:

@@ -61,7 +61,9 @@ details summary { cursor: pointer; } code { font-size: .9em; }
 {% for one in mistakes %}<div class="mistake">
 <div class="frame">{% if one.picture %}<img alt="" src="{{ one.picture }}">{% else %}no picture{% endif %}</div>
 <div class="text" dir="auto">{{ one.text or "no text" }}</div>
-<div>answer <b class="bad" dir="auto">{{ one.answer }}</b>
+{% if one.cells %}<div class="soft" dir="auto">{% for name, cell in one.cells %}\
+{{ name }} <b>{{ cell or "missing" }}</b>{% if not loop.last %} · {% endif %}{% endfor %}</div>
+{% endif %}<div>answer <b class="bad" dir="auto">{{ one.answer }}</b>
 {% if single %} ({{ "%.0f"|format(100 * one.probability) }} %){% endif %}</div>
 <div>true <b class="good" dir="auto">{{ one.true }}</b></div>
 <div class="soft">{{ one.id }}</div>
@@ -69,6 +71,8 @@ details summary { cursor: pointer; } code { font-size: .9em; }
 {% if one.reason.picture %}<div class="frame"><img alt="" src="{{ one.reason.picture }}"></div>
 {% endif %}{% if one.reason.words %}<p class="text" dir="auto">{% for word, worth in one.reason.words %}\
 <span class="word" style="background: {{ tint(worth) }}">{{ word }}</span> {% endfor %}</p>
+{% endif %}{% if one.reason.columns %}<p class="text">{% for name, worth in one.reason.columns %}\
+<span class="word" style="background: {{ tint(worth) }}">{{ name }}</span> {% endfor %}</p>
 {% endif %}{% for caption in one.reason.captions %}<div class="soft">{{ caption }}</div>
 {% endfor %}</div>{% endif %}
 </div>

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.evaluation.page.classes import as_flags
 from mi2p_inject.recipes.explain.overlay import overlay
 from mi2p_inject.recipes.explain.result import Explanation
+from mi2p_inject.recipes.systems.columns import cells_of, shown_cells
 from mi2p_inject.recipes.tasks import Floats, Labels, Task
 
 __all__ = ["Explain", "Mistake", "Reason", "worst_mistakes"]
@@ -27,6 +28,7 @@ _READS = {
     "words": "words: what the picture model loses without each",
     "first-order": "words: what is taken from each, to first order",
     "places": "picture: what the text model loses where a window is blurred",
+    "columns": "columns: what is lost where the cell is missing",
     "evidence": "picture: where what the text adds counts, to first order",
 }
 
@@ -43,12 +45,14 @@ class Reason:
         words: each word, with its worth from -1 (against the class) to 1; () where the text is not read.
         picture: as an URL with the content inside; "" for none.
         captions: what words and picture show.
+        columns: each column, with its worth from -1 to 1; () where none are read.
     """
 
     of: str
     words: tuple[tuple[str, float], ...]
     picture: str
     captions: tuple[str, ...]
+    columns: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,7 @@ class Mistake:
         true, answer: in words.
         probability: of the answer; of several labels, the mean surprise over all of them.
         reason: for the answer; None where it is not known.
+        cells: of the columns that the model reads, as (column, cell); "" for a missing one.
     """
 
     id: str
@@ -71,6 +76,7 @@ class Mistake:
     answer: str
     probability: float
     reason: Reason | None = None
+    cells: tuple[tuple[str, str], ...] = ()
 
 
 def worst_mistakes(
@@ -82,6 +88,7 @@ def worst_mistakes(
     probabilities: Floats,
     count: int = 12,
     explain: Explain | None = None,
+    columns: Sequence[str] = (),
 ) -> list[Mistake]:
     """The worst first.
 
@@ -94,6 +101,7 @@ def worst_mistakes(
         probabilities: (N, K).
         count: how many at most.
         explain: explains the first six of those with a picture and a text; None: no explanations.
+        columns: names of those that the model reads.
     """
     wrong = np.flatnonzero((true != decided).reshape(len(true), -1).any(axis=1))
     if task.multi_label:
@@ -110,7 +118,10 @@ def worst_mistakes(
             target = _wrong_class(task, true[row], decided[row], probabilities[row])
             reason = _reason(explain, picture, text, target, rows[int(row)])
         answers = task.text(true[row]), task.text(decided[row])
-        found.append(Mistake(str(rows[int(row)]["id"]), text, _url(picture), *answers, float(shown[row]), reason))
+        cells = shown_cells(columns, cells_of(rows[int(row)]))
+        found.append(
+            Mistake(str(rows[int(row)]["id"]), text, _url(picture), *answers, float(shown[row]), reason, cells)
+        )
     return found
 
 
@@ -143,7 +154,12 @@ def _reason(explain: Explain, picture: Image.Image, text: str, target: str, row:
         elif branch.evidence_map is not None and not heat:
             heat = _url(overlay(found.image, branch.evidence_map, smooth=True))
             captions["picture"] = _READS["evidence"]
-    return Reason(found.target, words, heat, tuple(captions.values()))
+    lost = found.column_loss
+    largest = max(map(abs, lost.values()), default=0.0) or 1.0
+    if lost:
+        captions["columns"] = _READS["columns"]
+    columns = tuple((name, one / largest) for name, one in lost.items())
+    return Reason(found.target, words, heat, tuple(captions.values()), columns)
 
 
 def _url(picture: Image.Image | None) -> str:

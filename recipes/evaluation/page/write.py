@@ -14,7 +14,7 @@ from mi2p_inject.recipes.evaluation.page.classes import as_flags, class_scores, 
 from mi2p_inject.recipes.evaluation.page.figures import calibration_figure, confusion_figure, learning_curves
 from mi2p_inject.recipes.evaluation.page.template import TEMPLATE
 from mi2p_inject.recipes.evaluation.page.worst import Explain, worst_mistakes
-from mi2p_inject.recipes.evaluation.run_report import number, shown, title
+from mi2p_inject.recipes.evaluation.run_report import number, reads, shown, title
 from mi2p_inject.recipes.explain.loaded import load_expanded
 from mi2p_inject.recipes.explain.result import Explanation
 from mi2p_inject.recipes.explain.run import explain_run
@@ -55,7 +55,7 @@ def html_page(run: SavedRun) -> str:
         .from_string(TEMPLATE)
         .render(
             title=run.config.model.system.describe(run.config.model),
-            encoders=" + ".join(numbers["encoders"].values()),
+            encoders=reads(run),
             data=run.config.data.data,
             trained=_trained(run),
             **_scores(run, splits),
@@ -120,7 +120,11 @@ def _answers(run: SavedRun, predictions: dict[str, Any], split: str) -> dict[str
     if not isinstance(samples, str):
         mistakes = {
             "mistakes_of": split,
-            "mistakes": worst_mistakes(task, samples, split, true, decided, probabilities, explain=_explainer(run)),
+            "mistakes": worst_mistakes(
+                *(task, samples, split, true, decided, probabilities),
+                explain=_explainer(run),
+                columns=run.config.data.column_names,
+            ),
         }
         mistakes["explained"] = any(one.reason for one in mistakes["mistakes"])
     thresholds = run.decision.get("thresholds")
