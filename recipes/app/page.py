@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +15,18 @@ from PIL import Image
 from mi2p_inject.core.errors import Mi2pError
 from mi2p_inject.recipes.api import Run
 from mi2p_inject.recipes.app.render import CSS, EXPLAINED, answer_html, error_html, lines_html
-from mi2p_inject.recipes.app.reply import NAMES, is_expanded, one_line, reply_to
+from mi2p_inject.recipes.app.reply import NAMES, given_columns, is_expanded, one_line, reply_to
 from mi2p_inject.recipes.characters import in_markdown
 from mi2p_inject.recipes.evaluation.run_report import number, reads, title
 from mi2p_inject.recipes.metrics.metric_info import info_of, metrics_of
+from mi2p_inject.sources.columns import Columns
 
 __all__ = ["build_page", "served"]
 
 _MAX_FILE = "50mb"  # of an upload
 
 _TOOLS = 44  # pixels above the figure, for the buttons that Gradio lays over it
+_OPEN = 12  # columns up to which their inputs are seen at once
 _HIDDEN = {"value": None, "visible": False}
 
 
@@ -44,6 +46,7 @@ def build_page(run: Run) -> gr.Blocks:
         with gr.Row():
             with gr.Column(scale=2):
                 image, text = _inputs(reads)
+                cells = _column_inputs(run.saved.columns())
                 with gr.Row():
                     clear = gr.Button("Clear")
                     button = gr.Button("Answer", variant="primary")
@@ -62,11 +65,11 @@ def build_page(run: Run) -> gr.Blocks:
             elem_id="explanation",
         )
         ask = _asking(run, expanded)
-        outputs, inputs = [answer, remark, figure], [image, text]
+        outputs, inputs = [answer, remark, figure], [image, text, *cells]
         button.click(ask, inputs, outputs, api_visibility="private", show_progress="minimal")
         text.submit(ask, inputs, outputs, api_visibility="private", show_progress="minimal")
         clear.click(
-            lambda: (None, "", lines_html([_invitation(reads)]), "", gr.update(**_HIDDEN)),
+            lambda: (None, "", *_empty(cells), lines_html([_invitation(reads)]), "", gr.update(**_HIDDEN)),
             None,
             [*inputs, *outputs],
             api_visibility="private",
@@ -74,24 +77,25 @@ def build_page(run: Run) -> gr.Blocks:
     return page
 
 
-def _asking(run: Run, expanded: bool) -> Callable[[str | None, str | None], Iterator[tuple[Any, ...]]]:
-    """What the button does: the answer at once, the explanation when it is computed."""
+def _asking(run: Run, expanded: bool) -> Callable[..., Iterator[tuple[Any, ...]]]:
+    """What the button does with picture, text and cells: the answer at once, the explanation when it is computed."""
 
-    def ask(image: str | None, text: str | None) -> Iterator[tuple[Any, ...]]:
+    def ask(image: str | None, text: str | None, *cells: Any) -> Iterator[tuple[Any, ...]]:
+        columns = dict(zip(run.saved.config.data.column_names, cells, strict=True))
         try:
-            reply = reply_to(run, image, text)
+            reply = reply_to(run, image, text, columns)
         except Mi2pError as error:
             yield error_html(one_line(error, image)), "", gr.update(**_HIDDEN)
             return
         if not expanded:
             yield answer_html(reply), "", gr.update(**_HIDDEN)
             return
-        if len(reply.answers) == 1:
+        if not (image and text and text.strip()):
             yield answer_html(reply), lines_html(["An explanation needs a picture and a text."]), gr.update(**_HIDDEN)
             return
         yield answer_html(reply), lines_html(["The explanation is being computed …"]), gr.update(**_HIDDEN)
         try:
-            figure = _drawn(run, str(image), str(text))
+            figure = _drawn(run, image, text, given_columns(columns))
         except Mi2pError as error:
             yield gr.skip(), error_html(f"No explanation. {one_line(error, image)}"), gr.update(**_HIDDEN)
             return
@@ -153,6 +157,24 @@ def _inputs(reads: tuple[str, ...]) -> tuple[gr.Image, gr.Textbox]:
     return image, text
 
 
+def _column_inputs(columns: Columns | None) -> list[gr.components.Component]:
+    """An input for each column that the model reads: a number, or one of its categories or another; empty: missing."""
+    if columns is None:
+        return []
+    inputs: list[gr.components.Component] = []
+    with gr.Accordion("Columns: what is left empty is missing", open=len(columns.names) <= _OPEN):
+        for name in columns.numeric:
+            inputs.append(gr.Textbox(label=name, placeholder="a number"))  # an empty gr.Number is a zero
+        for name, known in columns.categorical.items():
+            inputs.append(gr.Dropdown([*known], label=name, value=None, allow_custom_value=True))
+    return inputs
+
+
+def _empty(cells: Sequence[gr.components.Component]) -> list[str | None]:
+    """The values of inputs of columns that nothing was given to."""
+    return ["" if isinstance(one, gr.Textbox) else None for one in cells]
+
+
 def _only_uploads(image: gr.Image) -> Callable[[str | Path | None], Awaitable[str | None]]:
     """Refuses what a forged request names: files of this machine, and addresses, which Gradio would fetch.
 
@@ -174,9 +196,9 @@ def _as_uploaded(payload: Any) -> str | None:
     return None if payload is None else str(payload.path)
 
 
-def _drawn(run: Run, image: str, text: str) -> Image.Image:
+def _drawn(run: Run, image: str, text: str, columns: Mapping[str, Any]) -> Image.Image:
     buffer = io.BytesIO()
-    run.explain(image, text).figure().savefig(buffer, format="png")
+    run.explain(image, text, columns=columns).figure().savefig(buffer, format="png")
     drawn = Image.open(buffer).convert("RGB")
     page = Image.new("RGB", (drawn.width, drawn.height + _TOOLS), "white")
     page.paste(drawn, (0, _TOOLS))

@@ -24,12 +24,12 @@ CSS = """
 .mi2p tbody th { font-weight: 400; overflow-wrap: anywhere; min-width: 6rem; }
 .mi2p .held { font-weight: 700; }
 .mi2p .answered { display: block; font-weight: 400; color: var(--body-text-color-subdued); overflow-wrap: anywhere; }
-.mi2p .bar { display: flex; align-items: center; gap: .5rem; min-width: 7.5rem; }
+.mi2p .bar { display: flex; align-items: center; gap: .5rem; min-width: 5.5rem; }
 .mi2p .track { position: relative; flex: 1; height: .7rem; border-radius: 3px;
   background: var(--border-color-primary); }
 .mi2p .fill { display: block; height: 100%; border-radius: 3px; background: var(--color-accent); }
 .mi2p .mark { position: absolute; top: -.2rem; bottom: -.2rem; width: 2px; background: var(--body-text-color); }
-.mi2p .number { min-width: 4rem; text-align: right; }
+.mi2p .number { min-width: 3.6rem; white-space: nowrap; text-align: right; }
 .mi2p h2 { font-size: 1.15rem; font-weight: 600; margin: 0; color: var(--body-text-color); }
 .mi2p summary { cursor: pointer; padding: .4rem 0; }
 .mi2p p { margin: .5rem 0; color: var(--body-text-color-subdued); }

@@ -15,10 +15,10 @@ from mi2p_inject.recipes.data.images import ImageError
 from mi2p_inject.recipes.data.source_table import MAX_CHARACTERS
 from mi2p_inject.recipes.encoders.preprocess import TextSpec
 from mi2p_inject.recipes.errors import RecipeError
-from mi2p_inject.recipes.evaluation.evaluate import predict_one
+from mi2p_inject.recipes.evaluation.evaluate import notes_on_cells, predict_one
 from mi2p_inject.recipes.explain.words import words_of
 
-__all__ = ["NAMES", "Answer", "Reply", "is_expanded", "one_line", "reply_to"]
+__all__ = ["NAMES", "Answer", "Reply", "given_columns", "is_expanded", "one_line", "reply_to"]
 
 #: modality -> what the page calls it
 NAMES: Mapping[Modality, str] = {"image": "picture", "text": "text"}
@@ -44,7 +44,8 @@ class Reply:
     """The answers to one sample.
 
     Attributes:
-        answers: to all that was given; then, where the model reads both and both were given, without each.
+        answers: to all that was given; then, where the model reads both and both were given, without each, and without
+            the columns where some were given.
         thresholds: of each class, from which on a label holds; {} where one class is chosen.
         notes: what a reader should know of the sample.
     """
@@ -54,16 +55,18 @@ class Reply:
     notes: tuple[str, ...]
 
 
-def reply_to(run: Run, image: str | Path | None, text: str | None) -> Reply:
+def reply_to(run: Run, image: str | Path | None, text: str | None, columns: Mapping[str, Any] | None = None) -> Reply:
     """The run's answers to one sample, by `mi2p_inject.recipes.evaluation.evaluate.predict_one`.
 
     Args:
         run: any run.
         image: a file; None: not given.
         text: None or blanks: not given.
+        columns: cells of the columns that it reads, by name; those that are empty are not given.
 
     Raises:
         RecipeError: nothing that the model reads, a file that is no picture, or a text that is too long.
+        SourceError: a cell of a numeric column that is no number.
     """
     reads = run.saved.config.model.system.modalities
     given: dict[str, Any] = {"image": Path(image) if image else None, "text": (text or "").strip() or None}
@@ -79,15 +82,24 @@ def reply_to(run: Run, image: str | Path | None, text: str | None) -> Reply:
     if len(here) > 1:
         for one in reversed(here):
             samples[f"without the {NAMES[one]}"] = {other: given[other] for other in here if other != one}
-    found = {of: predict_one(run.saved, one.get("image"), one.get("text")) for of, one in samples.items()}
+    cells = given_columns(columns)
+    found = {of: predict_one(run.saved, one.get("image"), one.get("text"), cells) for of, one in samples.items()}
+    if cells:
+        found["without the columns"] = predict_one(run.saved, given["image"], given["text"])
     notes = [f"No {NAMES[one]} was given: this is the model's answer without one." for one in reads if one not in here]
-    if names := run.saved.config.data.column_names:
-        notes.append(f"The page takes no columns ({', '.join(names)}): this is the model's answer without them.")
+    if run.saved.config.data.column_names and not cells:
+        notes.append("No column was given: this is the model's answer without them.")
+    notes += [f"{note[0].upper()}{note[1:]}." for note in notes_on_cells(run.saved, cells)]
     if "text" in here:
         notes += _cut(run, given["text"])
     key = "labels" if run.saved.task.multi_label else "label"
     answers = tuple(Answer(of, _labels(answer[key]), answer["probabilities"]) for of, answer in found.items())
     return Reply(answers, next(iter(found.values())).get("thresholds", {}), tuple(notes))
+
+
+def given_columns(columns: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Those that are filled in."""
+    return {name: cell for name, cell in (columns or {}).items() if cell is not None and str(cell).strip()}
 
 
 def is_expanded(run: Run) -> bool:

@@ -25,6 +25,7 @@ from torch import nn
 
 from mi2p_inject.adapters.adapter import Modality
 from mi2p_inject.core.errors import Mi2pError
+from mi2p_inject.core.files.json_rules import Fault
 from mi2p_inject.recipes.config import Config, make_config
 from mi2p_inject.recipes.encoders.encoder import Encoder
 from mi2p_inject.recipes.encoders.preprocess import ImageSpec, TextSpec
@@ -32,6 +33,7 @@ from mi2p_inject.recipes.encoders.saved import rebuild_encoder, save_encoder
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.saving.checksums import check_files, read_json
 from mi2p_inject.recipes.saving.hub import local_run
+from mi2p_inject.recipes.saving.numbers_schema import history_fault, numbers_fault
 from mi2p_inject.recipes.saving.run_folder import FINISHED, IDENTITY, read_identity
 from mi2p_inject.recipes.systems import System, SystemModel, build_system
 from mi2p_inject.recipes.systems.columns import COLUMNS_FILE, load_columns
@@ -45,8 +47,7 @@ __all__ = ["FORMAT", "SavedRun", "collator_of", "load_run", "save_trained"]
 #: of a run folder; another one is refused
 FORMAT = 2
 _MODEL, _SOURCES, _PREDICTIONS = "model.safetensors", "sources.safetensors", "predictions.safetensors"
-
-_SLACK = 2**24
+_HISTORY, _SLACK = "history.json", 2**24
 
 
 @dataclass(frozen=True)
@@ -154,6 +155,18 @@ class SavedRun:
         if size > 2 * stored + _SLACK:  # tied weights are stored once
             raise _damaged(self.path, f"{IDENTITY} describes a model of {size:,} bytes, {_MODEL} holds {stored:,}")
 
+    def history(self) -> list[dict[str, float]]:
+        """The learning curve: what was logged at each step.
+
+        Raises:
+            RecipeError: the file is damaged.
+        """
+        check_files(self.path, _HISTORY)
+        found = read_json(self.path / _HISTORY)
+        if broken := history_fault(found):
+            raise _damaged(self.path, f"{_HISTORY}: {broken.place or 'all of it'}", broken)
+        return list(found)
+
     def predictions(self) -> dict[str, NDArray[Any]]:
         """``<split>_logits`` (N, K), ``<split>_labels`` and ``<split>_groups`` of the validation and test splits.
 
@@ -172,11 +185,16 @@ class SavedRun:
             found = {name: value.numpy() for name, value in load_file(self.path / _PREDICTIONS).items()}
             for split in {name.partition("_")[0] for name in found}:
                 logits, labels, groups = (found[f"{split}_{kind}"] for kind in ("logits", "labels", "groups"))
-                if logits.ndim != 2 or logits.shape[1] != self.task.outputs or not len(logits):
-                    raise ValueError(f"logits {logits.shape} of {self.task.outputs} outputs")
+                whole = logits.ndim == 2 and logits.shape[1] == self.task.outputs and len(logits)
+                if not whole or not np.isfinite(logits).all():
+                    raise ValueError(f"logits {logits.shape} of {self.task.outputs} outputs, or no numbers")
                 self.decide(logits)
-                if len(labels) != len(logits) or groups.shape != logits.shape[:1]:
-                    raise ValueError(f"{len(logits)} logits, {len(labels)} labels, {groups.shape} groups")
+                kind = labels.shape[1:] in ((), logits.shape[1:])
+                if not kind or len(labels) != len(logits) or groups.shape != logits.shape[:1]:
+                    raise ValueError(f"{len(logits)} logits, {labels.shape} labels, {groups.shape} groups")
+                most = 1 if labels.ndim == 2 else len(self.task.classes) - 1
+                if labels.min() < 0 or labels.max() > most:
+                    raise ValueError(f"labels from {labels.min()} to {labels.max()}")
         except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise _damaged(self.path, f"{_PREDICTIONS}: {type(error).__name__}: {error}") from error
         return found
@@ -220,6 +238,8 @@ def load_run(path: str | Path, *, revision: str | None = None, token: str | bool
         raise RecipeError(f"the run in {path} is not finished", fix="give its `mi2p train` again: it goes on")
     check_files(path, IDENTITY, FINISHED)
     numbers = read_json(path / FINISHED)
+    if broken := numbers_fault(numbers):
+        raise _damaged(path, f"{FINISHED}: {broken.place or 'all of it'}", broken)
     try:
         config = make_config(_todays(identity["config"]))
         task = TASKS[numbers["problem_type"]](tuple(numbers["classes"]))
@@ -266,11 +286,11 @@ def collator_of(
     return Collator(image, text, task, cached, columns)
 
 
-def _damaged(path: Path, why: str) -> RecipeError:
+def _damaged(path: Path, why: str, broken: Fault | None = None) -> RecipeError:
     return RecipeError(
         f"{path} is damaged: {why}",
-        expected="the files that `mi2p train` wrote",
-        given=path.name,
+        expected="the files that `mi2p train` wrote" if broken is None else broken.expected,
+        given=path.name if broken is None else broken.given,
         fix="copy it again",
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ __all__ = ["calibration_figure", "confusion_figure", "learning_curves"]
 
 _INK, _LINE, _SECOND = "#7d8590", "#2f81c7", "#d9822b"
 _BINS, _LETTERS = 10, 28
+_LARGEST = 1e100  # of a number in a curve; axes overflow beyond
 _FEW_STEPS = 30  # losses up to which each is a dot: one alone would be no line
 _MOST_NUMBERS = 20  # classes up to which a cell of the confusion matrix shows its number
 
@@ -30,8 +32,8 @@ def learning_curves(history: Sequence[Mapping[str, float]], metric: str, title: 
         best_step: whose weights the run has.
     """
     figure = _figure(9.0, 3.2)
-    losses = [(entry["step"], entry["loss"]) for entry in history if "loss" in entry]
-    scores = [(entry["step"], entry[f"eval_{metric}"]) for entry in history if f"eval_{metric}" in entry]
+    losses = [(entry["step"], entry["loss"]) for entry in history if _plots(entry, "loss")]
+    scores = [(entry["step"], entry[f"eval_{metric}"]) for entry in history if _plots(entry, f"eval_{metric}")]
     left = figure.add_subplot(1, 2, 1)
     if losses:
         dots: dict[str, Any] = {"marker": "o", "ms": 4} if len(losses) <= _FEW_STEPS else {}
@@ -48,6 +50,11 @@ def learning_curves(history: Sequence[Mapping[str, float]], metric: str, title: 
     _style(right, "step", f"validation {title}")
     right.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     return _image(figure, "training loss and validation score by step")
+
+
+def _plots(entry: Mapping[str, float], name: str) -> bool:
+    """Whether an entry has a number that axes can show."""
+    return abs(entry.get(name, math.inf)) < _LARGEST
 
 
 @as_written()

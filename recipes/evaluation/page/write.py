@@ -19,7 +19,6 @@ from mi2p_inject.recipes.explain.loaded import load_expanded
 from mi2p_inject.recipes.explain.result import Explanation
 from mi2p_inject.recipes.explain.run import explain_run
 from mi2p_inject.recipes.metrics.metric_info import info_of, metrics_of
-from mi2p_inject.recipes.saving.checksums import read_json
 from mi2p_inject.recipes.saving.saved import SavedRun
 from mi2p_inject.recipes.systems.columns import by_column, cells_of
 from mi2p_inject.recipes.training.train import load_samples, quiet
@@ -88,7 +87,7 @@ def _scores(run: SavedRun, splits: list[str]) -> dict[str, Any]:
         {
             "split": split,
             "samples": numbers["splits"][split],
-            "cells": [shown(name, numbers[split][name]) for name in names],
+            "cells": [shown(name, numbers[split][name]) if name in numbers[split] else "" for name in names],
         }
         for split in splits
     ]
@@ -102,7 +101,7 @@ def _scores(run: SavedRun, splits: list[str]) -> dict[str, Any]:
 
 def _curves(run: SavedRun) -> str:
     metric = run.numbers["selected_by"]
-    return learning_curves(read_json(run.path / "history.json"), metric, title(metric), run.numbers["best_step"])
+    return learning_curves(run.history(), metric, title(metric), run.numbers["best_step"])
 
 
 def _answers(run: SavedRun, predictions: dict[str, Any], split: str) -> dict[str, Any]:

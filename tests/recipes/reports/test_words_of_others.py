@@ -16,8 +16,10 @@ import yaml
 from rich.console import Console
 from typer.testing import CliRunner
 
+from mi2p_inject.core.errors import SourceError
 from mi2p_inject.recipes import fit
 from mi2p_inject.recipes.cli.app import app
+from mi2p_inject.recipes.evaluation.evaluate import predict_one
 from mi2p_inject.recipes.experiments.report import show
 from mi2p_inject.recipes.saving.card import card_of
 
@@ -153,6 +155,31 @@ def test_what_training_had_nothing_like_is_said(run: Any, tmp_path: Path) -> Non
     notes = [note for note in answers.notes if "column" in note]
     assert [note.partition(" records")[0] for note in notes] == ["2 of 4", "1 of 4"]
     assert "(such as Olten, Thun)" in notes[0]
+
+
+def test_the_app_takes_cells(run: Any) -> None:
+    """Each column has an input; the answer is that of the cells, beside the one without them."""
+    from mi2p_inject.recipes.app.page import build_page
+    from mi2p_inject.recipes.app.reply import reply_to
+
+    picture = folder_of(run) / rows()[0]["image"]
+    page = build_page(run).config
+    labels = {one["props"].get("label"): one for one in page["components"]}
+    assert labels[GRAMS]["type"] == "textbox"  # an empty input of Gradio's kind for numbers gives a zero
+    assert [name for name, _ in labels[TOWN]["props"]["choices"]] == ["1", "2"]
+    about = next(one["props"]["value"] for one in page["components"] if one["type"] == "markdown")
+    assert "columns price [/kg]" in about
+    reply = reply_to(run, picture, "a thing", {GRAMS: 80, TOWN: " "})
+    assert [one.of for one in reply.answers] == [
+        "picture and text", "without the text", "without the picture", "without the columns",
+    ]  # fmt: skip
+    expected = predict_one(run.saved, picture, "a thing", {GRAMS: 80})
+    assert reply.answers[0].probabilities == expected["probabilities"]
+    assert reply.answers[3].probabilities == predict_one(run.saved, picture, "a thing")["probabilities"]
+    with pytest.raises(SourceError, match="is no finite number"):
+        reply_to(run, picture, "a thing", {GRAMS: "many"})
+    assert any("Olten" in note for note in reply_to(run, None, "a", {TOWN: "Olten"}).notes)
+    assert "No column was given: this is the model's answer without them." in reply_to(run, None, "a", {}).notes
 
 
 def test_one_samples_cells_are_looked_at_too(run: Any) -> None:
