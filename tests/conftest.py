@@ -16,6 +16,7 @@ if "MI2P_TEST_CACHE" not in os.environ:  # pytest-xdist's processes and commands
     atexit.register(shutil.rmtree, os.environ["MI2P_TEST_CACHE"], ignore_errors=True)
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the commands under test
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # more are processes that each import torch
 # A collection goes through all that was ever imported; the default's are a twentieth of the suite's time.
 gc.set_threshold(100_000, 20, 50)
 

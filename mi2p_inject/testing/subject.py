@@ -70,7 +70,10 @@ class Subject:
     def inject(self, model: nn.Module, **options: Any) -> ExpandedModel:
         """Expand a copy of the model as its user would, at every default site where no layers are named."""
         given = {"layers": PAPER, "source_spec": self.spec, "example_inputs": self.example, **self.options, **options}
-        return inject(model, **given)
+        me = inject(model, **given)
+        if not options:
+            vars(self).setdefault("plan", (me.expansion_config, me.example))  # found out: nobody need inject for it
+        return me
 
 
 def prepare(model: nn.Module, role: Role = "backbone", example_inputs: Any = None, **options: Any) -> Subject:

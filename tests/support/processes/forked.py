@@ -36,7 +36,8 @@ SERVER.set_forkserver_preload(
 )  # fmt: skip
 ENVIRONMENT = {**os.environ}
 """What the server has, whatever a test that starts it has changed."""
-READ_LATER = {"COLUMNS", "NO_COLOR", "TMPDIR", "PYTHONPATH", "PYTHONUNBUFFERED", "PYTEST_CURRENT_TEST"}
+RENDEZVOUS = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
+READ_LATER = {"COLUMNS", "NO_COLOR", "TMPDIR", "PYTHONPATH", "PYTHONUNBUFFERED", "PYTEST_CURRENT_TEST", *RENDEZVOUS}
 """Variables that nothing reads while it is imported: a command may have others than the server."""
 
 

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from distributed_runs import CACHED, KILLED, LARGE_BATCH, SHARDED, WHOLE
+from forked import Forked
 from training_runs import command, losses, settings, train
 
 from mi2p_inject.recipes.config import make_config
@@ -24,28 +29,44 @@ LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--npro
 
 
 def launched(*arguments: str) -> subprocess.CompletedProcess[str]:
-    paths = os.pathsep.join(
-        [str(Path(train.__code__.co_filename).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-    )
+    """By torchrun itself."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        [*LAUNCH, *arguments],
-        capture_output=True,
-        text=True,
-        timeout=1500,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths},
-        check=False,
+        [*LAUNCH, *arguments], capture_output=True, text=True, timeout=1500, env=environment, check=False
     )
+
+
+def two_forks(*arguments: str) -> tuple[list[int], str]:
+    """Two processes with the variables that torchrun sets; when one fails the other is killed. Statuses and output."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        meet = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
+    paths = [str(Path(train.__code__.co_filename).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, **meet, "LOCAL_WORLD_SIZE": "2", "PYTHONPATH": os.pathsep.join(paths)}
+    with ExitStack() as stack, ThreadPoolExecutor(2) as readers:
+        ranks = [
+            stack.enter_context(
+                Forked(arguments, env={**environment, "RANK": rank, "LOCAL_RANK": rank}, stderr=subprocess.STDOUT)
+            )
+            for rank in "01"
+        ]
+        said = [readers.submit(rank.stdout.read) for rank in ranks]
+        while any(rank.poll() is None for rank in ranks) and not any(rank.poll() for rank in ranks):
+            time.sleep(0.05)
+        for rank in ranks:
+            rank.kill()
+        return [rank.wait() for rank in ranks], "".join(one.result() for one in said)
 
 
 @pytest.fixture(scope="module")
 def runs(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One launch of all that `distributed_runs` does, and the whole training in one process."""
     out = tmp_path_factory.mktemp("distributed")
-    result = launched(str(Path(__file__).with_name("distributed_runs.py")), str(table), str(out))
-    assert result.returncode != 0  # its first process went away
-    assert last_checkpoint(out / "sharded" / "checkpoints"), result.stderr
+    statuses, said = two_forks(str(Path(__file__).with_name("distributed_runs.py")), str(table), str(out))
+    assert statuses[0] == 9, said  # it went away
+    assert last_checkpoint(out / "sharded" / "checkpoints"), said
     train(table, out / "one", **WHOLE)
-    (out / "said.txt").write_text(result.stdout)
+    (out / "said.txt").write_text(said)
     return out
 
 
