@@ -123,7 +123,7 @@ TINY: dict[tuple[str, Modality], Callable[[int], Encoder]] = {
         "BertModel",
         "BertConfig",
         hidden_size=48,
-        num_hidden_layers=4,
+        num_hidden_layers=12,
         num_attention_heads=4,
         intermediate_size=96,
         **_NO_DROPOUT,

@@ -5,11 +5,10 @@ from __future__ import annotations
 import io
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from forked import run_forked
 
 from mi2p_inject.recipes.characters import composed, decodable, print_anything
 from mi2p_inject.recipes.cli.paths import home_path
@@ -30,16 +29,11 @@ def test_whatever_is_printed_is_printed(encoding: str) -> None:
 
 @pytest.mark.fault("terminal", "a cp1252 terminal", "the command ends well")
 def test_a_command_on_a_cp1252_terminal() -> None:
-    command = [sys.executable, "-m", "mi2p_inject.recipes", "train", "--data", os.fsdecode(b"\xe2\x98\x83 caf\xe9.csv")]
-    done = subprocess.run(
-        [*command, "--out", "nowhere"],
-        env={**os.environ, "PYTHONIOENCODING": "cp1252"},
-        capture_output=True,
-        check=False,
-    )
+    command = ["-m", "mi2p_inject.recipes", "train", "--data", os.fsdecode(b"\xe2\x98\x83 caf\xe9.csv")]
+    done = run_forked([*command, "--out", "nowhere"], env={**os.environ, "PYTHONIOENCODING": "cp1252"})
     assert done.returncode == 1
-    assert b"error: \\u2603 caf\\udce9.csv does not exist" in done.stderr
-    assert b"Traceback" not in done.stderr
+    assert "error: \\u2603 caf\\udce9.csv does not exist" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_half_characters_and_whole_ones() -> None:

@@ -11,7 +11,6 @@ from recipes_data import write_table
 from training_runs import train
 
 from mi2p_inject.recipes.api import Run, load_run
-from mi2p_inject.recipes.app.page import build_page
 from mi2p_inject.recipes.app.render import answer_html, error_html
 from mi2p_inject.recipes.app.reply import Answer, Reply, is_expanded, one_line, reply_to
 from mi2p_inject.recipes.data.images import ImageError
@@ -61,6 +60,8 @@ def test_every_kind_of_run_answers(kind: tuple[Run, list[str], bool]) -> None:
 
 def test_what_is_not_read_has_no_input_and_a_line(kind: tuple[Run, list[str], bool]) -> None:
     run, _, explained = kind
+    from mi2p_inject.recipes.app.page import build_page  # gradio takes seconds, which whoever collects need not wait
+
     parts = {one["props"].get("elem_id"): one["props"] for one in build_page(run).config["components"]}
     reads = run.saved.config.model.system.modalities
     assert parts["picture"]["visible"] is ("image" in reads)

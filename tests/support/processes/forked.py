@@ -37,8 +37,10 @@ SERVER.set_forkserver_preload(
 ENVIRONMENT = {**os.environ}
 """What the server has, whatever a test that starts it has changed."""
 RENDEZVOUS = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
-READ_LATER = {"COLUMNS", "NO_COLOR", "TMPDIR", "PYTHONPATH", "PYTHONUNBUFFERED", "PYTEST_CURRENT_TEST", *RENDEZVOUS}
-"""Variables that nothing reads while it is imported: a command may have others than the server."""
+OF_PYTHON = {"PYTHONPATH", "PYTHONUNBUFFERED", "PYTHONIOENCODING"}
+READ_LATER = {"COLUMNS", "NO_COLOR", "TMPDIR", "PYTEST_CURRENT_TEST", *OF_PYTHON, *RENDEZVOUS}
+"""Variables that nothing reads while it is imported: a command may have others than the server. Those of Python are
+applied here."""
 
 
 class Forked:
@@ -162,8 +164,9 @@ def _command(argv: list[str], cwd: Path, env: dict[str, str], out: Connection, e
     _set_environment(env)
     tempfile.tempdir = None  # was found in the server's environment
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    sys.stdout = sys.__stdout__ = _stream(out, 1, sys.stdout, buffering=1 if "PYTHONUNBUFFERED" in env else -1)
-    sys.stderr = sys.__stderr__ = _stream(errors, 2, sys.stderr, buffering=1)
+    encoding = env.get("PYTHONIOENCODING") or sys.stdout.encoding
+    sys.stdout = sys.__stdout__ = _stream(out, 1, encoding, sys.stdout.errors, buffered="PYTHONUNBUFFERED" not in env)
+    sys.stderr = sys.__stderr__ = _stream(errors, 2, encoding, sys.stderr.errors, buffered=False)
     for end in {out, errors}:
         end.close()
     first = str(Path(argv[0]).resolve().parent) if not argv[0].startswith("-") else str(cwd)
@@ -186,9 +189,9 @@ def _command(argv: list[str], cwd: Path, env: dict[str, str], out: Connection, e
         atexit._run_exitfuncs()
 
 
-def _stream(end: Connection, number: int, before: Any, buffering: int) -> Any:
+def _stream(end: Connection, number: int, encoding: str, errors: str, buffered: bool) -> Any:
     os.dup2(end.fileno(), number)
-    return open(number, "w", buffering, encoding=before.encoding, errors=before.errors, closefd=False)
+    return open(number, "w", -1 if buffered else 1, encoding=encoding, errors=errors, closefd=False)
 
 
 def _run(argv: list[str]) -> None:
