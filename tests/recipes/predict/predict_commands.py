@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 
 from mi2p_inject.recipes.cli.app import app
 
-SMALL = {"vision": "tiny:resnet", "text": "tiny:bert", "image_size": 32, "batch_size": 8, "max_steps": 2, **RATES}
+SMALL = {"vision": "tiny:resnet", "text": "tiny:xlnet", "image_size": 32, "batch_size": 8, "max_steps": 2, **RATES}
 
 
 def mi2p(*arguments: str | Path, code: int = 0) -> Result:
