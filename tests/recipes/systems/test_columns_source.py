@@ -32,7 +32,8 @@ from mi2p_inject.recipes.training.train import load_encoders, load_samples, trai
 from mi2p_inject.sources.columns import Columns
 from mi2p_inject.testing.randomize import randomize_zero_parameters
 
-TINY: dict[str, Any] = {"vision": "tiny:resnet", "text": "tiny:xlnet", "image_size": 32, "max_steps": 3, "batch_size": 8}
+MODELS = {"vision": "tiny:resnet", "text": "tiny:xlnet"}
+TINY: dict[str, Any] = {**MODELS, "image_size": 32, "max_steps": 3, "batch_size": 8}
 READ: dict[str, Any] = {"numeric_cols": ["price", "size"], "categorical_cols": "town"}
 TOWNS = ("Bern", "Chur", "")
 
