@@ -64,7 +64,7 @@ def seeded(make: Callable[..., nn.Module], *args: Any, **kwargs: Any) -> Callabl
 
     def build() -> nn.Module:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+            torch.default_generator.manual_seed(0)
             model = make(*args, **kwargs)
             # Some architectures start as the identity (zero-initialised last norms, layer scales of 1e-6): a test
             # that looks for a site's effect would find none.

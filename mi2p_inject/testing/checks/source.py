@@ -138,7 +138,7 @@ def check_given_back(trial: Trial) -> None:
 def _attached(trial: Trial, encoder: nn.Module) -> tuple[ExpandedModel, Tensor]:
     """A small network that reads from the encoder, and pictures for it."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)
         network = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4))
         pictures = torch.randn(trial.subject.batch, 3, 8, 8)
     reference = next(encoder.parameters(), torch.empty(0))
