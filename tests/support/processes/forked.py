@@ -71,7 +71,9 @@ class Forked:
     def __enter__(self) -> Forked:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is not None:
+            self.kill()
         for stream in filter(None, (self.stdout, self.stderr)):
             stream.close()
         self.wait()
