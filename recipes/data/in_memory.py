@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,9 +17,9 @@ from mi2p_inject.recipes.errors import RecipeError
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["as_file", "records_of"]
+__all__ = ["as_file", "called", "records_of"]
 
-_TABLE, _PICTURES = "table.parquet", "images"
+_TABLE, _PICTURES, _HOME, _DIGEST = "table.parquet", "images", "mi2p_inject", "[0-9a-f]{24}"
 
 
 def as_file(data: Any, image_col: str | None = None, folder: Path | None = None) -> str:
@@ -43,6 +44,17 @@ def as_file(data: Any, image_col: str | None = None, folder: Path | None = None)
             "the data have no rows", given=type(data).__name__, fix="give rows with the columns image, text and label"
         )
     return str(_written(rows, image_col or "image", folder or _cache()))
+
+
+def called(table: Path) -> str:
+    """How a table is named in messages: one from memory lies where its owner never looked.
+
+    Examples:
+        >>> called(Path("my.csv")), called(_cache() / ("0" * 24) / "table.parquet")
+        ('my.csv', 'the data in memory')
+    """
+    stored = table.name == _TABLE and re.fullmatch(_DIGEST, table.parent.name)
+    return "the data in memory" if stored and table.parent.parent.name == _HOME else str(table)
 
 
 def records_of(data: Any) -> Iterable[Mapping[str, Any]]:
@@ -134,17 +146,32 @@ def _written(rows: list[dict[str, Any]], image_col: str, folder: Path) -> Path:
         table = pyarrow.Table.from_pylist(rows)
         write_file(home / _TABLE, lambda file: pyarrow.parquet.write_table(table, file))
     except (pyarrow.ArrowException, UnicodeEncodeError) as error:
+        name, kinds = _mixed(rows)
         raise RecipeError(
-            f"the table cannot be stored: {error}",
+            f"the data in memory cannot be stored: {f'the column {name!r}' if name else error}",
             expected="cells of one type a column",
-            fix="convert the column to text",
+            given=kinds or str(error),
+            fix=f"convert the column: str({name or '...'}), or a number or None in each of its cells",
         ) from error
     except OSError as error:
         raise RecipeError(f"cannot write to {home}: {error.strerror}", fix="make room, or set HF_HOME") from error
     return home / _TABLE
 
 
+def _mixed(rows: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+    """The first column that no one type holds, and the types in it; "" where it is not told."""
+    import pyarrow
+
+    for name in dict.fromkeys(name for row in rows for name in row):
+        cells = [row.get(name) for row in rows]
+        try:
+            pyarrow.array(cells)
+        except (pyarrow.ArrowException, UnicodeEncodeError):
+            return name, ", ".join(sorted({type(cell).__name__ for cell in cells if cell is not None}))
+    return "", ""
+
+
 def _cache() -> Path:
     import datasets
 
-    return Path(datasets.config.HF_DATASETS_CACHE) / "mi2p_inject"
+    return Path(datasets.config.HF_DATASETS_CACHE) / _HOME

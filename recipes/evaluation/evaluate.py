@@ -16,6 +16,7 @@ from mi2p_inject.recipes.config import Config, DataConfig, with_options
 from mi2p_inject.recipes.config.names import closest
 from mi2p_inject.recipes.config.option import options_of
 from mi2p_inject.recipes.data import Samples, load_data, open_image
+from mi2p_inject.recipes.data.load import parse_spec
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.evaluation.answers import Answers, answers_of
 from mi2p_inject.recipes.evaluation.records import read_records
@@ -92,6 +93,7 @@ def labelled_samples(run: SavedRun, data: str | None, options: Mapping[str, Any]
     _check_options(options, EVALUATE_OPTIONS)
     if data is None or _same_data(data, run.config.data.data):
         config = with_options(run.config, options)
+        _check_there(config.data.data)
         samples = load_samples(config)
         if (samples.fingerprint, samples.cells_fingerprint) != (run.fingerprint, run.cells_fingerprint):
             raise RecipeError(
@@ -176,6 +178,19 @@ def _check_options(options: Mapping[str, Any], known: tuple[str, ...]) -> None:
             close = () if name in _OF_THE_MODEL else known
             fix = closest(name, close, "the model stays as it was trained")
             raise RecipeError(f"{name!r} is no option of new data", expected=", ".join(known), given=name, fix=fix)
+
+
+def _check_there(data: str) -> None:
+    """The data of the training are still where they were."""
+    try:
+        parse_spec(data)
+    except RecipeError as error:
+        raise RecipeError(
+            f"the data of the training are not there: {error.args[0].splitlines()[0]}",
+            expected="the same path as then, seen from the folder of the training",
+            given=f"{data}, from {Path.cwd()}",
+            fix="go to that folder, put them back, or name labelled data: --data other.csv",
+        ) from error
 
 
 def _same_data(data: str, trained: str) -> bool:

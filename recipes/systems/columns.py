@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ __all__ = [
     "cells_inputs",
     "cells_of",
     "check_columns",
+    "column_notes",
     "fit_columns",
     "given_cells",
     "load_columns",
@@ -40,6 +42,7 @@ COLUMNS = "columns"
 #: what `fit_columns` found, beside a run's weights
 COLUMNS_FILE = "columns.json"
 _WIDEST = 1024
+_FEW = 10  # categories that are never too many
 
 Cells = tuple[Sequence[float | None], Sequence[str | None]]
 """The numbers and the categories of a sample."""
@@ -82,6 +85,36 @@ def fit_columns(config: Config, samples: Samples) -> Columns | None:
     train = samples.splits["train"].select_columns(["numbers", "categories"])
     rows = (by_column(names, (row["numbers"], row["categories"])) for row in train)
     return Columns.fit(rows, numeric=numeric, categorical=categorical)
+
+
+def column_notes(columns: Columns | None, samples: Samples) -> tuple[str, ...]:
+    """What a user should know of the columns before they are trained on: missing cells, categories of no use.
+
+    Args:
+        columns: what `fit_columns` found; None: there are none.
+        samples: the data.
+    """
+    if columns is None:
+        return ()
+    found: list[str] = []
+    for split, rows in samples.splits.items():
+        missing, unseen = Counter[str](), Counter[str]()
+        for row in rows.select_columns(["numbers", "categories"]):
+            for name, cell in by_column(columns.names, (row["numbers"], row["categories"])).items():
+                missing[name] += cell is None
+                unseen[name] += name in columns.categorical and cell is not None and not columns.knows(name, cell)
+        found += [f"column {name!r}: missing in {n} of {len(rows)} {split} samples" for name, n in (+missing).items()]
+        found += [
+            f"column {name!r}: {n} of {len(rows)} {split} samples have a category that training did not have"
+            for name, n in (+unseen).items()
+        ]
+        found += [
+            f"column {name!r}: {len(known)} categories in {len(rows) - missing[name]} training cells: so many say "
+            "little of new samples; give it as numeric, or leave it out"
+            for name, known in columns.categorical.items()
+            if split == "train" and len(known) > max(_FEW, (len(rows) - missing[name]) / 2)
+        ]
+    return tuple(found)
 
 
 def load_columns(path: Path, config: DataConfig) -> Columns | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -33,7 +34,7 @@ from mi2p_inject.recipes.saving.run_folder import FINISHED, RunFolder, check_out
 from mi2p_inject.recipes.saving.saved import FORMAT, SavedRun, collator_of, load_run, save_trained
 from mi2p_inject.recipes.systems import SystemModel, build_system
 from mi2p_inject.recipes.systems.auxiliary import add_auxiliary, load_auxiliary
-from mi2p_inject.recipes.systems.columns import fit_columns
+from mi2p_inject.recipes.systems.columns import column_notes, fit_columns
 from mi2p_inject.recipes.systems.inputs import ImageTextDataset
 from mi2p_inject.recipes.tasks import Task, task_of
 from mi2p_inject.recipes.training.caching import cache_sources
@@ -94,6 +95,7 @@ def train_run(
 
     with busy(console, "loading the encoders"):
         columns, encoders, model, pathway = _build(config, task, samples)
+    samples = _noted(columns, samples, console)
     sources = check_source_runs(config, task, encoders, samples.fingerprint)
     if processes.is_main_process:  # not before: a mistaken name must neither leave a folder nor delete an earlier run
         folder = RunFolder(out, _identity(config, samples, sources), overwrite=overwrite)
@@ -196,6 +198,14 @@ def _build(
     transformers.set_seed(config.run.seed)  # whatever the encoders took: the same new parameters for all of them
     model = build_system(config, encoders, task, targets_of(task, samples, "train"), columns)
     return columns, encoders, model, add_auxiliary(encoders, auxiliary, config.model)
+
+
+def _noted(columns: Columns | None, samples: Samples, console: Console) -> Samples:
+    """The samples with what there is to say of their columns, which is printed, too."""
+    found = column_notes(columns, samples)
+    for note in found:
+        console.print(f"note: {note}", highlight=False, markup=False)
+    return replace(samples, notes=(*samples.notes, *found))
 
 
 def _check(config: Config, task: Task, samples: Samples) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mi2p_inject.recipes.characters import composed
+from mi2p_inject.recipes.data.in_memory import called
 from mi2p_inject.recipes.data.source_table import Row, SourceTable, split_name
 from mi2p_inject.recipes.data.tables.cells import labels_of
 from mi2p_inject.recipes.data.tables.read import ENDINGS, table_columns, table_rows
@@ -141,13 +142,15 @@ def _find(columns: Columns, names: Sequence[str], path: Path, labelled: bool) ->
         found[kind] = named.get(composed(wanted or kind))
     if found["image"] is None and found["text"] is None:
         raise RecipeError(
-            f"{path} has neither an image nor a text column",
+            f"{called(path)} has neither an image nor a text column",
             expected="columns named image, text, label, or their names in --image-col, --text-col, --label-col",
             given=", ".join(map(str, names)),
             fix="name them: --image-col, --text-col",
         )
     if labelled and found["label"] is None:
-        raise RecipeError(f"{path} has no column 'label'", given=", ".join(map(str, names)), fix="give --label-col")
+        raise RecipeError(
+            f"{called(path)} has no column 'label'", given=", ".join(map(str, names)), fix="give --label-col"
+        )
     numeric, categorical = (
         _read_columns(wanted, named, found, path, labelled) for wanted in (columns.numeric, columns.categorical)
     )
@@ -165,15 +168,13 @@ def _read_columns(
                 list(named),
                 path,
                 fix="add it to the table, with empty cells where nothing is known"
-                if not labelled
-                else "name one that it has in numeric_cols or categorical_cols",
+                + ("; in a training, name one that it has" if labelled else ""),
             )
         for kind in ("label", "image", "split", "id"):
             if found[kind] == named[composed(name)]:
+                more = ", and a model that reads it learns no more" if kind == "label" else ""
                 raise RecipeError(
-                    f"{path}: the column {name!r} is the {kind} column, and a model that reads it learns no more"
-                    if kind == "label"
-                    else f"{path}: the column {name!r} is the {kind} column",
+                    f"{called(path)}: the column {name!r} is the {kind} column{more}",
                     expected="other columns in numeric_cols and categorical_cols",
                     given=", ".join(wanted),
                     fix=f"leave it out, or name the {kind} column: --{kind}-col",
@@ -188,12 +189,12 @@ def _no_column(
     fix = f"{fix}; did you mean {' or '.join(map(repr, close))}?" if close else fix
     if "," in wanted and all(composed(one.strip()) in names for one in wanted.split(",")):
         fix = f"write a list: [{wanted}]"
-    return RecipeError(f"{path} has no column {wanted!r}", given=", ".join(names), fix=fix)
+    return RecipeError(f"{called(path)} has no column {wanted!r}", given=", ".join(names), fix=fix)
 
 
 def _rows(path: Path, columns: Columns, root: Path, split: str | None, prefix: str, several: bool) -> Iterator[Row]:
     for number, (line, fields, mark) in enumerate(table_rows(path), 1):
-        where = f"{path}, line {line}"
+        where = f"{called(path)}, {'row' if path.suffix.lower() == '.parquet' else 'line'} {line}"
         cells = {kind: _cell(fields, getattr(columns, kind), where) for kind in ("id", "image", "text", "group")}
         words = any(missing_word(cells[kind]) for kind in ("image", "text"))
         cells = {kind: "" if missing_word(one) else one for kind, one in cells.items()}
