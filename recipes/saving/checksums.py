@@ -12,7 +12,7 @@ from mi2p_inject.core.files.digest import file_digest
 from mi2p_inject.core.files.read import read_regular
 from mi2p_inject.recipes.errors import RecipeError
 
-__all__ = ["CHECKSUMS", "check_files", "checksums_of", "read_json"]
+__all__ = ["CHECKSUMS", "check_files", "check_weights", "checksums_of", "read_json"]
 
 CHECKSUMS = "checksums.json"
 _MOST_BYTES = 2**26
@@ -45,6 +45,16 @@ def check_files(folder: Path, *names: str) -> None:
             given = str(error)
         if name not in known or given != sums[name]:
             raise _damaged(folder, name, f"SHA-256 {sums.get(name, 'of no such file')}", f"SHA-256 {given}")
+
+
+def check_weights(folder: Path) -> None:
+    """A run kept its weights.
+
+    Raises:
+        RecipeError: it did not.
+    """
+    if not (folder / "model" / "model.safetensors").is_file():
+        raise RecipeError(f"{folder} kept no weights", fix="train with keep_weights=true")
 
 
 def read_json(path: Path) -> Any:

@@ -17,7 +17,7 @@ from mi2p_inject.core.files.hub import is_repository, snapshot, upload
 from mi2p_inject.recipes.config import Config, make_config
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.saving.card import card_of, data_name, plain_name, without_paths
-from mi2p_inject.recipes.saving.checksums import CHECKSUMS, check_files, checksums_of, read_json
+from mi2p_inject.recipes.saving.checksums import CHECKSUMS, check_files, check_weights, checksums_of, read_json
 from mi2p_inject.recipes.saving.run_folder import FINISHED, IDENTITY
 from mi2p_inject.recipes.systems.columns import COLUMNS_FILE
 
@@ -90,17 +90,24 @@ def portable(
         RecipeError: the run kept no weights, is damaged, or a path or a secret of this machine would leave.
         CheckpointError: metadata that a model card cannot hold.
     """
-    if not (path / _MODEL / "model.safetensors").is_file():
-        raise RecipeError(f"{path} kept no weights", fix="train with keep_weights=true")
+    check_weights(path)
     check_files(path, _MODEL)
     options = make_config(_without_places(config)).to_json()
     identity = {**read_json(path / IDENTITY), "config": options}
     kept = {**without_paths(dict(numbers)), "config": options, "classes": numbers["classes"], "notes": []}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        shutil.copytree(path / _MODEL, folder / _MODEL, copy_function=_linked)
-        if (path / _HISTORY).is_file():
-            shutil.copyfile(path / _HISTORY, folder / _HISTORY)
+        try:
+            shutil.copytree(path / _MODEL, folder / _MODEL, copy_function=_linked)
+            if (path / _HISTORY).is_file():
+                shutil.copyfile(path / _HISTORY, folder / _HISTORY)
+        except OSError as error:  # a full disk, which `copytree` tells as a list of its own
+            raise RecipeError(
+                f"what leaves cannot be put together: {error}"[:500],
+                expected="room for the run's weights, beside the run or in the folder of temporary files",
+                given=name,
+                fix="make room, or set TMPDIR",
+            ) from error
         texts = {IDENTITY: _json(identity), FINISHED: _json(kept)}
         texts[CHECKSUMS] = _json(checksums_of(folder, [_MODEL, _HISTORY], texts))
         for file, text in texts.items():

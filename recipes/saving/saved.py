@@ -31,7 +31,7 @@ from mi2p_inject.recipes.encoders.encoder import Encoder
 from mi2p_inject.recipes.encoders.preprocess import ImageSpec, TextSpec
 from mi2p_inject.recipes.encoders.saved import rebuild_encoder, save_encoder
 from mi2p_inject.recipes.errors import RecipeError
-from mi2p_inject.recipes.saving.checksums import check_files, read_json
+from mi2p_inject.recipes.saving.checksums import check_files, check_weights, read_json
 from mi2p_inject.recipes.saving.hub import local_run
 from mi2p_inject.recipes.saving.numbers_schema import history_fault, numbers_fault
 from mi2p_inject.recipes.saving.run_folder import FINISHED, IDENTITY, read_identity
@@ -106,8 +106,7 @@ class SavedRun:
             RecipeError: the run kept no weights, or its files are damaged.
         """
         folder = self.path / "model"
-        if not (folder / _MODEL).is_file():
-            raise RecipeError(f"{self.path} kept no weights", fix="train with keep_weights=true")
+        check_weights(self.path)
         check_files(self.path, "model")
         stored = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
         return {
@@ -119,8 +118,10 @@ class SavedRun:
         """What its training split told of the columns that it reads; None where it reads none.
 
         Raises:
-            RecipeError: the file is damaged, or is of other columns.
+            RecipeError, SourceError: the run kept no weights, or the file is damaged or of other columns.
         """
+        if self.config.data.column_names:
+            check_weights(self.path)
         return load_columns(self.path / "model" / COLUMNS_FILE, self.config.data)
 
     def collator(self, encoders: Mapping[Modality, Encoder]) -> Collator:
@@ -189,8 +190,7 @@ class SavedRun:
                 if not whole or not np.isfinite(logits).all():
                     raise ValueError(f"logits {logits.shape} of {self.task.outputs} outputs, or no numbers")
                 self.decide(logits)
-                kind = labels.shape[1:] in ((), logits.shape[1:])
-                if not kind or len(labels) != len(logits) or groups.shape != logits.shape[:1]:
+                if labels.shape not in (logits.shape[:1], logits.shape) or groups.shape != logits.shape[:1]:
                     raise ValueError(f"{len(logits)} logits, {labels.shape} labels, {groups.shape} groups")
                 most = 1 if labels.ndim == 2 else len(self.task.classes) - 1
                 if labels.min() < 0 or labels.max() > most:
