@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
@@ -90,8 +90,7 @@ def train_run(
                 samples = load_samples(config)
         task = load_task(config, samples)
         metric = _check(config, task, samples)
-    for note in samples.notes if notes is None else notes:
-        console.print(f"note: {note}", highlight=False, markup=False)
+    _say(samples.notes if notes is None else notes, console)
 
     with busy(console, "loading the encoders"):
         columns, encoders, model, pathway = _build(config, task, samples)
@@ -203,9 +202,13 @@ def _build(
 def _noted(columns: Columns | None, samples: Samples, console: Console) -> Samples:
     """The samples with what there is to say of their columns, which is printed, too."""
     found = column_notes(columns, samples)
-    for note in found:
-        console.print(f"note: {note}", highlight=False, markup=False)
+    _say(found, console)
     return replace(samples, notes=(*samples.notes, *found))
+
+
+def _say(notes: Iterable[str], console: Console) -> None:
+    for note in notes:
+        console.print(f"note: {note}", highlight=False, markup=False)
 
 
 def _check(config: Config, task: Task, samples: Samples) -> str:
