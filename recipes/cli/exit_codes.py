@@ -46,6 +46,6 @@ def reported(interrupted: Callable[[], str] = lambda: "Interrupted.") -> Iterato
     except OSError as error:
         if error.errno not in _OF_THE_PLACE:
             raise
-        place = str(error.filename or "a file").partition(f"{os.sep}{PREFIX}")[0]
+        place = str(error.filename or "cannot write").partition(f"{os.sep}{PREFIX}")[0]
         typer.echo(f"error: {place}: {error.strerror}\n  fix: {_OF_THE_PLACE[error.errno]}", err=True)
         raise typer.Exit(1) from None
