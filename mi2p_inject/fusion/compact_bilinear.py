@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mi2p_inject.core.numerics.recording import is_recording
 from mi2p_inject.fusion.base import Fusion, check_option, check_size
 
 __all__ = ["CompactBilinearFusion", "CompactBilinearHead"]
@@ -90,12 +91,18 @@ class CompactBilinearHead(nn.Module):
     def forward(self, vectors: Sequence[Tensor], present: Tensor) -> Tensor:
         """See the class."""
         sketches = [self._sketch(number, vector, present[number]) for number, vector in enumerate(vectors)]
-        frequencies = torch.fft.rfft(sketches[0]) * torch.fft.rfft(sketches[1])
-        pooled = torch.fft.irfft(frequencies, n=self.sketch_width)
+        pooled = self._convolved(*sketches)
         rooted = pooled.sign() * ((pooled.abs() + ROOT_EPSILON).sqrt() - ROOT_EPSILON**0.5)
         pooled = self.dropout(F.normalize(rooted)).to(vectors[0].dtype)
         logits: Tensor = self.classify(pooled)
         return logits
+
+    def _convolved(self, first: Tensor, second: Tensor) -> Tensor:
+        if not is_recording() and not len(first):  # torch 2.6's FFT on a CPU refuses no rows
+            return first * second
+        frequencies = torch.fft.rfft(first) * torch.fft.rfft(second)
+        pooled: Tensor = torch.fft.irfft(frequencies, n=self.sketch_width)
+        return pooled
 
     def _sketch(self, number: int, vector: Tensor, there: Tensor) -> Tensor:
         """(B, n) -> (B, D), where it is missing a one at the first place.

@@ -112,7 +112,8 @@ def _pair(
     columns = query.by_head() if bias is None else torch.cat([query.by_head(), bias.mT], -1)
     width = filled(columns.shape[-1])
     columns = F.pad(columns, (0, width - columns.shape[-1]))
-    keys = F.linear(right.whole(), (columns.mT @ rows).flatten(0, 1))
+    # transposed afterwards: the gradients of the weights are laid out as these, as the graphs of torch 2.6 want
+    keys = F.linear(right.whole(), (rows.mT @ columns).mT.flatten(0, 1))
     return left.whole(width, ones=bias is not None), TokenFactors(_groups(keys, key.num_heads))
 
 
