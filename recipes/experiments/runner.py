@@ -130,6 +130,7 @@ def _write(
     folder.write("figure.png", lambda file: draw_figure(numbers, file, results, experiments.examples))
     folder.write("table.md", lambda file: file.write_text(markdown(numbers), encoding="utf-8"))
     folder.write_json(FINISHED, numbers)
+    folder.close()
     show(numbers, console)
     console.print(
         f"written: {folder.path}/table.md, figure.png, metrics.json, experiments/",

@@ -99,6 +99,13 @@ class RunFolder:
         self.write_json(CHECKSUMS, checksums_of(self.path, kept, {FINISHED: _json(numbers)}))
         self.write_json(FINISHED, numbers)
 
+    def close(self) -> None:
+        """Give the folder back to whoever wants to write there next.
+
+        Without it the collector of garbage does, where a Ctrl-C would be lost.
+        """
+        self._lock.release()
+
     def _check(self, identity: dict[str, Any], overwrite: bool) -> None:
         known = read_identity(self.path)
         if known is not None and known != identity and not overwrite:

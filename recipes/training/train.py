@@ -288,6 +288,7 @@ def _write(
     unneeded = (folder.path / CHECKPOINTS, *(folder.path / SOURCES).glob("*-without-fold-*"))
     for path in unneeded:
         shutil.rmtree(path, ignore_errors=True)
+    folder.close()
 
 
 def quiet() -> None:
