@@ -56,7 +56,11 @@ def main(
         if only and out.exists()
         else {"benchmarks": [], "peers": [], "scaling": [], "floor": {}}
     )
-    data |= _where(wanted)
+    here = {"machine": machine(), "date": datetime.date.today().isoformat()}
+    on_gpu = {one.name for one in BENCHMARKS if one.gpu}
+    data = here | data | (here if wanted - on_gpu else {})  # two machines may have measured: each its own rows
+    if wanted & on_gpu and torch.cuda.is_available():
+        data["gpu"] = here
     for benchmark in BENCHMARKS:
         if benchmark.name in wanted and not measurable(benchmark):
             console.print(f"{benchmark.name:<12} unmeasured: it needs a CUDA device")
@@ -86,14 +90,6 @@ def main(
     _save(data, out)
     render(out)
     console.print(f"written: {out.with_suffix('.md')}")
-
-
-def _where(wanted: set[str]) -> dict[str, Any]:
-    """Machine and day, of what a GPU is asked for and of the rest: two machines may have measured them."""
-    here = {"machine": machine(), "date": datetime.date.today().isoformat()}
-    on_gpu = {one.name for one in BENCHMARKS if one.gpu}
-    found: dict[str, Any] = here if wanted - on_gpu else {}
-    return found | ({"gpu": here} if wanted & on_gpu and torch.cuda.is_available() else {})
 
 
 def machine() -> dict[str, Any]:

@@ -42,6 +42,14 @@ class Benchmark:
     profile: Callable[[], dict[str, Any]] | None = None
 
 
+def _on_gpu(
+    name: str, ours: str, base: str, limit: float, pair: Callable[..., gpu.Pair], *, profiled: bool = True
+) -> Benchmark:
+    """A pair that is timed on a GPU, and profiled unless it is compiled: kernels of a graph belong to no unit."""
+    profile = functools.partial(gpu.profiled, pair) if profiled else None
+    return Benchmark(name, ours, base, limit, functools.partial(gpu.compared, pair), gpu=True, profile=profile)
+
+
 BENCHMARKS = (
     Benchmark("a", "map query embedding, 256×56×56, head_dim 64, 8 heads", "`z.mean((2, 3))`", 3, c.query_against_mean),
     Benchmark("b-time", "the same embedding, batch 2", "the literal form", 100, c.ours_against_literal, at_least=True),
@@ -83,27 +91,20 @@ BENCHMARKS = (
     Benchmark("i", "`import mi2p_inject` after `import torch`", "", 0.3, c.import_seconds),
     Benchmark("lora", "yardstick: PEFT LoRA, rank 8, on BERT-base, all weights trained", "BERT-base", None,
         c.light_touch),
-    Benchmark("gpu-bert", "ME BERT-base at the recommended sites, batch 64, 128 tokens", "BERT-base", 1.05,
-        functools.partial(gpu.compared, gpu.bert_units, all_sites=False), gpu=True,
-        profile=functools.partial(gpu.profiled, gpu.bert_units, all_sites=False)),
-    Benchmark("gpu-bert-all", "the same, all twelve sites", "BERT-base", 1.15,
-        functools.partial(gpu.compared, gpu.bert_units, all_sites=True), gpu=True,
-        profile=functools.partial(gpu.profiled, gpu.bert_units, all_sites=True)),
-    Benchmark("gpu-bert-compiled", "the same, all twelve sites, `torch.compile`", "BERT-base compiled", 1.15,
-        functools.partial(gpu.compared, gpu.bert_units, all_sites=True, compiled=True), gpu=True),
-    Benchmark("gpu-densenet", "ME DenseNet-121 at the recommended site, batch 64, 128 source tokens", "DenseNet-121",
-        1.06, functools.partial(gpu.compared, gpu.densenet_units), gpu=True,
-        profile=functools.partial(gpu.profiled, gpu.densenet_units)),
-    Benchmark("gpu-densenet-compiled", "the same, `torch.compile`", "DenseNet-121 compiled", 1.06,
-        functools.partial(gpu.compared, gpu.densenet_units, compiled=True), gpu=True),
-    Benchmark("gpu-source-bert", "a step of ME BERT-base with a frozen DenseNet-121 as source",
-        "BERT-base's step and DenseNet-121's forward", 1.05,
-        functools.partial(gpu.compared, gpu.with_source, text=True), gpu=True,
-        profile=functools.partial(gpu.profiled, gpu.with_source, text=True)),
-    Benchmark("gpu-source-densenet", "a step of ME DenseNet-121 with a frozen BERT-base as source",
-        "DenseNet-121's step and BERT-base's forward", 1.05,
-        functools.partial(gpu.compared, gpu.with_source, text=False), gpu=True,
-        profile=functools.partial(gpu.profiled, gpu.with_source, text=False)),
+    _on_gpu("gpu-bert", "ME BERT-base at the recommended sites, batch 64, 128 tokens", "BERT-base", 1.05,
+        functools.partial(gpu.bert_units, all_sites=False)),
+    _on_gpu("gpu-bert-all", "the same, all twelve sites", "BERT-base", 1.15,
+        functools.partial(gpu.bert_units, all_sites=True)),
+    _on_gpu("gpu-bert-compiled", "the same, all twelve sites, `torch.compile`", "BERT-base compiled", 1.15,
+        functools.partial(gpu.bert_units, all_sites=True, compiled=True), profiled=False),
+    _on_gpu("gpu-densenet", "ME DenseNet-121 at the recommended site, batch 64, 128 source tokens", "DenseNet-121",
+        1.06, gpu.densenet_units),
+    _on_gpu("gpu-densenet-compiled", "the same, `torch.compile`", "DenseNet-121 compiled", 1.06,
+        functools.partial(gpu.densenet_units, compiled=True), profiled=False),
+    _on_gpu("gpu-source-bert", "a step of ME BERT-base with a frozen DenseNet-121 as source",
+        "BERT-base's step and DenseNet-121's forward", 1.05, functools.partial(gpu.with_source, text=True)),
+    _on_gpu("gpu-source-densenet", "a step of ME DenseNet-121 with a frozen BERT-base as source",
+        "DenseNet-121's step and BERT-base's forward", 1.05, functools.partial(gpu.with_source, text=False)),
 )  # fmt: skip
 
 
