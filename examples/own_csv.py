@@ -11,12 +11,8 @@ import tempfile
 from pathlib import Path
 
 from PIL import Image
-from rich.console import Console
 
-from mi2p_inject.recipes.config import make_config
-from mi2p_inject.recipes.evaluation.evaluate import predict_one
-from mi2p_inject.recipes.saving.saved import load_run
-from mi2p_inject.recipes.training.train import train_run
+from mi2p_inject.recipes import fit
 
 COLORS = {"red": (220, 40, 40), "green": (40, 220, 40), "blue": (40, 40, 220)}
 
@@ -39,10 +35,10 @@ def write_table(folder: Path) -> Path:
 def main() -> None:
     with tempfile.TemporaryDirectory() as where:
         table, out = write_table(Path(where)), Path(where) / "runs" / "first"
-        options = {"data": str(table), "vision": "tiny:resnet", "text": "tiny:bert", "model": "me-vision"}
-        train_run(make_config({**options, "epochs": 1, "batch_size": 8}), out, Console())
-        run = load_run(out)
-        print(predict_one(run, Path(where) / "0.png", "a red square"))
+        run = fit(table, "me-vision", vision="tiny:resnet", text="tiny:bert", epochs=1, batch_size=8, out=out)
+        print(run)
+        new = [{"image": Path(where) / "0.png", "text": "a red square"}, {"image": None, "text": "a blue square"}]
+        print(run.predict(new), run.predict_proba(new).round(2), run.classes)
 
 
 if __name__ == "__main__":

@@ -15,10 +15,20 @@ __all__ = ["Run", "fit", "load_run"]
 def __getattr__(name: str) -> Any:
     """Looked up when it is used: the command line starts without torch."""
     if name in __all__:
-        from mi2p_inject.recipes import api
-
-        return getattr(api, name)
+        return getattr(_api(name), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _api(name: str) -> Any:
+    try:
+        from mi2p_inject.recipes import api
+    except ModuleNotFoundError as error:
+        from mi2p_inject.recipes.errors import RECIPES_EXTRA, MissingLibraryError, missing_library
+
+        if (library := missing_library(error)) is None:
+            raise
+        raise MissingLibraryError(f"{name} needs {library}, which is not installed", fix=RECIPES_EXTRA) from error
+    return api
 
 
 def __dir__() -> list[str]:

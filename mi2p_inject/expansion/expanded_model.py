@@ -106,8 +106,15 @@ class ExpandedModel(RunningModel):
 
     def summary(self) -> str:
         """A table of the sites: path, layout, view, heads, parameters, share of the cost; and totals."""
+        return str(self._summary())
+
+    def _repr_html_(self) -> str:
+        """The summary, for notebooks."""
+        return self._summary().to_html()
+
+    def _summary(self) -> Summary:
         units, config = self.units.in_use(), self.expansion_config
-        return str(Summary(self.backbone, units, config, self.frozen_sources, self.example))
+        return Summary(self.backbone, units, config, self.frozen_sources, self.example)
 
     def save_pretrained(
         self, folder: str | Path, *, max_shard_size: int | str = "5GB", card: Mapping[str, Any] | None = None

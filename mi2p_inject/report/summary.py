@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from html import escape
 
 from torch import nn
 
@@ -31,6 +32,23 @@ class Summary:
     example: Inputs
 
     def __str__(self) -> str:
+        cells, totals = self._lines()
+        widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
+        lines = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in cells]
+        lines.insert(1, "-" * sum(widths, 2 * (len(widths) - 1)))
+        return "\n".join([*lines, *totals])
+
+    def to_html(self) -> str:
+        """The table for a notebook."""
+        cells, totals = self._lines()
+        tags = ["th", *["td"] * (len(cells) - 1)]
+        rows = [
+            "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in line) for tag, line in zip(tags, cells, strict=True)
+        ]
+        return f"<table>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>{'<br>'.join(map(escape, totals))}"
+
+    def _lines(self) -> tuple[list[tuple[str, ...]], list[str]]:
+        """The cells of each line, the header's first, and what stands below the table."""
         costs = [(place, self._cost(place)) for place in self.config.places]
         by_name = self.config.named
         own = list(dict.fromkeys(column for _, cost in costs for column in cost.described))
@@ -48,13 +66,7 @@ class Summary:
             )
             for place, cost in costs
         ]
-        widths = [max(len(line[column]) for line in (header, *cells)) for column in range(len(header))]
-        lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-            for line in (header, *cells)
-        ]
-        lines.insert(1, "-" * sum(widths, 2 * (len(widths) - 1)))
-        return "\n".join([*lines, *self._totals(total)])
+        return [header, *cells], self._totals(total)
 
     def tokens(self, name: str) -> int:
         """Tokens of a source that the costs are counted for."""

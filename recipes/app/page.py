@@ -18,6 +18,7 @@ from mi2p_inject.recipes.app.render import CSS, EXPLAINED, answer_html, error_ht
 from mi2p_inject.recipes.app.reply import NAMES, given_columns, is_expanded, one_line, reply_to
 from mi2p_inject.recipes.characters import in_markdown
 from mi2p_inject.recipes.evaluation.run_report import number, reads, title
+from mi2p_inject.recipes.explain.result import figure_bytes
 from mi2p_inject.recipes.metrics.metric_info import info_of, metrics_of
 from mi2p_inject.sources.columns import Columns
 
@@ -197,9 +198,8 @@ def _as_uploaded(payload: Any) -> str | None:
 
 
 def _drawn(run: Run, image: str, text: str, columns: Mapping[str, Any]) -> Image.Image:
-    buffer = io.BytesIO()
-    run.explain(image, text, columns=columns).figure().savefig(buffer, format="png")
-    drawn = Image.open(buffer).convert("RGB")
+    found = figure_bytes(run.explain(image, text, columns=columns).figure())
+    drawn = Image.open(io.BytesIO(found)).convert("RGB")
     page = Image.new("RGB", (drawn.width, drawn.height + _TOOLS), "white")
     page.paste(drawn, (0, _TOOLS))
     return page

@@ -5,16 +5,15 @@ from __future__ import annotations
 import sys
 
 from mi2p_inject.recipes.characters import print_anything
+from mi2p_inject.recipes.errors import RECIPES_EXTRA, missing_library
 
 __all__ = ["main"]
-
-_RECIPES_EXTRA = "pip install 'mi2p-inject[recipes]'"
 
 
 def main() -> None:
     """Entry point of the console script; the commands themselves are in `mi2p_inject.recipes.cli.app`.
 
-    The command line's own libraries (typer, rich) come with an extra; without them one line says how to get them.
+    Their libraries come with an extra; without one of them one line says how to get it.
     """
     print_anything()
     try:
@@ -22,9 +21,9 @@ def main() -> None:
 
         app()
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in {"typer", "rich"}:
+        if (library := missing_library(error)) is None:
             raise
-        sys.exit(f"mi2p: {error.name!r} is missing; run: {_RECIPES_EXTRA}")
+        sys.exit(f"mi2p: {library!r} is missing; run: {RECIPES_EXTRA}")
     except KeyboardInterrupt:
         sys.stderr.write("\nInterrupted.\n")
         sys.exit(130)

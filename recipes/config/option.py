@@ -17,7 +17,7 @@ Layer = str | int
 Choices = Callable[[], tuple[str, ...]]
 _METADATA = "option"
 _EXAMPLES: dict[type, str] = {dict: "{num_heads: 4}", bool: "true", int: "4", float: "0.1", str: "text"}
-_WORDS: dict[type, str] = {tuple: "list of names or indices", dict: "mapping", bool: "true | false", str: "text"}
+_WORDS: dict[type, str] = {tuple: "list", dict: "mapping", bool: "true | false", str: "text"}
 
 
 @dataclass(frozen=True)
@@ -172,9 +172,9 @@ class Option:
             return tuple(listed)
         raise RecipeError(
             f"{self.name}={value!r}",
-            expected="a list of layer names or indices, such as [0, -1]",
+            expected="a list with one entry or more",
             given=repr(value),
-            fix=f"write {self.name}=[0, -1], or names",
+            fix=f"write {self.name}={'[0, -1], or names' if self.name.endswith('_layers') else '[first, second]'}",
         )
 
 

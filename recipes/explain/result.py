@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,15 @@ from numpy.typing import NDArray
 from mi2p_inject.recipes.characters import as_written
 from mi2p_inject.recipes.errors import RecipeError
 
-__all__ = ["FIGURE_ENDINGS", "BranchExplanation", "ChannelGroup", "Explanation", "check_figure_file", "save_figure"]
+__all__ = [
+    "FIGURE_ENDINGS",
+    "BranchExplanation",
+    "ChannelGroup",
+    "Explanation",
+    "check_figure_file",
+    "figure_bytes",
+    "save_figure",
+]
 
 Floats = NDArray[np.float64]
 
@@ -115,6 +124,10 @@ class Explanation:
 
         return draw_explanation(self)
 
+    def _repr_png_(self) -> bytes:
+        """The figure, for notebooks."""
+        return figure_bytes(self.figure())
+
     def save(self, file: str | Path) -> None:
         """Write the figure: .png, .pdf or .svg.
 
@@ -181,6 +194,14 @@ def save_figure(figure: Any, file: Path) -> None:
         raise RecipeError(
             f"{file} cannot be written: {error}", expected="a place to write to", given=str(file), fix="another --out"
         ) from error
+
+
+def figure_bytes(figure: Any) -> bytes:
+    """A figure as a PNG in memory, as a notebook shows it."""
+    buffer = io.BytesIO()
+    with as_written():
+        figure.savefig(buffer, format="png")
+    return buffer.getvalue()
 
 
 def _list(array: Floats | None) -> Any:

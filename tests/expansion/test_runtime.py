@@ -6,6 +6,7 @@ import copy
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from html import escape
 from typing import Any
 
 import pytest
@@ -192,6 +193,17 @@ def test_summary_tells_all() -> None:
         assert str(site.spec) in text
     assert abs(sum(_shares(text)) - 100) < 0.3  # rounded to a tenth each
     assert f"{sum(p.numel() for p in me.units.parameters()):,}" in text
+
+
+def test_a_notebook_shows_the_summary() -> None:
+    _, me, _, _ = expand("densenet")
+    page = me._repr_html_()
+    head, *lines = me.summary().splitlines()
+    cells = [line.split("  ") for line in (head, *lines) if line.startswith(("site", "features."))]
+    assert page.count("<tr>") == len(cells) == len(me.sites) + 1
+    for cell in (one.strip() for line in cells for one in line if one.strip()):
+        assert f">{escape(cell)}<" in page
+    assert page.rpartition("</table>")[2].split("<br>") == [escape(one) for one in lines[len(cells) :]]
 
 
 def _shares(text: str) -> list[float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,7 @@ def test_units_without_attention_are_explained_by_gradients(film_loaded: Loaded,
     assert np.abs(image.evidence_map).sum() > 0
     found.save(tmp_path / "film.png")
     assert Image.open(tmp_path / "film.png").size[0] > 1000
+    assert Image.open(io.BytesIO(found._repr_png_())) == Image.open(tmp_path / "film.png")  # what a notebook shows
 
 
 @pytest.mark.parametrize("kind", ["loaded", "film_loaded"])

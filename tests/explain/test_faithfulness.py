@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -153,6 +154,7 @@ def test_the_command_writes_a_figure_and_its_numbers(run: Path, tmp_path: Path, 
     drawn = np.asarray(Image.open(out).convert("RGB"))
     assert drawn.shape[1] > 1000
     assert (drawn.std((0, 1)) > 10).all()
+    assert Image.open(io.BytesIO(measured._repr_png_())) == Image.open(out)  # what a notebook shows
 
 
 def test_python_gives_the_same_and_new_data_are_taken(opened: Run, table: Path, measured: Faithfulness) -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import runpy
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 import yaml
+
+import mi2p_inject
 
 ROOT = Path(__file__).parents[2]
 HOOKS = runpy.run_path(str(ROOT / "docs" / "site_hooks.py"))
@@ -34,6 +39,40 @@ def test_output_and_pictures_stand_below_their_block() -> None:
     assert "```text\nsaid\n```" in made
     assert 'src="data:image/png;base64,eA=="' in made
     assert made.endswith("after\n")
+
+
+def _found(path: str) -> Any:
+    """What a dotted path names: a module, or something in one."""
+    module, _, name = path.rpartition(".")
+    try:
+        return importlib.import_module(path)
+    except ModuleNotFoundError:
+        return getattr(_found(module), name)
+
+
+def _named(text: str) -> set[str]:
+    """Dotted paths of what Python code imports of this package."""
+    imports = re.findall(r"^ *from (mi2p_inject[\w.]*) import ([\w, ]+)$", text, re.MULTILINE)
+    return {f"{module}.{name.strip()}" for module, names in imports for name in names.split(",")}
+
+
+def test_what_the_docs_use_is_in_the_reference() -> None:
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").glob("*.py")]
+    used = {f"mi2p_inject.{name}" for name in mi2p_inject.__all__ if name != "__version__"}
+    used = used.union(*(_named(page.read_text(encoding="utf-8")) for page in pages))
+    assert "mi2p_inject.recipes.fit" in used
+    api = "\n".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs" / "api").glob("*.md"))
+    documented: list[Any] = []
+    for path in re.findall(r"^::: (\S+)$", api, re.MULTILINE):
+        found = _found(path)
+        names = found.__all__ if isinstance(found, ModuleType) else ()
+        documented += [found, *(getattr(found, name) for name in names)]
+    missing = [
+        path
+        for path in sorted(used)
+        if not any(one is _found(path) or one is getattr(_found(path), "__self__", None) for one in documented)
+    ]
+    assert missing == []
 
 
 def test_every_page_is_in_the_navigation() -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
+from importlib.metadata import packages_distributions, requires
 from pathlib import Path
 
 import pytest
+
+from mi2p_inject.recipes.errors import LIBRARIES
 
 ROOT = Path(__file__).parents[2]
 
@@ -73,6 +77,41 @@ def test_the_readmes_first_block_runs_without_extras(installed: Path, tmp_path: 
     command = [sys.executable, "-c", FIRST_BLOCK, str(ROOT / "README.md"), EXTRAS]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+WITHOUT = "import sys; sys.modules.update(dict.fromkeys(sys.argv.pop(1).split(','))); "
+
+
+def test_a_missing_extra_is_said_in_a_line(installed: Path, tmp_path: Path) -> None:
+    """Whatever of the extra is missing, as where other packages have brought a part of it."""
+
+    def ran(without: str, code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", WITHOUT + code, without, *arguments]
+        environment = {**os.environ, "PYTHONPATH": str(installed)}
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+
+    main = "from mi2p_inject.recipes.cli.main import main; main()"
+    (tmp_path / "my.csv").write_text("text,label\na,b\n", encoding="utf-8")
+    train = ("train", "--data", "my.csv", "--model", "text", "--text", "tiny:bert", "--out", "run")
+    for without, arguments in ((EXTRAS, ()), ("typer", train), ("datasets", train), ("sklearn,scipy", train)):
+        done = ran(without, main, *arguments)
+        assert (done.returncode, done.stdout) == (1, ""), done.stderr
+        assert done.stderr.endswith("is missing; run: pip install 'mi2p-inject[recipes]'\n")
+        assert len(done.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == [tmp_path / "my.csv"]
+    for without in (EXTRAS, "datasets"):
+        done = ran(without, "from mi2p_inject.recipes import fit")
+        assert "which is not installed\n  fix: pip install 'mi2p-inject[recipes]'" in done.stderr
+    caught = ran(EXTRAS, "\ntry: from mi2p_inject.recipes import load_run\nexcept ImportError: print('none')")
+    assert caught.stdout == "none\n", caught.stderr
+
+
+def test_the_libraries_of_the_extra_are_those_that_it_installs() -> None:
+    distributions = {one for names in map(packages_distributions().get, LIBRARIES) for one in names or ()}
+    wanted = [one for one in requires("mi2p-inject") or () if re.search(r"extra *== *['\"]recipes['\"]", one)]
+    assert {re.split(r"[^\w.-]", one)[0].lower().replace("_", "-") for one in wanted} == {
+        one.lower().replace("_", "-") for one in distributions
+    }
 
 
 def test_holds_every_module_once_and_the_licence(installed: Path) -> None:

@@ -19,12 +19,14 @@ class DataConfig:
     data: str = option(
         "", "a CSV, TSV, JSONL or Parquet file, a folder, or a known set with its folder: crisismmd:/path"
     )
-    image_col: str | None = option(None, "column of image paths; default: the usual names")
-    text_col: str | None = option(None, "column of texts; default: the usual names")
-    label_col: str | None = option(None, "column of labels, | separates several; default: the usual names")
-    split_col: str | None = option(None, "column of splits; default: the usual names, else a split is made")
-    id_col: str | None = option(None, "column of sample ids; default: the usual names, else the row's number")
-    group_col: str | None = option(None, "column of groups that are kept together when a split is made")
+    image_col: str | None = option(None, "column of image paths; default: image, where there is one")
+    text_col: str | None = option(None, "column of texts; default: text, where there is one")
+    label_col: str | None = option(None, "column of labels, | separates several; default: label")
+    split_col: str | None = option(None, "column of splits; default: split, where there is one, else a split is made")
+    id_col: str | None = option(None, "column of sample ids; default: id, where there is one, else the row's number")
+    group_col: str | None = option(
+        None, "column of groups that are kept together when a split is made; default: group, where there is one"
+    )
     numeric_cols: tuple[Layer, ...] | None = option(
         None, "columns of numbers that an expanded model attends to besides, as a source of their own: [age, price]"
     )

@@ -16,7 +16,7 @@ from mi2p_inject.core.files.atomic_write import write_file
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.evaluation.faithfulness.orders import Order
 from mi2p_inject.recipes.explain.pieces import PieceKind
-from mi2p_inject.recipes.explain.result import check_figure_file, save_figure
+from mi2p_inject.recipes.explain.result import check_figure_file, figure_bytes, save_figure
 from mi2p_inject.recipes.metrics.resampling import Interval
 
 __all__ = ["Curve", "CurveName", "Faithfulness", "PieceCurves"]
@@ -106,6 +106,10 @@ class Faithfulness:
         from mi2p_inject.recipes.evaluation.faithfulness.draw import draw_faithfulness
 
         return draw_faithfulness(self)
+
+    def _repr_png_(self) -> bytes:
+        """The figure, for notebooks."""
+        return figure_bytes(self.figure())
 
     def save(self, file: str | Path) -> None:
         """Write the figure (.png, .pdf or .svg), and its numbers beside it (.json).
