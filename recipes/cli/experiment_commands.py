@@ -185,6 +185,7 @@ def compare(
             show(numbers, Console())
         if figure is not None:
             write_file(figure, lambda file: draw_figure(numbers, file, ending=figure.suffix))
+            typer.echo(f"written: {figure}", err=True)
 
 
 def _set(name: str) -> ExperimentSet:

@@ -93,15 +93,14 @@ def test_a_missing_extra_is_said_in_a_line(installed: Path, tmp_path: Path) -> N
     main = "from mi2p_inject.recipes.cli.main import main; main()"
     (tmp_path / "my.csv").write_text("text,label\na,b\n", encoding="utf-8")
     train = ("train", "--data", "my.csv", "--model", "text", "--text", "tiny:bert", "--out", "run")
-    for without, arguments in ((EXTRAS, ()), ("typer", train), ("datasets", train), ("sklearn,scipy", train)):
+    for without, arguments in ((EXTRAS, ()), ("datasets", train)):
         done = ran(without, main, *arguments)
         assert (done.returncode, done.stdout) == (1, ""), done.stderr
         assert done.stderr.endswith("is missing; run: pip install 'mi2p-inject[recipes]'\n")
         assert len(done.stderr.splitlines()) == 1
     assert list(tmp_path.iterdir()) == [tmp_path / "my.csv"]
-    for without in (EXTRAS, "datasets"):
-        done = ran(without, "from mi2p_inject.recipes import fit")
-        assert "which is not installed\n  fix: pip install 'mi2p-inject[recipes]'" in done.stderr
+    done = ran(EXTRAS, "from mi2p_inject.recipes import fit")
+    assert "which is not installed\n  fix: pip install 'mi2p-inject[recipes]'" in done.stderr
     caught = ran(EXTRAS, "\ntry: from mi2p_inject.recipes import load_run\nexcept ImportError: print('none')")
     assert caught.stdout == "none\n", caught.stderr
 
