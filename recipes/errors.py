@@ -22,7 +22,7 @@ class RecipeError(Mi2pError, ValueError):
     """
 
 
-class MissingLibraryError(RecipeError, ImportError):
+class MissingLibraryError(RecipeError, ImportError):  # type: ignore[misc]  # both have a path
     """A library of the extra ``recipes`` is not installed."""
 
 
