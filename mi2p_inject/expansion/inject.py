@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypedDict
 
 from torch import nn
@@ -10,7 +11,7 @@ from typing_extensions import Unpack
 
 from mi2p_inject.core.errors import InjectionError, SourceError
 from mi2p_inject.core.expansion_config import UNNAMED, ExpansionConfig, SourceConfig, Trainable
-from mi2p_inject.core.inputs import on_meta
+from mi2p_inject.core.inputs import Inputs, on_meta
 from mi2p_inject.core.layout import Layout
 from mi2p_inject.core.site import View
 from mi2p_inject.core.views import ViewSpec
@@ -20,10 +21,10 @@ from mi2p_inject.expansion.expanded_model import ExpandedModel
 from mi2p_inject.inspection.resolve import resolve
 from mi2p_inject.inspection.select import Layers
 from mi2p_inject.sources.by_name import by_name, only, set_up
-from mi2p_inject.sources.encoder import Source
+from mi2p_inject.sources.encoder import Reading, Source
 from mi2p_inject.units import UnitConfig, ZeroInit, unit_config
 
-__all__ = ["DEFAULT_HEADS", "UnitOptions", "inject"]
+__all__ = ["DEFAULT_HEADS", "Plan", "UnitOptions", "inject", "inject_as_planned"]
 
 DEFAULT_HEADS = 8
 
@@ -138,6 +139,47 @@ def inject(
     read = {name: SourceConfig(features[name], units[name], paths[name]) for name in names}
     config = ExpansionConfig(tuple(sites), read, resolved.num_heads, trainable, strict, tuple(left_out))
     return ExpandedModel(model, config, sources, on_meta(resolved.inputs))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the dry runs of `inject` found out: all that another model of the same code and shapes needs.
+
+    Attributes:
+        config: sites, sources and units.
+        example: the shapes of the example inputs.
+        readings: how each source encoder is read, by name.
+    """
+
+    config: ExpansionConfig
+    example: Inputs
+    readings: Mapping[str, Reading]
+
+    @classmethod
+    def of(cls, me: ExpandedModel) -> Plan:
+        """The plan by which a model was expanded."""
+        readings = {name: source.reading for name, source in me.frozen_sources.items()}
+        return cls(me.expansion_config, me.example, readings)
+
+
+def inject_as_planned(plan: Plan, model: nn.Module, source_encoder: Any, source_example_inputs: Any) -> ExpandedModel:
+    """Expand a model of the same code and shapes as the planned one: as `inject` does, without dry runs.
+
+    Args:
+        plan: of the other model.
+        model: the backbone.
+        source_encoder: as for `inject`.
+        source_example_inputs: as for `inject`.
+
+    Raises:
+        InjectionError: the model is expanded, compiled or in use as a source encoder.
+    """
+    encoders, _ = set_up(source_encoder, None)
+    check_modules(model, encoders)
+    check_injectable(model, encoders, [site.path for site in plan.config.sites])
+    examples = only("source_example_inputs", source_example_inputs, list(plan.readings))
+    sources = {name: Source(one, examples[name], plan.readings[name]) for name, one in encoders.items()}
+    return ExpandedModel(model, plan.config, sources, plan.example)
 
 
 def _source_spec(name: str, source: Source | None, given: ViewSpec | None) -> ViewSpec:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from mi2p_inject.inspection.infer import infer_layouts, observe
 from mi2p_inject.inspection.resolve import ResolvedModel, resolve
 from mi2p_inject.sources.features import SourceFeatures
 
-__all__ = ["TOKENS", "Source"]
+__all__ = ["TOKENS", "Reading", "Source"]
 
 TOKENS = (Axes.NLC, Axes.LNC)
 
@@ -37,6 +38,23 @@ def _fix(batch: Any) -> str:
     return "pass source= as you would call the encoder: a tensor, a tuple, or a mapping of arguments"
 
 
+@dataclass(frozen=True)
+class Reading:
+    """How the features of an encoder are read: what its dry run found out.
+
+    Attributes:
+        readout: of its adapter, or the usual one.
+        layout: how the features are stored.
+        spec: kind, width and grid of its features.
+        tokens: how many tokens (channels of a map) the example features have; for cost estimates.
+    """
+
+    readout: Readout
+    layout: Layout
+    spec: ViewSpec
+    tokens: int
+
+
 class Source:
     """A frozen encoder and how its features are read.
 
@@ -48,8 +66,10 @@ class Source:
         encoder: any module. One with an adapter is read as the adapter says, on the encoder inside a headed model.
             One without an adapter must return tokens (B, L, D) or a map (B, C, H, W), or a `last_hidden_state`.
         example_inputs: an example batch, for encoders without an adapter or inputs of another size than usual.
+        reading: of an encoder of the same code and shapes, which saves the dry run.
 
     Attributes:
+        reading: how its features are read.
         spec: kind, width and grid of its features.
         tokens: how many tokens (channels of a map) the example features have; for cost estimates.
 
@@ -58,12 +78,13 @@ class Source:
         LayoutError: it gives neither tokens nor a map.
     """
 
-    def __init__(self, encoder: nn.Module, example_inputs: Any = None) -> None:
+    def __init__(self, encoder: nn.Module, example_inputs: Any = None, reading: Reading | None = None) -> None:
         resolved = resolve(encoder, example_inputs, name="source_example_inputs", as_source=True)
         self.encoder, self.inner = encoder, resolved.inner
-        self.readout, self.layout, features = _read(resolved)
+        self.reading = reading or _read(resolved)
+        self.readout, self.layout = self.reading.readout, self.reading.layout
+        self.spec, self.tokens = self.reading.spec, self.reading.tokens
         self.path = self.readout.path_in(self.inner)
-        self.spec, self.tokens = ViewSpec.of(features), int(features.shape[1])
         self._take = _Take()
         self._handle: torch.utils.hooks.RemovableHandle | None = None
         self._record: Record | None = None
@@ -154,8 +175,8 @@ def _call(encoder: nn.Module, method: str, args: tuple[Any, ...], kwargs: dict[s
     return encoder(*args, **kwargs) if method == "forward" else getattr(encoder, method)(*args, **kwargs)
 
 
-def _read(resolved: ResolvedModel) -> tuple[Readout, Layout, Tensor]:
-    """The readout, its exact layout, and the fake features of the dry run."""
+def _read(resolved: ResolvedModel) -> Reading:
+    """What a dry run says."""
     encoder, inputs = resolved.inner, resolved.inputs
     readout = resolved.match.adapter.readout if resolved.match else Readout(None)
     path, call = readout.path_in(encoder), readout.call
@@ -168,4 +189,5 @@ def _read(resolved: ResolvedModel) -> tuple[Readout, Layout, Tensor]:
         if isinstance(inferred, LayoutError):
             raise inferred
         layout = resolved.at_image(inferred)
-    return readout, layout, layout.view(found, path)
+    features = layout.view(found, path)
+    return Reading(readout, layout, ViewSpec.of(features), int(features.shape[1]))

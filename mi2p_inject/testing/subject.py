@@ -13,11 +13,10 @@ from torch import Tensor, nn
 
 from mi2p_inject.adapters.recommended import PAPER
 from mi2p_inject.core.errors import Mi2pError
-from mi2p_inject.core.expansion_config import ExpansionConfig
 from mi2p_inject.core.inputs import Inputs, as_inputs
 from mi2p_inject.core.views import ViewSpec
 from mi2p_inject.expansion.expanded_model import ExpandedModel
-from mi2p_inject.expansion.inject import inject
+from mi2p_inject.expansion.inject import Plan, inject, inject_as_planned
 from mi2p_inject.inspection.resolve import resolve
 from mi2p_inject.inspection.vary_inputs import image_size
 from mi2p_inject.sources.features import SourceFeatures
@@ -62,17 +61,34 @@ class Subject:
         return batch_of(self.inputs)
 
     @cached_property
-    def plan(self) -> tuple[ExpansionConfig, Inputs]:
+    def plan(self) -> Plan:
         """What one injection found out, so that other checks need no dry runs; as `load` has it from a checkpoint."""
-        me = self.inject(copy.deepcopy(self.model))
-        return me.expansion_config, me.example
+        return Plan.of(self.inject(copy.deepcopy(self.model)))
 
     def inject(self, model: nn.Module, **options: Any) -> ExpandedModel:
         """Expand a copy of the model as its user would, at every default site where no layers are named."""
         given = {"layers": PAPER, "source_spec": self.spec, "example_inputs": self.example, **self.options, **options}
         me = inject(model, **given)
         if not options:
-            vars(self).setdefault("plan", (me.expansion_config, me.example))  # found out: nobody need inject for it
+            vars(self).setdefault("plan", Plan.of(me))  # found out: nobody need inject for it
+        return me
+
+    def attach(self, network: nn.Module, pictures: Tensor, encoder: nn.Module, anew: bool) -> ExpandedModel:
+        """Make a copy of the model the source encoder of a small network, by the plan of an earlier such one, if any.
+
+        Args:
+            network: always the same one.
+            pictures: its example inputs.
+            encoder: the copy.
+            anew: with dry runs of its own.
+        """
+        plan: Plan | None = None if anew else vars(self).get("attached")
+        if plan is not None:
+            return inject_as_planned(plan, network, encoder, self.example)
+        me = inject(
+            network, layers="0", source_encoder=encoder, example_inputs=pictures, source_example_inputs=self.example
+        )
+        vars(self)["attached"] = Plan.of(me)
         return me
 
 
@@ -171,10 +187,11 @@ class Trial:
             model: the copy.
             names: of sources that each have units at all these sites; none: the one source has no name.
         """
-        config, example = self.accept(lambda: self.subject.plan)
+        plan = self.accept(lambda: self.subject.plan)
+        config = plan.config
         if names:
             config = replace(config, sources=dict.fromkeys(names, next(iter(config.sources.values()))))
-        return self._seen(ExpandedModel(self.twin() if model is None else model, config, {}, example))
+        return self._seen(ExpandedModel(self.twin() if model is None else model, config, {}, plan.example))
 
     def inject(self, model: nn.Module, **options: Any) -> ExpandedModel:
         """Run `inject` itself, dry runs and all, on a copy of the model."""
@@ -185,14 +202,9 @@ class Trial:
         self.left_out = me.expansion_config.left_out
         return me
 
-    def attach(self, network: nn.Module, pictures: Tensor, encoder: nn.Module) -> ExpandedModel:
-        """Make the model the source encoder of a small network."""
-        example = self.subject.example
-        me = self.accept(
-            lambda: inject(
-                network, layers="0", source_encoder=encoder, example_inputs=pictures, source_example_inputs=example
-            )
-        )
+    def attach(self, network: nn.Module, pictures: Tensor, encoder: nn.Module, anew: bool = False) -> ExpandedModel:
+        """Make the model the source encoder of a small network; `anew`: what its dry runs leave behind is asked for."""
+        me = self.accept(lambda: self.subject.attach(network, pictures, encoder, anew))
         self.found = (str(me.expansion_config.source),)
         return me
 

@@ -7,16 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from mi2p_inject.adapters.recommended import PAPER
 from mi2p_inject.core.expansion_config import UNNAMED
 from mi2p_inject.expansion.expanded_model import ExpandedModel
-from mi2p_inject.expansion.inject import inject
-from mi2p_inject.inspection.resolve import resolve
 from mi2p_inject.recipes.encoders.encoder import Encoder
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.systems.base import Batch, FrozenSource, Group
-from mi2p_inject.recipes.systems.columns import COLUMNS, cells_batch, cells_inputs
-from mi2p_inject.sources.columns import ColumnEncoder, Columns
+from mi2p_inject.recipes.systems.columns import COLUMNS, cells_inputs
+from mi2p_inject.recipes.systems.expand import expand
+from mi2p_inject.sources.columns import Columns
 from mi2p_inject.sources.features import SourceFeatures
 
 if TYPE_CHECKING:
@@ -48,7 +46,7 @@ class Branch(nn.Module):
         super().__init__()
         self.encoder, self.source = encoder, source
         self.columns = None if source is None else columns
-        self.network = encoder.model if source is None else _expand(encoder, source, config, columns)
+        self.network = encoder.model if source is None else expand(encoder, source, config, columns)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """(B, width) vectors, and (B,) whether there is anything to go by."""
@@ -118,46 +116,3 @@ def freeze(encoder: Encoder, patterns: tuple[str | int, ...]) -> None:
             )
         for parameter in named:
             parameter.requires_grad_(False)
-
-
-def _expand(encoder: Encoder, source: Encoder, config: ModelConfig, columns: Columns | None) -> nn.Module:
-    modality = encoder.modality
-    layers = config.vision_layers if modality == "image" else config.text_layers
-    encoders: Any = source.model
-    examples: Any = source.inputs(source.example())
-    if columns is not None:
-        encoders = {source.modality: encoders, COLUMNS: ColumnEncoder(columns)}
-        examples = {source.modality: examples, COLUMNS: cells_inputs(cells_batch(columns, [None, None]))}
-    return inject(
-        encoder.model,
-        _sites(encoder.model, layers),
-        source_encoder=encoders,
-        unit=config.unit_in(modality),
-        trainable=config.trainable,
-        example_inputs=encoder.inputs(encoder.example()),
-        source_example_inputs=examples,
-        **config.options_of_unit(modality),
-    )
-
-
-def _sites(model: nn.Module, layers: tuple[str | int, ...] | None) -> list[str | int] | str | None:
-    """The layers as `inject` takes them; ``"2/4"`` is the second quarter of the default sites."""
-    if layers is None:
-        return None
-    if layers == (PAPER,):
-        return PAPER
-    sites: list[str | int] = []
-    for layer in layers:
-        which, slash, of = str(layer).partition("/")
-        if not (slash and which.isdigit() and of.isdigit()):
-            sites.append(layer)
-            continue
-        count, place, parts = len(resolve(model, required=False).default_paths), int(which), int(of)
-        if not 1 <= place <= parts <= count:
-            raise RecipeError(
-                f"layers {layer!r}: the {count} default sites have no such fraction",
-                expected=f"1/n to n/n with n at most {count}",
-                fix="give another fraction, or names of layers: mi2p layers MODEL",
-            )
-        sites += range(count * (place - 1) // parts, count * place // parts)
-    return sites

@@ -120,7 +120,7 @@ def check_given_back(trial: Trial) -> None:
         for parameter in list(one.parameters())[:1]:
             parameter.requires_grad_(False)
     before = Snapshot(encoder)
-    me, pictures = _attached(trial, encoder)
+    me, pictures = _attached(trial, encoder, anew=True)
     me.train()
     _forward(me, trial, pictures).sum().backward()
     modes = [module.training for module in bare.modules()]
@@ -135,7 +135,7 @@ def check_given_back(trial: Trial) -> None:
     )
 
 
-def _attached(trial: Trial, encoder: nn.Module) -> tuple[ExpandedModel, Tensor]:
+def _attached(trial: Trial, encoder: nn.Module, anew: bool = False) -> tuple[ExpandedModel, Tensor]:
     """A small network that reads from the encoder, and pictures for it."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
@@ -144,7 +144,7 @@ def _attached(trial: Trial, encoder: nn.Module) -> tuple[ExpandedModel, Tensor]:
     reference = next(encoder.parameters(), torch.empty(0))
     network.to(reference.device)
     pictures = pictures.to(reference.device)
-    return trial.attach(network, pictures, encoder), pictures
+    return trial.attach(network, pictures, encoder, anew), pictures
 
 
 def _forward(me: ExpandedModel, trial: Trial, pictures: Tensor) -> Tensor:
