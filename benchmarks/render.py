@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.table import BENCHMARKS
 
-__all__ = ["page", "render"]
+__all__ = ["machine_line", "page", "render"]
 
 
 def render(results: Path) -> None:
@@ -43,12 +43,12 @@ def _head(data: dict[str, Any]) -> list[str]:
         "quartiles. Memory is the peak of a training step in a process of its own, beyond what the libraries take.",
         "Weights are random, sizes are real.",
         "",
-        _machine(data),
+        machine_line(data),
         "",
     ]
 
 
-def _machine(measured: dict[str, Any]) -> str:
+def machine_line(measured: dict[str, Any]) -> str:
     """The line that names machine, versions and day."""
     machine = measured["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
@@ -79,7 +79,7 @@ def _gpu(found: list[dict[str, Any]], where: dict[str, Any] | None) -> list[list
     sections = []
     if found and where:
         intro = "Forward and backward under autocast to bfloat16; medians and quartiles as above."
-        sections.append(["## Limits for a GPU", "", intro, "", _machine(where), "", *_table(found)])
+        sections.append(["## Limits for a GPU", "", intro, "", machine_line(where), "", *_table(found)])
         if profiles := [one for one in found if one["profile"]]:
             sections.append(_profiles(profiles))
     if missing := [one for one in BENCHMARKS if one.gpu and one.name not in {line["name"] for line in found}]:

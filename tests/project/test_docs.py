@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 import mi2p_inject
-from benchmarks import render
+from benchmarks import render, systems
 from mi2p_inject.fusion import FUSIONS
 from mi2p_inject.units import UNITS
 
@@ -121,3 +121,10 @@ def test_the_performance_page_is_what_its_json_says() -> None:
     results = ROOT / "docs" / "performance.json"
     page = render.page(json.loads(results.read_text()), "performance.png")
     assert (ROOT / "docs" / "performance.md").read_text() == page
+
+
+def test_the_cost_of_the_systems_is_what_its_json_says() -> None:
+    results, page = ROOT / "docs" / "systems.json", (ROOT / "docs" / "systems.md").read_text(encoding="utf-8")
+    data = json.loads(results.read_text(encoding="utf-8")) if results.exists() else None
+    between = page.split(systems.BEGIN)[1].split(systems.END)[0]
+    assert between == f"\n{systems.section(data)}\n", "run python -m benchmarks.systems --page"
