@@ -35,9 +35,19 @@ class Blocks:
 
     def weights(self, block: nn.Module) -> dict[str, str]:
         """Role -> path of its weight in this block; a role that the block does not have is left out."""
-        there = {name for name, _ in block.named_parameters()}
+        there = {name for name, _ in block.named_parameters(remove_duplicate=False)}
         found = ((one.name, next((n for n in getattr(self, one.name) if n in there), "")) for one in fields(self))
         return {role: name for role, name in found if name}
+
+    def without_weight(self, block: nn.Module) -> dict[str, str]:
+        """Role -> path of its layer, for layers of this block without a weight of their own: something wraps them."""
+        plain, layers = self.weights(block), {name for name, _ in block.named_modules()}
+        found = {}
+        for one in fields(self):
+            names = [name.rpartition(".")[0] for name in getattr(self, one.name)]
+            if one.name not in plain and (there := [name for name in names if name in layers]):
+                found[one.name] = there[0]
+        return found
 
 
 def _apart(query: str, key: str, value: str, output: str, mlp_in: str, mlp_out: str) -> Blocks:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from mi2p_inject.checkpoint.hub import local_folder
@@ -24,7 +25,7 @@ def load_pathway(folder: str | Path, *, model: nn.Module, auxiliary: nn.Module) 
         auxiliary: the auxiliary transformer; the weights that are used of it come from the file.
 
     Raises:
-        CheckpointError: not a pathway of ours, damaged, or of other models.
+        CheckpointError: not a pathway of ours, damaged, of other models, or of a wider dtype than these.
         PathwayError: the two models do not fit.
 
     Examples:
@@ -44,7 +45,8 @@ def load_pathway(folder: str | Path, *, model: nn.Module, auxiliary: nn.Module) 
     tensors = read_weights(path, config)
     blocks = [(own, other) for own, other in config["blocks"]]
     pw = pathway(model, auxiliary=auxiliary, blocks=blocks, train_auxiliary=config["train_auxiliary"])
-    own = {key: tuple(tensor.shape) for key, tensor in pw.model.state_dict().items()}
+    here = pw.model.state_dict()
+    own = {key: tuple(tensor.shape) for key, tensor in here.items()}
     given = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
     if own != given:
         key = min(key for key in own.keys() | given.keys() if own.get(key) != given.get(key))
@@ -56,5 +58,15 @@ def load_pathway(folder: str | Path, *, model: nn.Module, auxiliary: nn.Module) 
             given=str(own.get(key, "no such tensor")),
             fix="build both models as they were when saved",
         )
+    for key, tensor in tensors.items():
+        if torch.promote_types(tensor.dtype, here[key].dtype) != here[key].dtype:
+            pw.eject()
+            raise CheckpointError(
+                "the models are of a narrower dtype than what was saved: it would be rounded",
+                path=key,
+                expected=str(tensor.dtype),
+                given=str(here[key].dtype),
+                fix="load into models of that dtype, and convert what load_pathway gives",
+            )
     pw.model.load_state_dict(tensors)
     return pw

@@ -66,8 +66,12 @@ def pair(target: ResolvedModel, auxiliary: ResolvedModel, blocks: Sequence[tuple
             parts = _parts(role, there, theirs)
             if parts:
                 found.append(PairedWeight(f"{here}.{name}", role, parts))
+    names: dict[int, list[str]] = {}
+    for name, parameter in target.model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
     for one in found:
         _check_shapes(target.model, auxiliary.model, one)
+        _check_untied(one.path, names[id(target.model.get_parameter(one.path))])
     return found
 
 
@@ -82,7 +86,16 @@ def _weights(resolved: ResolvedModel, number: int, what: str) -> tuple[str, dict
             fix="choose such a model, or give its adapter a `blocks` entry",
         )
     path = resolved.default_paths[number]
-    return path, described.weights(resolved.model.get_submodule(path))
+    block = resolved.model.get_submodule(path)
+    for layer in described.without_weight(block).values():
+        raise PathwayError(
+            f"a layer of {what}= has no weight of its own to add or to be added to",
+            path=f"{path}.{layer}",
+            expected="a linear layer with a plain weight",
+            given=f"{type(block.get_submodule(layer)).__name__} without one (LoRA, quantisation, pruning or a norm)",
+            fix="merge or remove that first; add LoRA or quantise after pathway(...), or after fold()",
+        )
+    return path, described.weights(block)
 
 
 def _with_blocks() -> list[Adapter]:
@@ -97,6 +110,18 @@ def _parts(role: str, block: str, theirs: Mapping[str, str]) -> tuple[Part, ...]
     if role in APART and "qkv" in theirs:
         return (Part(f"{block}.{theirs['qkv']}", APART.index(role)),)
     return ()
+
+
+def _check_untied(path: str, names: Sequence[str]) -> None:
+    """A weight that another layer uses too would have one sum here and another there, and can hold only one."""
+    if len(names) > 1:
+        raise PathwayError(
+            "two layers of the model share a weight",
+            path=path,
+            expected="a weight of each layer's own",
+            given=f"the same parameter as {next(name for name in (*names, path) if name != path)}",
+            fix="untie them: layer.weight = torch.nn.Parameter(layer.weight.detach().clone())",
+        )
 
 
 def _check_shapes(model: nn.Module, auxiliary: nn.Module, one: PairedWeight) -> None:
@@ -114,7 +139,15 @@ def _check_shapes(model: nn.Module, auxiliary: nn.Module, one: PairedWeight) -> 
         )
     used = [(one.path, own), *((part.path, auxiliary.get_parameter(part.path)) for part in one.parts)]
     for path, tensor in used:
-        if not tensor.is_floating_point() or tensor.is_meta or (tensor.dtype, tensor.device) != (own.dtype, own.device):
+        if type(tensor) is not nn.Parameter or tensor.is_meta:
+            raise PathwayError(
+                "a weight is no plain parameter with numbers in it",
+                path=path,
+                expected="torch.nn.Parameter",
+                given="one on the meta device" if tensor.is_meta else type(tensor).__name__,
+                fix="load the weights; quantise or shard after pathway(...), or after fold()",
+            )
+        if not tensor.is_floating_point() or (tensor.dtype, tensor.device) != (own.dtype, own.device):
             raise PathwayError(
                 "the two weights cannot be added",
                 path=path,

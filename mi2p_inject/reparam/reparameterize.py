@@ -11,14 +11,13 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from mi2p_inject.core.errors import PathwayError
-from mi2p_inject.inspection.resolve import ResolvedModel, resolve
+from mi2p_inject.inspection.resolve import resolve
+from mi2p_inject.reparam.checks import Blocks, check_plain, check_types, chosen_blocks, linear_layers_without
 from mi2p_inject.reparam.pairing import PairedWeight, pair
 from mi2p_inject.reparam.saved import save
 from mi2p_inject.reparam.weight import CrossModalWeight
 
 __all__ = ["Blocks", "Pathway", "pathway"]
-
-Blocks = Sequence[int] | Sequence[tuple[int, int]]
 
 
 def pathway(
@@ -40,7 +39,8 @@ def pathway(
 
     Raises:
         PathwayError: widths that differ, blocks that do not exist, a model whose adapter does not describe its blocks,
-            or a model that is re-parameterised already.
+            one that is re-parameterised already, or a layer without a plain weight of its own (LoRA, quantisation,
+            pruning, tied weights). Nothing is changed then.
 
     Source: Multimodal Pathway (https://arxiv.org/abs/2401.14405).
 
@@ -56,6 +56,7 @@ def pathway(
         >>> pw.fold() is vit
         True
     """
+    check_types(model, auxiliary, train_auxiliary)
     if model is auxiliary or {id(one) for one in model.parameters()} & {id(one) for one in auxiliary.parameters()}:
         raise PathwayError(
             "model and auxiliary share parameters",
@@ -64,9 +65,9 @@ def pathway(
             fix="pass copy.deepcopy(...) of the auxiliary",
         )
     target, other = resolve(model, required=False), resolve(auxiliary, required=False)
-    _check_plain(target, other)
+    check_plain(target, other)
     depths = len(target.default_paths), len(other.default_paths)
-    chosen = _chosen(blocks, *depths)
+    chosen = chosen_blocks(blocks, *depths)
     pairs = pair(target, other, chosen)
     if not pairs:
         raise PathwayError(
@@ -75,7 +76,8 @@ def pathway(
             given=f"{type(model).__name__} and {type(auxiliary).__name__}",
             fix="choose another auxiliary model",
         )
-    return Pathway(model, auxiliary, pairs, chosen, depths, train_auxiliary)
+    left = linear_layers_without(target, {own for own, _ in chosen}, {one.path for one in pairs})
+    return Pathway(model, auxiliary, pairs, chosen, depths, train_auxiliary, left)
 
 
 class Pathway(nn.Module):
@@ -96,10 +98,12 @@ class Pathway(nn.Module):
         blocks: Sequence[tuple[int, int]],
         depths: tuple[int, int],
         train_auxiliary: bool,
+        left_out: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.model, self.pairs, self.blocks, self.depths = model, tuple(pairs), tuple(blocks), depths
         self.train_auxiliary, self.auxiliary_class = train_auxiliary, type(auxiliary).__name__
+        self._left_out = tuple(left_out)
         self.training = model.training
         self._orders = {one.path.rpartition(".")[0]: _order(model, one.path) for one in pairs}
         self._flags = [
@@ -163,6 +167,8 @@ class Pathway(nn.Module):
         ):
             if left := [str(number) for number in range(depth) if number not in used]:
                 lines.append(f"blocks of the {what} left out: {', '.join(left)}")
+        if self._left_out:
+            lines.append(f"linear layers of these blocks left out: {', '.join(self._left_out)}")
         auxiliary = sum(one.numel() for one in extra.values())
         total = sum(one.numel() for one in self.model.parameters() if id(one) in own and id(one) not in extra)
         lines.append(
@@ -202,36 +208,6 @@ class Pathway(nn.Module):
                 given="one whose model was given back",
                 fix="use the model that fold() or eject() returned, or call pathway(...) again",
             )
-
-
-def _check_plain(target: ResolvedModel, auxiliary: ResolvedModel) -> None:
-    for what, resolved in (("model", target), ("auxiliary", auxiliary)):
-        taken = [path for path, module in resolved.model.named_modules() if parametrize.is_parametrized(module)]
-        inside = [path for path in taken if any(path.startswith(f"{block}.") for block in resolved.default_paths)]
-        if inside:
-            raise PathwayError(
-                f"the weights of {what}= are parametrized already",
-                path=inside[0],
-                expected="plain weights",
-                given="a parametrization (another pathway, spectral or weight norm)",
-                fix="fold() or eject() the first pathway, or remove the parametrization",
-            )
-
-
-def _chosen(blocks: Blocks | None, own: int, other: int) -> list[tuple[int, int]]:
-    if blocks is None:
-        return [(number, number) for number in range(min(own, other))]
-    pairs = [one if isinstance(one, tuple) else (one, one) for one in blocks]
-    chosen = [(here + own if here < 0 else here, there + other if there < 0 else there) for here, there in pairs]
-    wrong = [one for one in chosen if not (0 <= one[0] < own and 0 <= one[1] < other)]
-    if wrong or not chosen or len({here for here, _ in chosen}) < len(chosen):
-        raise PathwayError(
-            "blocks= names blocks that are not there, none, or one twice",
-            expected=f"numbers below {min(own, other)}, or pairs (below {own}, below {other}), each block once",
-            given=repr(list(blocks)),
-            fix="leave blocks= out for all that both models have",
-        )
-    return chosen
 
 
 def _owner(model: nn.Module, path: str) -> tuple[nn.Module, str]:

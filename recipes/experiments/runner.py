@@ -10,8 +10,9 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -24,6 +25,7 @@ from rich.console import Console
 
 from mi2p_inject.recipes.config import Config, with_options
 from mi2p_inject.recipes.data import Samples
+from mi2p_inject.recipes.encoders.encoder import Encoder
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.experiments.experiment import ExperimentSet
 from mi2p_inject.recipes.experiments.figure import draw_figure
@@ -32,13 +34,14 @@ from mi2p_inject.recipes.experiments.report import markdown, show
 from mi2p_inject.recipes.experiments.results import Results, collect
 from mi2p_inject.recipes.saving.run_folder import FINISHED, RunFolder, check_out
 from mi2p_inject.recipes.saving.saved import FORMAT, load_run
+from mi2p_inject.recipes.systems import build_system
+from mi2p_inject.recipes.tasks import Task
 from mi2p_inject.recipes.training.train import load_encoders, load_samples, load_task, quiet, train_run
 
 __all__ = ["run_experiments"]
 
 _SMOKE_SAMPLES = {"train": 64, "validation": 40, "test": 80}
 _CACHE = "source-cache"
-_ENCODERS = {"image": "vision", "text": "text"}
 
 
 def run_experiments(
@@ -99,7 +102,7 @@ def run_experiments(
     for note in samples.notes:
         console.print(f"note: {note}", highlight=False, markup=False)
     missing = _missing(planned, out, overwrite)
-    _check_encoders(missing.values())
+    _check_models(missing, load_task(config, samples))
     if processes.is_main_process:
         identity = _identity(experiments, config, encoders, samples, smoke)
         folder = RunFolder(out, identity, overwrite=overwrite, extend=True)
@@ -192,14 +195,22 @@ def _check_data(experiments: ExperimentSet, samples: Samples) -> None:
         )
 
 
-def _check_encoders(configs: Iterable[Config]) -> None:
-    """Load each encoder once, so that a name that cannot be reached is found before hours of training."""
-    known: set[tuple[str, str]] = set()
-    for config in sorted(configs, key=lambda one: -len(one.model.system.modalities)):
-        needed = {(modality, getattr(config.model, _ENCODERS[modality])) for modality in config.model.system.modalities}
-        if not needed <= known:
-            load_encoders(config)
-            known |= needed
+def _check_models(configs: Mapping[tuple[str, int], Config], task: Task) -> None:
+    """Load each encoder and build each model once, without memory for its weights: what cannot be reached or does not
+    fit is found before hours of training."""
+    known: dict[tuple[Any, ...], Encoder] = {}  # on the meta device
+    different = {name: config for (name, _), config in configs.items()}  # whatever the seed
+    for config in sorted(different.values(), key=lambda one: -len(one.model.system.modalities)):
+        model = config.model
+        names = {"image": model.vision, "text": model.text}
+        keys = {one: (one, names[one], model.image_size, model.max_length) for one in model.system.modalities}
+        if not set(keys.values()) <= known.keys():
+            for modality, encoder in load_encoders(config).items():
+                encoder.model.to("meta")
+                known[keys[modality]] = encoder
+        shapes = {one: replace(known[key], model=copy.deepcopy(known[key].model)) for one, key in keys.items()}
+        with torch.device("meta"):
+            build_system(config, shapes, task)
 
 
 def _identity(

@@ -146,6 +146,13 @@ def test_token_types_where_they_are_needed_only() -> None:
     assert TextStream(encoder).width == 24
     with pytest.raises(RecipeError, match="two token types"):
         TextStream(encoder, segments=True)
+    words = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer, pad_token="[PAD]")
+    with pytest.raises(RecipeError, match=r"between \[CLS\] and \[SEP\]"):
+        TextStream(Encoder(encoder.model, "text", TextSpec(words, 20), origin))
+    config.is_decoder = True
+    with pytest.raises(RecipeError, match="is a decoder"):
+        TextStream(encoder)
+    config.is_decoder = False
     tokenizer.padding_side = "left"
     with pytest.raises(RecipeError, match="pads on the left"):
         TextStream(encoder)

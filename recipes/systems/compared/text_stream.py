@@ -148,7 +148,23 @@ def _check(encoder: Encoder, segments: bool) -> None:
             given=type(encoder.model).__name__ + (f" with {types} token type" if fits else ""),
             fix="name another --text",
         )
-    if getattr(cast(TextSpec, encoder.spec).tokenizer, "padding_side", "right") != "right":
+    if getattr(config, "is_decoder", False):
+        raise RecipeError(
+            f"{encoder.name} is a decoder: its [CLS] reads no token that comes after it",
+            expected="an encoder",
+            given="is_decoder=true in its config.json",
+            fix="set it to false, or name another --text",
+        )
+    tokenizer = cast(TextSpec, encoder.spec).tokenizer
+    ids, ends = tokenizer("a")["input_ids"], (tokenizer.cls_token_id, tokenizer.sep_token_id)
+    if None in ends or (ids[0], ids[-1]) != ends:
+        raise RecipeError(
+            f"the tokenizer of {encoder.name} does not put a text between [CLS] and [SEP]",
+            expected="a BERT's: [CLS] a [SEP]",
+            given=" ".join(map(str, tokenizer.convert_ids_to_tokens(ids))) or "nothing",
+            fix="put the tokenizer that the model was trained with into its folder, or name another --text",
+        )
+    if getattr(tokenizer, "padding_side", "right") != "right":
         raise RecipeError(
             f"the tokenizer of {encoder.name} pads on the left; this model reads [CLS] as the first token",
             fix='set "padding_side": "right" in its tokenizer_config.json',

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from mi2p_inject.recipes.cli.app import app
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.experiments.folder import finished_runs, what_is_kept
+from mi2p_inject.recipes.experiments.sets.paper_tables import TABLES
 from mi2p_inject.recipes.metrics.metrics import bootstrap_difference, bootstrap_metrics
 from mi2p_inject.recipes.metrics.probability_metrics import expected_calibration_error, log_loss
 from mi2p_inject.recipes.saving.saved import load_run
@@ -184,6 +185,10 @@ def test_other_settings_are_another_table(finished: tuple[Path, Path], tmp_path:
         ({"encoders": "large"}, "paper, demo, tiny"),
         ({"only": ["resnet", "gmu"]}, "no experiment gmu"),
         ({"encoders": "paper", "only": []}, "densenet121|resnet50|bert|ViT"),  # no hub: found out before any training
+        (  # the last line does not fit: found out before the first is trained
+            {"experiments": TABLES[3], "only": ["vision", "vilt"], "given": {"image_size": 40}},
+            "whole number of patches",
+        ),
     ],
 )
 def test_mistakes_are_named(finished: tuple[Path, Path], tmp_path: Path, more: dict[str, Any], words: str) -> None:
