@@ -132,7 +132,7 @@ def section(data: Mapping[str, Any] | None) -> str:
         "beyond what the libraries take. `vit-384` is a vision transformer of MiniLM's widths, alone and with "
         f"`auxiliary=demo`.{busy} Every number is in [systems.json](systems.json)."
     )
-    return "\n".join([text, "", machine_line(data), "", markdown(data["systems"])])
+    return "\n".join([text, "", machine_line(dict(data)), "", markdown(data["systems"])])
 
 
 def render(folder: Path = _DOCS) -> None:
@@ -174,7 +174,7 @@ def main(
     if any(kept[name] != here[name] for name in here):
         raise typer.BadParameter(f"{out} was measured otherwise: measure all of it anew, or name another --out")
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    data = {**here, "date": datetime.date.today().isoformat(), "load": load, "systems": kept["systems"]}
+    data: dict[str, Any] = {**here, "date": datetime.date.today().isoformat(), "load": load, "systems": kept["systems"]}
     order = list(SYSTEMS_MEASURED)
     for name in wanted:
         found = in_process(cost_of, name, setting, rounds)
