@@ -223,10 +223,8 @@ def _step(name: str, setting: Mapping[str, Any]) -> tuple[Step, int, int]:
         model(**inputs)["loss"].backward()
         return optimizer.step()
 
-    parameters = list(model.parameters())
-    return step, *(
-        sum(one.numel() for one in some) for some in ([p for p in parameters if p.requires_grad], parameters)
-    )
+    trained = sum(one.numel() for one in model.parameters() if one.requires_grad)
+    return step, trained, sum(one.numel() for one in model.parameters())
 
 
 if __name__ == "__main__":
