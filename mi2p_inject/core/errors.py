@@ -52,7 +52,7 @@ class Mi2pError(Exception):
             f"  {label}: {text}" for label, text in (("expected", expected), ("given", given), ("fix", fix)) if text
         ]
         super().__init__("\n".join(lines))
-        self.what, self.path = what, path
+        self.what, self.path, self.fix = what, path, fix
 
 
 class SelectionError(Mi2pError, ValueError):

@@ -25,6 +25,7 @@ _FORMATS = ("PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")  # n
 
 _FIXES = {
     "missing file": "check the path, and the folder that it starts from",
+    "no regular file": "name one image file; many of them, or a folder, go into --data",
     "unreadable": "check that this user may read it",
     "too large": "save it smaller",
     "too small": "give a larger picture",
@@ -131,7 +132,7 @@ def _open(path: str) -> BinaryIO:
     try:
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):  # a pipe would block for ever
-            raise ImageError("no regular file", path)
+            raise ImageError("no regular file", path, "a folder" if stat.S_ISDIR(status.st_mode) else "")
         if status.st_size == 0:
             raise ImageError("empty file", path)
         if status.st_size > _MAX_BYTES:

@@ -55,8 +55,8 @@ def load_encoder(
         raise
     except Mi2pError as error:
         raise RecipeError(
-            f"cannot load the {modality} encoder {name!r}: {error}",
-            fix="name another encoder, or repair what the message says",
+            f"cannot load the {modality} encoder {name!r}: {error.what}",
+            fix=error.fix or "name another encoder, or repair what the message says",
         ) from error
     except Exception as error:
         first = (str(error).strip() or "no message").splitlines()[0][:300]
@@ -87,9 +87,7 @@ def _library_of(name: str, modality: Modality) -> tuple[str, str]:
         try:  # a hub id of the old kind, without an organisation: bert-base-uncased
             hub_folder(name, weights=False)
         except ZooError as error:
-            raise RecipeError(
-                f"{unknown}\n  and {error.what}", fix="name a timm, transformers or open_clip model, or a local folder"
-            ) from error
+            raise RecipeError(f"{unknown.what}; {error.what}", given=name, fix=unknown.fix) from error
         return "transformers", name
     if library == "open_clip":
         bare = identifier.removesuffix(f"/{TOWERS[modality]}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 import shutil
@@ -13,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from mi2p_inject.checkpoint.card import CARD_NAME, MARK, write_card
+from mi2p_inject.core.errors import HubError
 from mi2p_inject.core.files.hub import is_repository, snapshot, upload
 from mi2p_inject.recipes.config import Config, make_config
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.saving.card import card_of, data_name, plain_name, without_paths
 from mi2p_inject.recipes.saving.checksums import CHECKSUMS, check_files, check_weights, checksums_of, read_json
-from mi2p_inject.recipes.saving.run_folder import FINISHED, IDENTITY
+from mi2p_inject.recipes.saving.run_folder import FINISHED, IDENTITY, runs_in
 from mi2p_inject.recipes.systems.columns import COLUMNS_FILE
 
 __all__ = ["Portable", "local_run", "portable", "push"]
@@ -51,7 +53,13 @@ def local_run(path: str | Path, *, revision: str | None = None, token: str | boo
     """
     name = path if isinstance(path, str) else path.as_posix()
     if is_repository(name):
-        return snapshot(name, _READ, revision=revision, token=token)
+        try:
+            return snapshot(name, _READ, revision=revision, token=token)
+        except HubError as error:
+            if close := difflib.get_close_matches(Path(name).name, runs_in(Path(name).parent), n=1):
+                here = Path(name).with_name(close[0])
+                raise HubError(error.what, given=name, fix=f"did you mean the run in {here}?") from error
+            raise
     if revision is not None:
         raise RecipeError("a local run folder has no revisions", given=f"{name} at {revision}", fix="leave it out")
     return Path(path)

@@ -31,7 +31,18 @@ from mi2p_inject.core.files.read import read_regular
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.saving.checksums import CHECKSUMS, checksums_of
 
-__all__ = ["EXPERIMENTS", "FINISHED", "IDENTITY", "LOCK", "REPORT", "RunFolder", "check_out", "read_identity"]
+__all__ = [
+    "EXPERIMENTS",
+    "FINISHED",
+    "IDENTITY",
+    "LOCK",
+    "REPORT",
+    "RunFolder",
+    "check_out",
+    "read_identity",
+    "runs_in",
+    "which_run",
+]
 
 FINISHED = "metrics.json"
 IDENTITY = "run.json"
@@ -163,6 +174,21 @@ def read_identity(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) and "recipe" in value else None
+
+
+def runs_in(folder: Path) -> list[str]:
+    """Names of the run folders in a folder; [] where there is no such folder, or it cannot be read."""
+    try:
+        return sorted(one.name for one in folder.iterdir() if (one / IDENTITY).is_file())
+    except OSError:
+        return []
+
+
+def which_run(path: Path) -> str:
+    """What to do where a folder, or a file, is none of a run."""
+    if runs := runs_in(path):
+        return f"name a run in it: {', '.join(str(path / one) for one in runs[:3])}"
+    return "name the folder that was given to --out, or train one: mi2p train --data my.csv --out runs/first"
 
 
 def _locked(path: Path) -> WriterLock:

@@ -34,7 +34,7 @@ from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.saving.checksums import check_files, check_weights, read_json
 from mi2p_inject.recipes.saving.hub import local_run
 from mi2p_inject.recipes.saving.numbers_schema import history_fault, numbers_fault
-from mi2p_inject.recipes.saving.run_folder import FINISHED, IDENTITY, read_identity
+from mi2p_inject.recipes.saving.run_folder import FINISHED, IDENTITY, read_identity, which_run
 from mi2p_inject.recipes.systems import System, SystemModel, build_system
 from mi2p_inject.recipes.systems.columns import COLUMNS_FILE, load_columns
 from mi2p_inject.recipes.systems.inputs import Collator
@@ -219,7 +219,7 @@ def load_run(path: str | Path, *, revision: str | None = None, token: str | bool
         raise RecipeError(
             f"{path} is no run folder",
             expected="a folder that `mi2p train --out` wrote",
-            fix="name the folder that was given to --out, or train one: mi2p train --data my.csv --out runs/first",
+            fix=which_run(path),
         )
     if identity["recipe"] != "train":
         raise RecipeError(

@@ -127,6 +127,8 @@ class TestBad:
         assert {name: image_problem(f"{tmp_path}/{name}") for name in expected} == expected
         assert image_problem(tmp_path / "good.jpg") is None
         assert open_image(f"{tmp_path}/cut.jpg") is None
+        with pytest.raises(ImageError, match=r"no regular file \(a folder\)\n  fix: name one image file"):
+            open_image(tmp_path, on_bad="error")
         with pytest.raises(ImageError, match=r"cut\.jpg: damaged"):
             open_image(f"{tmp_path}/cut.jpg", "error")
 

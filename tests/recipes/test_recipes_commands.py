@@ -194,3 +194,13 @@ def test_mistakes_with_runs(arguments: tuple[str, ...], words: str, run: Path, t
     assert result.exit_code == 1, result.output
     assert result.output.startswith("error: ")
     assert words in result.output
+
+
+def test_a_run_that_is_named_nearly_is_found(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(run.parent.parent)
+    above = run.parent.name
+    for named, fix in ((above, f"name a run in it: {above}/first"), (f"{above}/frist", f"the run in {above}/first?")):
+        result = mi2p("predict", named, "--text", "a")
+        assert result.exit_code == 1
+        assert fix in result.output
+    assert "did you mean" not in mi2p("predict", f"{above}/else", "--text", "a").output

@@ -188,8 +188,9 @@ def test_a_folder_of_open_clip(tower: Any, tmp_path: Path) -> None:
     ],
 )
 def test_names_that_stand_for_nothing(name: str, modality: Any, words: str) -> None:
-    with pytest.raises(Mi2pError, match=words):
+    with pytest.raises(Mi2pError, match=words) as error:
         load_encoder(name, modality)
+    assert str(error.value).count("fix: ") == 1
 
 
 def test_a_damaged_description_is_named(tmp_path: Path) -> None:
