@@ -7,7 +7,9 @@ import gc
 import os
 import shutil
 import tempfile
+import time
 
+import pytest
 import torch
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -21,10 +23,21 @@ os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # more are processe
 gc.set_threshold(100_000, 20, 50)
 
 
+FROZEN = {"at": 0.0}
+"""When what is there was last put out of the collector's sight."""
+
+
 def pytest_collection_finish() -> None:
     """What the tests import is no garbage: a Trainer collects at its end, and would go through all of it each time."""
     gc.collect()
     gc.freeze()
+    FROZEN["at"] = time.monotonic()
+
+
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Likewise what tests have imported since, between two modules: fewest of their own things are there then."""
+    if (nextitem is None or nextitem.path != item.path) and time.monotonic() - FROZEN["at"] > 60:
+        pytest_collection_finish()
 
 
 def pytest_unconfigure() -> None:

@@ -1,4 +1,4 @@
-"""Every system, kinds of encoders, and every form: `pytest -m slow_export`, half an hour on two cores."""
+"""Every system, kinds of encoders, and every form: `pytest -m slow`, half an hour on two cores."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mi2p_inject.recipes.export.graph import ExportableModel
 from mi2p_inject.recipes.saving.saved import load_run
 from mi2p_inject.recipes.systems import SYSTEMS
 
-pytestmark = pytest.mark.slow_export
+pytestmark = pytest.mark.slow
 GOLDEN = Path(__file__).parents[2] / "golden" / "run-2" / "run"
 ENCODERS = [("resnet", "bert"), ("densenet", "xlnet"), ("clip", "clip"), ("vit", "bert")]
 FITTING = {"vilt": [("vit", "bert")], "centralnet": [("resnet", "bert"), ("densenet", "bert")]}

@@ -98,9 +98,9 @@ def test_a_sharded_run_is_resumed_and_gathered(runs: Path, table: Path) -> None:
     parts = sorted(checkpoint.glob("shard-*"))
     assert [path.name for path in parts] == ["shard-0-of-2.safetensors", "shard-1-of-2.safetensors"]
     sizes = [path.stat().st_size for path in parts]
-    result = launched(*command(table, out, **SHARDED))
-    assert result.returncode == 0, result.stderr
-    assert "goes on from step 4" in result.stdout
+    statuses, said = two_forks(*command(table, out, **SHARDED))
+    assert statuses == [0, 0], said
+    assert "goes on from step 4" in said
     whole, run = load_run(runs / "one"), load_run(out)
     assert losses(out) == pytest.approx(losses(whole.path), abs=1e-4)
     expected, found = (one.model()[0].state_dict() for one in (whole, run))
@@ -110,6 +110,14 @@ def test_a_sharded_run_is_resumed_and_gathered(runs: Path, table: Path) -> None:
     assert all(torch.allclose(found[name], value, atol=2e-3) for name, value in expected.items())
     assert np.allclose(*(one.predictions()["test_logits"] for one in (whole, run)), atol=1e-3)
     assert not (out / "checkpoints").exists()
+
+
+@pytest.mark.slow
+def test_torchrun_sets_what_the_forks_are_given(runs: Path, table: Path, tmp_path: Path) -> None:
+    """Its processes import everything anew: minutes on a busy machine."""
+    result = launched(*command(table, tmp_path / "two", **LARGE_BATCH))
+    assert result.returncode == 0, result.stderr
+    assert losses(tmp_path / "two") == pytest.approx(losses(runs / "two"), abs=1e-4)
 
 
 def test_processes_fill_one_source_cache(runs: Path, table: Path, tmp_path: Path) -> None:
