@@ -74,7 +74,7 @@ def attend(
     else:
         if kernel == "fused":  # its kernels want one width: zeros change nothing
             key_width = value_width = max(key_width, value_width)
-            queries = F.pad(queries, (0, key_width - queries.shape[-1]))
+            queries = _padded(queries, key_width)
         whole = (queries, of_queries), (keys.whole(key_width), of_keys), (values.whole(value_width), of_values)
         most = max(of_queries, of_keys, of_values)
         q, k, v = (one.unflatten(0, (batch, groups)).expand(-1, most, -1, -1) for one, groups in whole)
@@ -105,13 +105,13 @@ def _pair(
     bias = query.bias_by_head()
     rows = scale * key.by_head()  # (heads, head_dim, key width)
     if order == "keys":
-        rows = F.pad(rows, (0, filled(key.width) - key.width))
+        rows = _padded(rows, filled(key.width))
         weight = (rows.mT @ query.by_head()).flatten(0, 1)  # of all heads: (heads·key width, query width)
         offset = None if bias is None else (bias @ rows).flatten()
         return F.linear(left.whole(), weight, offset), right
     columns = query.by_head() if bias is None else torch.cat([query.by_head(), bias.mT], -1)
     width = filled(columns.shape[-1])
-    columns = F.pad(columns, (0, width - columns.shape[-1]))
+    columns = _padded(columns, width)
     # transposed afterwards: the gradients of the weights are laid out as these, as the graphs of torch 2.6 want
     keys = F.linear(right.whole(), (rows.mT @ columns).mT.flatten(0, 1))
     return left.whole(width, ones=bias is not None), TokenFactors(_groups(keys, key.num_heads))
@@ -150,6 +150,12 @@ def _blocks(
 
 def _fused(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
     return F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, scale=1.0)
+
+
+def _padded(columns: Tensor, width: int) -> Tensor:
+    """With zeros up to a width; `F.pad` would copy what is as wide already, and its gradient."""
+    missing = width - int(columns.shape[-1])
+    return F.pad(columns, (0, missing)) if missing else columns
 
 
 def _groups(packed: Tensor, num_heads: int) -> Tensor:
