@@ -24,7 +24,7 @@ from mi2p_inject.recipes.encoders.encoder import Encoder
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.evaluation.answers import Answers
 from mi2p_inject.recipes.evaluation.evaluate import evaluate_run, predict_file
-from mi2p_inject.recipes.metrics.metric_info import metrics_of
+from mi2p_inject.recipes.metrics.metric_info import info_of, metrics_of
 from mi2p_inject.recipes.saving import saved as saving
 from mi2p_inject.recipes.saving.hub import portable, push
 from mi2p_inject.recipes.saving.run_folder import FINISHED
@@ -270,7 +270,7 @@ class Run:
     def _repr_html_(self) -> str:
         """For notebooks."""
         rows = "".join(
-            f"<tr><td>{html.escape(name)}</td><td>{value['value']:.3f}</td>"
+            f"<tr><td>{html.escape(info_of(name).title)}</td><td>{value['value']:.3f}</td>"
             f"<td>{value['low']:.3f} to {value['high']:.3f}</td></tr>"
             for name, value in self._tested().items()
         )

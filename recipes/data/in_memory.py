@@ -17,7 +17,9 @@ from mi2p_inject.recipes.errors import RecipeError
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["as_file", "called", "records_of"]
+__all__ = ["IN_MEMORY", "as_file", "called", "records_of"]
+
+IN_MEMORY = "the data in memory"
 
 _TABLE, _PICTURES, _HOME, _DIGEST = "table.parquet", "images", "mi2p_inject", "[0-9a-f]{24}"
 
@@ -54,7 +56,7 @@ def called(table: Path) -> str:
         ('my.csv', 'the data in memory')
     """
     stored = table.name == _TABLE and re.fullmatch(_DIGEST, table.parent.name)
-    return "the data in memory" if stored and table.parent.parent.name == _HOME else str(table)
+    return IN_MEMORY if stored and table.parent.parent.name == _HOME else str(table)
 
 
 def records_of(data: Any) -> Iterable[Mapping[str, Any]]:

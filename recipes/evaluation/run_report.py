@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich import box
@@ -10,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mi2p_inject.recipes.characters import in_markdown
+from mi2p_inject.recipes.data.in_memory import called
 from mi2p_inject.recipes.metrics.metric_info import info_of, metrics_of
 from mi2p_inject.recipes.saving.saved import SavedRun
 
@@ -88,7 +90,7 @@ def run_markdown(run: SavedRun) -> str:
     lines = [
         f"# {config.model.system.describe(config.model)}",
         "",
-        f"{in_markdown(reads(run))}; {in_markdown(config.data.data)}; seed {config.run.seed}.",
+        f"{in_markdown(reads(run))}; {in_markdown(called(Path(config.data.data)))}; seed {config.run.seed}.",
         f"{numbers['parameters']['pretrained']:,} pre-trained and {numbers['parameters']['new']:,} new parameters "
         f"trained, {numbers['seconds']:.0f} s, weights of step {numbers['best_step']} "
         f"(best {title(numbers['selected_by'])}).",

@@ -118,6 +118,10 @@ class Explanation:
     cells: Mapping[str, str] = field(default_factory=dict)
     unseen: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        share, words = self.probabilities[self.target], " ".join(self.words)
+        return f"Explanation({self.target!r} at {share:.3f}, of a picture and {words!r}; save(path), figure())"
+
     def figure(self) -> Any:
         """A `matplotlib.figure.Figure`."""
         from mi2p_inject.recipes.explain.draw import draw_explanation

@@ -17,6 +17,7 @@ from mi2p_inject.checkpoint.card import CARD_NAME, MARK, write_card
 from mi2p_inject.core.errors import HubError
 from mi2p_inject.core.files.hub import is_repository, snapshot, upload
 from mi2p_inject.recipes.config import Config, make_config
+from mi2p_inject.recipes.data.in_memory import IN_MEMORY, called
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.saving.card import card_of, data_name, plain_name, without_paths
 from mi2p_inject.recipes.saving.checksums import CHECKSUMS, check_files, check_weights, checksums_of, read_json
@@ -164,7 +165,8 @@ def _without_places(config: Config) -> dict[str, Any]:
     names = {one: plain_name(options[one]) for one in ("vision", "text", "auxiliary") if options[one]}
     kept: dict[str, Any] = without_paths(options)
     data = options["data"]
-    return {**kept, **gone, **names, "data": data_name(data) if ":" in data else Path(data).name}
+    no_file = ":" in data or called(Path(data)) == IN_MEMORY
+    return {**kept, **gone, **names, "data": data_name(data) if no_file else Path(data).name}
 
 
 def _places(config: Config) -> list[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,12 @@ from recipes_data import write_table
 from training_runs import SMALL
 
 from mi2p_inject.recipes import Run, fit, load_run
-from mi2p_inject.recipes.data.in_memory import as_file
+from mi2p_inject.recipes.data.in_memory import IN_MEMORY, as_file, called
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.evaluation.evaluate import evaluate_run, predict_file
+from mi2p_inject.recipes.evaluation.page.write import html_page
+from mi2p_inject.recipes.evaluation.run_report import run_markdown
+from mi2p_inject.recipes.saving.hub import portable
 from mi2p_inject.recipes.saving.saved import load_run as read_back
 
 SHORT: dict[str, Any] = {**SMALL, "epochs": 1, "max_steps": 3, "verbose": False}
@@ -111,7 +115,17 @@ def test_it_shows_itself(run: Run) -> None:
     assert "accuracy" in repr(run)
     page = run._repr_html_()
     assert "<table>" in page
-    assert "accuracy" in page
+    assert "<td>macro-F1</td>" in page
+
+
+def test_data_in_memory_are_named_so(run: Run) -> None:
+    """Not by the file in a cache, where their owner never looked."""
+    assert called(Path(run.saved.config.data.data)) == IN_MEMORY
+    card = (run.path / "README.md").read_text(encoding="utf-8")
+    for text in (run_markdown(run.saved), html_page(run.saved), card):
+        assert IN_MEMORY in text
+    with portable(run.path, run.saved.config, run.numbers) as ready:
+        assert json.loads((ready.folder / "run.json").read_text())["config"]["data"] == IN_MEMORY
 
 
 def test_it_is_read_back_and_not_trained_again(run: Run, frame: pandas.DataFrame) -> None:
@@ -143,11 +157,12 @@ def test_runs_get_folders_of_their_own(monkeypatch: pytest.MonkeyPatch, tmp_path
         (5, "type int cannot be read"),
         ([], "no rows"),
         ([1, 2], "type list cannot be read"),
+        ([{"text": f"a thing {i}", "label": i / 2} for i in range(20)], "^the data in memory: the labels are floats"),
         ([{"image": 5.5, "label": "a"}], "row 0: column 'image' holds a float"),
         ("nowhere.csv", "does not exist"),
         ([{"text": object(), "label": "a"}], "cannot be stored"),
     ],
-    ids=["number", "nothing", "numbers", "no picture", "no file", "no type of Arrow"],
+    ids=["number", "nothing", "numbers", "floats", "no picture", "no file", "no type of Arrow"],
 )
 def test_bad_data(data: Any, words: str, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=words):

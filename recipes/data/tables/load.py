@@ -86,7 +86,7 @@ def load_table(
     modalities = tuple(kind for kind in ("image", "text") if any(getattr(one, kind) for one in found.values()))
     notes = () if len(modalities) > 1 else (f"no {'text' if modalities == ('image',) else 'image'} column",)
     return SourceTable(
-        str(path),
+        called(path),
         rows,
         list(files),
         options,

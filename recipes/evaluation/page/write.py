@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mi2p_inject.recipes.data import Samples
+from mi2p_inject.recipes.data.in_memory import called
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.evaluation.page.classes import as_flags, class_scores, confusion
 from mi2p_inject.recipes.evaluation.page.figures import calibration_figure, confusion_figure, learning_curves
@@ -55,7 +57,7 @@ def html_page(run: SavedRun) -> str:
         .render(
             title=run.config.model.system.describe(run.config.model),
             encoders=reads(run),
-            data=run.config.data.data,
+            data=called(Path(run.config.data.data)),
             trained=_trained(run),
             **_scores(run, splits),
             remarks=numbers.get("remarks", []),
