@@ -105,14 +105,16 @@ class Pathway(nn.Module):
         self.train_auxiliary, self.auxiliary_class = train_auxiliary, type(auxiliary).__name__
         self._left_out = tuple(left_out)
         self.training = model.training
-        self._orders = {one.path.rpartition(".")[0]: _order(model, one.path) for one in pairs}
+        # The layers themselves, not their paths: LoRA, for one, moves a layer into a wrapper.
+        self._layers = {one.path: _owner(model, one.path) for one in pairs}
+        self._orders = [(layer, list(layer._parameters)) for layer, _ in self._layers.values()]
         self._flags = [
             (parameter, parameter.requires_grad)
             for one in pairs
             for parameter in (auxiliary.get_parameter(part.path) for part in one.parts)
         ]
         for one in pairs:
-            module, name = _owner(model, one.path)
+            module, name = self._layers[one.path]
             used = [auxiliary.get_parameter(part.path) for part in one.parts]
             parametrization = CrossModalWeight(used, one.parts).train(model.training)
             parametrize.register_parametrization(module, name, parametrization)
@@ -128,7 +130,7 @@ class Pathway(nn.Module):
     def scales(self) -> dict[str, nn.Parameter]:
         """Path of each re-parameterised weight -> its λ, a parameter of shape (1,)."""
         self._check_live()
-        return {one.path: _parametrization(self.model, one.path).scale for one in self.pairs}
+        return {path: _parametrization(*layer).scale for path, layer in self._layers.items()}
 
     def fold(self) -> nn.Module:
         """Write W + λ·W_aux into the model and give it back, plain: keys, classes and cost as before.
@@ -188,13 +190,22 @@ class Pathway(nn.Module):
 
     def _remove(self, keep: bool) -> nn.Module:
         self._check_live()
-        for one in self.pairs:
-            module, name = _owner(self.model, one.path)
+        there = {id(module) for module in self.model.modules()}
+        for path, (module, _) in self._layers.items():
+            if id(module) not in there:
+                raise PathwayError(
+                    "a layer of the pathway has been replaced",
+                    path=path,
+                    expected="the layer that pathway(...) re-parameterised",
+                    given="another one in its place",
+                    fix="fold() or eject() first, then quantise or replace layers",
+                )
+        for module, name in self._layers.values():
+            _own_class(module)
             parametrize.remove_parametrizations(module, name, leave_parametrized=keep)
-        for path, order in self._orders.items():
-            parameters = self.model.get_submodule(path)._parameters
+        for module, order in self._orders:
             for name in order:  # removing a parametrization puts its parameter last
-                parameters[name] = parameters.pop(name)
+                module._parameters[name] = module._parameters.pop(name)
         for parameter, flag in self._flags:
             parameter.requires_grad_(flag)
         self._flags = []
@@ -215,11 +226,14 @@ def _owner(model: nn.Module, path: str) -> tuple[nn.Module, str]:
     return model.get_submodule(module), name
 
 
-def _order(model: nn.Module, path: str) -> list[str]:
-    return list(_owner(model, path)[0]._parameters)
+def _own_class(module: nn.Module) -> None:
+    """A copy of a parametrized layer shares its class, which torch takes the weight's property from when it removes the
+    parametrization of one: from then on each has a class of its own."""
+    cls = type(module)
+    content = {name: one for name, one in vars(cls).items() if name not in ("__dict__", "__weakref__")}
+    module.__class__ = type(cls.__name__, cls.__bases__, content)
 
 
-def _parametrization(model: nn.Module, path: str) -> CrossModalWeight:
-    module, name = _owner(model, path)
+def _parametrization(module: nn.Module, name: str) -> CrossModalWeight:
     found: CrossModalWeight = module.parametrizations[name][0]  # type: ignore[index, assignment]
     return found

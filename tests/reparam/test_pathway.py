@@ -10,7 +10,7 @@ import pytest
 import torch
 import transformers as T
 from helpers import complains, first_tensor
-from pathway_models import HF, IMAGE, MODELS, built, timm_vit
+from pathway_models import HF, IMAGE, MLP, MODELS, WIDTH, built, timm_vit
 from torch import nn
 
 from mi2p_inject import load_pathway, pathway
@@ -161,6 +161,44 @@ def test_trains_in_an_ordinary_loop_and_copies_are_apart() -> None:
         optimizer.step()
     assert all(float(scale) != 0 for scale in pw.scales.values())
     assert all(float(scale) == 0 for scale in other.scales.values())
+
+
+@pytest.mark.parametrize("end", ["fold", "eject"])
+@pytest.mark.parametrize("what", ["pathway", "model"])
+def test_a_copy_outlives_the_pathway_that_it_was_made_of(what: str, end: str) -> None:
+    pw = pair_of()
+    with torch.no_grad():
+        for scale in pw.scales.values():
+            scale.fill_(0.5)
+    expected = pw(IMAGE)
+    copied = copy.deepcopy(pw if what == "pathway" else pw.model)
+    getattr(pw, end)()
+    assert torch.equal(copied(IMAGE), expected)
+    if what == "pathway":
+        folded = copied.fold()
+        assert torch.equal(folded(IMAGE), expected)
+        assert [type(one) for one in folded.modules()] == [type(one) for one in built("vit").modules()]
+
+
+def test_lora_afterwards() -> None:
+    peft = pytest.importorskip("peft")
+    pw = pair_of()
+    peft.inject_adapter_in_model(peft.LoraConfig(target_modules=["qkv"], r=2), pw.model)
+    with torch.no_grad():
+        for scale in pw.scales.values():
+            scale.fill_(0.5)
+    expected = pw(IMAGE)
+    folded = pw.fold()
+    assert torch.equal(folded(IMAGE), expected)
+    assert not any("parametrizations" in key for key in folded.state_dict())
+
+
+def test_a_layer_that_was_replaced() -> None:
+    pw = pair_of()
+    pw.model.blocks[0].mlp.fc1 = nn.Linear(WIDTH, MLP)
+    with complains(PathwayError, "fc1", "has been replaced"):
+        pw.fold()
+    assert any("parametrizations" in key for key in pw.model.state_dict())  # all or nothing
 
 
 def test_adapters_of_the_models_are_those_named() -> None:
