@@ -141,8 +141,9 @@ def closest(name: str, names: list[str]) -> str:
 
     Examples:
         >>> from mi2p_inject.core.registry import closest
-        >>> closest("fillm", ["film", "mmtm"]), closest("x", ["film", "mmtm"])
+        >>> closest("FiLMs", ["film", "mmtm"]), closest("x", ["film", "mmtm"])
         ("did you mean 'film'?", 'choose one of film, mmtm')
     """
-    close = difflib.get_close_matches(name, names, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(names)}"
+    lower = {one.lower(): one for one in names}
+    close = difflib.get_close_matches(name.lower(), list(lower), n=1)
+    return f"did you mean {lower[close[0]]!r}?" if close else f"choose one of {', '.join(names)}"

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mi2p_inject.fusion import fusion_options
+from mi2p_inject.fusion import FUSIONS, fusion_options
 from mi2p_inject.recipes.config.config import GROUPS, OPTIONS, Config
 from mi2p_inject.recipes.config.names import closest, instead
 from mi2p_inject.recipes.config.option import options_of
 from mi2p_inject.recipes.config.presets import PRESETS, preset_values
 from mi2p_inject.recipes.config.sections.model import RECOMMENDED_UNITS, ModelConfig
 from mi2p_inject.recipes.errors import RecipeError
+from mi2p_inject.recipes.systems import SYSTEMS
 from mi2p_inject.recipes.systems.auxiliary import check_auxiliary
 from mi2p_inject.recipes.systems.columns import check_columns
 from mi2p_inject.units import option_names, unit_config
@@ -44,6 +45,7 @@ def make_config(*layers: Mapping[str, Any], preset: str = "practical") -> Config
             fix=closest(preset, PRESETS),
         )
     given = _joined(layers)
+    _check_kinds(given)
     values = {name: OPTIONS[name].read(value) for name, value in {**preset_values(preset, given), **given}.items()}
     groups = {
         group: kind(**{name: values[name] for name in options_of(kind) if name in values})
@@ -80,6 +82,25 @@ def _joined(layers: tuple[Mapping[str, Any], ...]) -> dict[str, Any]:
             else:
                 raise RecipeError(f"{option} has no entries", given=name, fix=f"write {option}=...")
     return given
+
+
+def _check_kinds(given: Mapping[str, Any]) -> None:
+    """That a fusion is not named as a model, nor a model as a fusion."""
+    model, fusion = (str(given.get(name)) for name in ("model", "fusion"))
+    if model in FUSIONS and model not in SYSTEMS:
+        raise RecipeError(
+            f"{model} is a fusion, not a model",
+            expected="a model that fuses its branches, such as late-fusion or me-fusion",
+            given=f"model={model}",
+            fix=f"model=late-fusion with fusion={model}",
+        )
+    if fusion in SYSTEMS and fusion not in FUSIONS:
+        raise RecipeError(
+            f"{fusion} is a model, not a fusion",
+            expected=", ".join(FUSIONS),
+            given=f"fusion={fusion}",
+            fix=f"model={fusion}, without fusion",
+        )
 
 
 def _check_unit(model: ModelConfig) -> None:

@@ -126,5 +126,6 @@ def instead(name: str, names: Iterable[str]) -> str | None:
 
 def closest(name: str, names: Iterable[str], otherwise: str = "choose one of these") -> str:
     """``did you mean 'epochs'?``, or what to say where nothing is close."""
-    close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else otherwise
+    lower = {one.lower(): one for one in names}
+    close = difflib.get_close_matches(name.lower(), list(lower), n=1, cutoff=0.5)
+    return f"did you mean {lower[close[0]]!r}?" if close else otherwise

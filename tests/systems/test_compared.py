@@ -100,8 +100,23 @@ class TestEverySystem:
 
 def test_a_mistyped_name() -> None:
     for name in NAMES:
-        with pytest.raises(RecipeError, match=f"did you mean '{name}'"):
-            make_config({"data": "-", "model": name[:-1]})
+        for given in (name[:-1], name.upper()):
+            with pytest.raises(RecipeError, match=f"did you mean '{name}'"):
+                make_config({"data": "-", "model": given})
+
+
+def test_a_fusion_named_as_a_model_and_a_model_as_a_fusion() -> None:
+    with pytest.raises(RecipeError, match=r"(?s)gmu is a fusion, not a model.*model=late-fusion with fusion=gmu"):
+        make_config({"data": "-", "model": "gmu"})
+    with pytest.raises(RecipeError, match=r"(?s)mmbt is a model, not a fusion.*model=mmbt"):
+        make_config({"data": "-", "model": "late-fusion", "fusion": "mmbt"})
+
+
+@pytest.mark.parametrize(("name", "option"), [("centralnet", "beta"), ("interbert", "matching_weight")])
+def test_a_weight_that_is_infinite(name: str, option: str) -> None:
+    for value in (float("inf"), float("nan"), -1.0):
+        with pytest.raises(RecipeError, match="out of range"):
+            make_config({"data": "-", "model": name, f"system_options.{option}": value})
 
 
 def test_a_system_without_options() -> None:

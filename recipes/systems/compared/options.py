@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import types
 from collections.abc import Mapping
 from dataclasses import fields
@@ -45,8 +46,8 @@ def checked_options(system: type, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_least(name: str, value: float | None, least: float) -> None:
-    """Raise `RecipeError` for a number below ``least``; None is a value."""
-    if value is not None and not value >= least:
+    """Raise `RecipeError` for a number below ``least``, infinity or NaN; None is a value."""
+    if value is not None and not least <= value < math.inf:
         raise RecipeError(
             f"system_options.{name}={value} is out of range", expected=f"{least} or more", fix=f"give {least} or more"
         )
