@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
+from mi2p_inject.core.errors import printable
+
 __all__ = ["as_written", "composed", "decodable", "in_markdown", "print_anything"]
 
 #: what would start or end something in Markdown: a tag, a link, a cell of a table, stress, code, an entity
@@ -72,7 +74,7 @@ def in_markdown(value: str) -> str:
         >>> print(in_markdown("a|b <img src=x> ![](http://x) [0.1, 0.2]"))
         a\\|b \\<img src=x> ![\\](http://x) [0.1, 0.2]
     """
-    return _MARKS.sub(r"\\\g<0>", " ".join(value.split()))
+    return printable(_MARKS.sub(r"\\\g<0>", " ".join(value.split())))
 
 
 def print_anything(*streams: TextIO) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from mi2p_inject.checkpoint.check import check_units
 from mi2p_inject.checkpoint.hub import as_path
 from mi2p_inject.checkpoint.schema import CONFIG_NAME, FORMAT, VERSION, VERSION_OF_NAMED
 from mi2p_inject.checkpoint.tensors import check_complete, check_plain, check_unsaved, described, without_aliases
@@ -80,7 +81,22 @@ def save(
         "backbone": _backbone_json(backbone, expansion, trained),
         **_expansion_json(expansion),
     }
+    _check_described(config, backbone, expansion, folder)
     write_checkpoint(folder, CONFIG_NAME, sealed(config), files)
+
+
+def _check_described(config: Mapping[str, Any], backbone: nn.Module, expansion: ExpansionConfig, folder: Path) -> None:
+    """What is written is what `load` will build: somebody may have put units of another kind or size there."""
+    try:
+        check_units(config, expansion, backbone, folder)
+    except CheckpointError as error:
+        raise CheckpointError(
+            "the units are not those that the model was expanded with, so no checkpoint of them could be loaded",
+            path=error.path,
+            expected="units of the kind, the sizes and at the sites of the injection",
+            given=str(error).splitlines()[0],
+            fix="inject again with the units you want, or save me.units.state_dict() yourself",
+        ) from error
 
 
 def _check_units(model: nn.Module) -> None:

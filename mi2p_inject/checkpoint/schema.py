@@ -36,6 +36,7 @@ from mi2p_inject.units import UNITS, UnitConfig, unit_config
 __all__ = [
     "CONFIG_NAME",
     "FORMAT",
+    "TENSORS",
     "VERSION",
     "VERSION_OF_NAMED",
     "WEIGHTS_NAME",
@@ -56,7 +57,7 @@ _DIGEST = Rule(
 )
 _ELEMENT = Rule("an index, a key or null", lambda value: value is None or isinstance(value, str) or is_int(value, -99))
 _GRID = ListOf(SIZE, length=2, nullable=True)
-_TENSORS = MapOf({"dtype": TEXT, "shape": ListOf(COUNT), "sha256": _DIGEST})
+TENSORS = MapOf({"dtype": TEXT, "shape": ListOf(COUNT), "sha256": _DIGEST})
 _VIEW: Schema = {"kind": one_of("map", "tokens"), "width": SIZE, "grid": _GRID}
 _LAYOUT: Schema = {
     "axes": one_of(*(axes.value for axes in Axes)),
@@ -67,9 +68,9 @@ _LAYOUT: Schema = {
 }
 CONFIG: Schema = {
     "weights": ListOf(TEXT),
-    "tensors": _TENSORS,
+    "tensors": TENSORS,
     "aliases": MapOf(TEXT),
-    "backbone": {"class": TEXT, "tensors": _TENSORS, "trained": ListOf(TEXT)},
+    "backbone": {"class": TEXT, "tensors": TENSORS, "trained": ListOf(TEXT)},
     "sites": ListOf({"path": TEXT, "layout": _LAYOUT, "view": _VIEW}),
     "num_heads": Rule("a number of heads (1 to 65536)", lambda value: is_int(value, 1, 2**16)),
     "trainable": one_of("all", "units"),

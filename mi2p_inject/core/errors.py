@@ -5,6 +5,8 @@ Each also inherits the built-in error that fits, so that `except ValueError` wor
 
 from __future__ import annotations
 
+import re
+
 __all__ = [
     "AdapterError",
     "CheckpointError",
@@ -24,7 +26,21 @@ __all__ = [
     "SweepError",
     "UnitError",
     "ZooError",
+    "printable",
 ]
+
+
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def printable(text: str) -> str:
+    r"""A text whose control characters are escapes: what a stranger's file holds must not command a terminal.
+
+    Examples:
+        >>> print(printable("a \x1b[31mred\x1b[0m name"))
+        a \x1b[31mred\x1b[0m name
+    """
+    return text if text.isprintable() else _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 class Mi2pError(Exception):
@@ -51,7 +67,7 @@ class Mi2pError(Exception):
         lines += [
             f"  {label}: {text}" for label, text in (("expected", expected), ("given", given), ("fix", fix)) if text
         ]
-        super().__init__("\n".join(lines))
+        super().__init__(printable("\n".join(lines)))
         self.what, self.path, self.fix = what, path, fix
 
 

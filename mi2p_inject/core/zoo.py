@@ -27,12 +27,14 @@ import torch
 from torch import nn
 
 from mi2p_inject.core.errors import HubError, ZooError
-from mi2p_inject.core.model_folder import checked_folder, hub_folder, read_json
+from mi2p_inject.core.model_folder import bounded, checked_folder, hub_folder, read_json
 
 __all__ = ["TOWERS", "build", "names", "resolve"]
 
 TOWERS = ("visual", "text")
 """Attributes of an open_clip model, each a unimodal model."""
+_MOST_BYTES = 2**45
+"""Of parameters in float32: nine trillion of them."""
 
 
 def build(name: str, meta: bool = True) -> nn.Module:
@@ -53,7 +55,7 @@ def build(name: str, meta: bool = True) -> nn.Module:
         ('ResNet', 'meta')
     """
     library, identifier = resolve(name)
-    with torch.device("meta" if meta else "cpu"), _without_log():
+    with torch.device("meta" if meta else "cpu"), _without_log(), bounded(_MOST_BYTES):
         try:
             model = _BUILDERS[library](identifier, "meta" if meta else "cpu")
         except Exception as error:

@@ -1,6 +1,6 @@
 """What other tools ask a model for, answered as the backbone would: transformers' Trainer, Accelerate, PEFT, timm.
 
-An attribute is passed on only if it runs no forward of the backbone: `me.generate(...)` would run one without a source.
+An attribute is passed on only if it runs no forward of the backbone; `generate`, which runs many, takes a source.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import inspect
 import re
 import weakref
 from collections.abc import Callable, Mapping
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -42,6 +43,7 @@ class BackboneInterface(nn.Module):
 
     backbone: nn.Module
     units: UnitDict
+    call: Any
 
     # transformers
     config = Forwarded()
@@ -67,6 +69,10 @@ class BackboneInterface(nn.Module):
     set_output_embeddings = Forwarded()
     resize_token_embeddings = Forwarded()
     tie_weights = Forwarded()
+    can_generate = Forwarded()
+    prepare_inputs_for_generation = Forwarded()
+    name_or_path = Forwarded()
+    _no_split_modules = Forwarded()
     # timm and open_clip
     set_grad_checkpointing = Forwarded()
     pretrained_cfg = Forwarded()
@@ -120,6 +126,13 @@ class BackboneInterface(nn.Module):
         """Print how many parameters train, as PEFT does."""
         trains, total = self.num_parameters(only_trainable=True), self.num_parameters()
         print(f"trainable params: {trains:,d} || all params: {total:,d} || trainable%: {100 * trains / total:.4f}")
+
+    @property
+    def generate(self) -> Callable[..., Any]:
+        """transformers: the backbone's `generate`, which takes `source` and `source_mask` beside its own arguments."""
+        if not callable(getattr(self.backbone, "generate", None)):
+            raise AttributeError("generate")
+        return partial(self.call, "generate")
 
     @property
     def _tied_weights_keys(self) -> Any:

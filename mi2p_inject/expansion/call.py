@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from mi2p_inject.core.errors import SourceError
 from mi2p_inject.core.expansion_config import UnitPlace
 from mi2p_inject.sources.features import PreparedSource
 from mi2p_inject.units.base import Unit
@@ -90,6 +93,10 @@ class Call:
         return self._given[name, batch, device]
 
 
+_PLACES: ContextVar[frozenset[object]] = ContextVar("mi2p_inject.blocks", default=frozenset())
+"""Of the blocks that are open in this task; each task has its own."""
+
+
 class Calls(threading.local):
     """The call each thread is in, None outside a forward with a source. Copies and pickles start empty."""
 
@@ -98,6 +105,39 @@ class Calls(threading.local):
         self.call: Call | None = None
         self.disabled = False
         self.recorders: tuple[Recorder, ...] = ()
+        self.place: object | None = None
+        """Of the innermost block that is open in this thread."""
+
+    @contextmanager
+    def block(self, call: Call | None, disabled: bool) -> Iterator[None]:
+        """A block in which this is the thread's call, or none has an effect.
+
+        Raises:
+            SourceError: as `check_task`.
+        """
+        self.check_task()
+        outer, places = (self.call, self.disabled, self.place), _PLACES.get()
+        self.call, self.disabled, self.place = call, disabled, object()
+        _PLACES.set(places | {self.place})
+        try:
+            yield
+        finally:
+            self.call, self.disabled, self.place = outer
+            _PLACES.set(places)
+
+    def check_task(self) -> None:
+        """Refuse what another task (of asyncio, trio) runs in this thread while a block is open.
+
+        Raises:
+            SourceError: it would have the block's source, or none, without a word.
+        """
+        if self.place is not None and self.place not in _PLACES.get():
+            raise SourceError(
+                "another task of this thread is inside a block of this model",
+                expected="one task at a time in `with me.source(...)` and `with me.disabled()`",
+                given="an await inside the block",
+                fix="call me(x, source=s) or me.call(method, ..., source=s), which need no block; or await outside it",
+            )
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (Calls, ())

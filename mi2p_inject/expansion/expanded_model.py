@@ -266,9 +266,17 @@ class ExpandedModel(RunningModel):
         self._finalizer = weakref.finalize(self, _give_back, self._hooks, self.backbone, sources)
         self._finalizer.atexit = False
 
+    def __copy__(self) -> ExpandedModel:
+        """A shallow copy shares hooks with the original, which lives as long: else they would go with the first."""
+        copied: ExpandedModel = object.__new__(type(self))
+        copied.__dict__.update(self.__dict__)
+        copied.__dict__["_original"] = self
+        return copied
+
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
         state.pop("_finalizer", None)
+        state.pop("_original", None)
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:

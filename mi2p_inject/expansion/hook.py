@@ -61,6 +61,8 @@ class SiteHook:
         if call is None:
             call = self._recomputed()
             return None if call is None else self._add(call, output, recomputed=True)
+        if call.block and not torch.compiler.is_compiling():
+            self.calls.check_task()
         if self.path in call.fired and call.once:
             raise SiteError(
                 "fired twice in one forward",

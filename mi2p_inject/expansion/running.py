@@ -162,14 +162,14 @@ class RunningModel(BackboneInterface):
         call.block = True
 
         def note_image(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            call.image = image_of(args, kwargs)
+            if self.calls.call is call:  # not in another thread, or in a call that has a source of its own
+                call.image = image_of(args, kwargs)
 
         note = self.backbone.register_forward_pre_hook(note_image, with_kwargs=True)
-        outer, self.calls.call = self.calls.call, None if self.calls.disabled else call
         try:
-            yield
+            with self.calls.block(None if self.calls.disabled else call, self.calls.disabled):
+                yield
         finally:
-            self.calls.call = outer
             note.remove()
         if self.active:
             check_fired(self, call)
@@ -187,12 +187,8 @@ class RunningModel(BackboneInterface):
             ...     torch.equal(me(x, source=SourceFeatures(torch.randn(2, 5, 4))), net(x))
             True
         """
-        outer = self.calls.disabled, self.calls.call
-        self.calls.disabled, self.calls.call = True, None
-        try:
+        with self.calls.block(None, True):
             yield
-        finally:
-            self.calls.disabled, self.calls.call = outer
 
     def _run(
         self,
@@ -210,6 +206,8 @@ class RunningModel(BackboneInterface):
         given = given_sources(source, source_mask, self.expansion_config.sources)
         if not given:
             check_without_source(outer)
+        if self.calls.disabled:
+            self.calls.check_task()
         alone = not given or self.calls.disabled
         call = call_without_source(self) if alone else self._call(given, once, args, kwargs)
         self.calls.call = call

@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from mi2p_inject.checkpoint.hub import as_path
-from mi2p_inject.checkpoint.schema import damaged
+from mi2p_inject.checkpoint.schema import TENSORS, damaged
 from mi2p_inject.checkpoint.tensors import described, without_aliases
 from mi2p_inject.checkpoint.write import shards, write_checkpoint
 from mi2p_inject.core.errors import CheckpointError, Mi2pError
@@ -26,7 +26,7 @@ MOST_BYTES = 64 * 2**20
 _NUMBERS = Rule("a list of pairs of block numbers", lambda value: isinstance(value, list))
 _SCHEMA: dict[str, Any] = {
     "weights": ListOf(TEXT),
-    "tensors": Rule("an object", lambda value: isinstance(value, dict)),
+    "tensors": TENSORS,
     "aliases": MapOf(TEXT),
     "blocks": _NUMBERS,
     "train_auxiliary": Rule("true or false", lambda value: isinstance(value, bool)),

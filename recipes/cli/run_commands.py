@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from mi2p_inject.core.errors import printable
 from mi2p_inject.recipes.cli.config_options import SetOption
 from mi2p_inject.recipes.cli.exit_codes import reported
 from mi2p_inject.recipes.cli.paths import home_path
@@ -140,7 +141,7 @@ def predict(
         saved, cells = load_run(run), named_cells(column)
         typer.echo(json.dumps(predict_one(saved, image, text, cells), indent=2, ensure_ascii=False))
         for note in notes_on_cells(saved, cells):
-            typer.echo(f"note: {note}", err=True)
+            typer.echo(f"note: {printable(note)}", err=True)
 
 
 def _predict_file(run: Path, data: str, options: dict[str, Any], out: Path | None, overwrite: bool) -> None:
@@ -159,7 +160,7 @@ def _predict_file(run: Path, data: str, options: dict[str, Any], out: Path | Non
         for answer in answers:
             typer.echo(json.dumps(answer, ensure_ascii=False))
     for note in (*answers.notes, *notes):
-        typer.echo(f"note: {note}", err=True)
+        typer.echo(f"note: {printable(note)}", err=True)
 
 
 def report(
@@ -183,7 +184,7 @@ def report(
         if as_json and as_html:
             raise RecipeError("--json and --html are two reports", fix="leave one out")
         from mi2p_inject.recipes.evaluation.run_report import run_markdown
-        from mi2p_inject.recipes.saving.run_folder import FINISHED
+        from mi2p_inject.recipes.saving.run_folder import FINISHED, text_of
         from mi2p_inject.recipes.saving.saved import load_run
 
         if (run / "table.md").is_file() and (run / FINISHED).is_file():  # of `mi2p table` or `mi2p demo`
@@ -191,7 +192,8 @@ def report(
                 raise RecipeError(
                     f"{run} is a set of runs", fix=f"name one of {run}/experiments/*/seed-*; figure.png shows all"
                 )
-            typer.echo((run / (FINISHED if as_json else "table.md")).read_text(encoding="utf-8"), nl=False)
+            text = text_of(run / (FINISHED if as_json else "table.md"))
+            typer.echo(text if as_json else printable(text), nl=False)
             return
         saved = load_run(run)
         if as_html:

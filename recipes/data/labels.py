@@ -14,7 +14,7 @@ from mi2p_inject.recipes.errors import RecipeError
 __all__ = ["check_seen_in_training", "classes_of", "number_labels"]
 
 _FLOAT = re.compile(r"[+-]?(\d+\.\d*|\.\d+|\d+(\.\d*)?[eE][+-]?\d+|inf|nan)", re.IGNORECASE)
-_INTEGER = re.compile(r"[+-]?\d+")
+_INTEGER = re.compile(r"[+-]?\d{1,100}")  # Python reads no more than 4,300 digits
 _MANY_CLASSES = 20  # from here on, a class for every second sample is no class
 
 

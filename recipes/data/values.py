@@ -14,8 +14,9 @@ UNDECODABLE = "characters that are no Unicode text, replaced"
 _WORDS = frozenset({"nan", "-nan", "n/a", "#n/a", "#na", "<na>", "null", "nat", "1.#qnan", "-1.#ind"})
 #: more of them, where no class or name is called so
 _MORE = frozenset({"na", "none"})
-#: byte-order mark, zero-width space, word joiner: copied along from web pages and spreadsheets; nobody sees them
-_INVISIBLE = re.compile("[\ufeff\u200b\u2060]")
+#: byte-order mark, zero-width space, word joiner, copied along from web pages and spreadsheets, and control characters:
+#: nobody sees them, and a terminal obeys the last
+_INVISIBLE = re.compile("[\ufeff\u200b\u2060\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f]")
 _SPACES = re.compile("[ \u00a0\u2007\u202f]+")
 
 

@@ -12,14 +12,15 @@ from typing import Any
 from torch import nn
 
 from mi2p_inject.adapters.adapter import Modality
-from mi2p_inject.core.model_folder import checked_folder, checked_model_cfg, hub_folder
+from mi2p_inject.core.model_folder import check_buildable, checked_folder, checked_model_cfg, hub_folder
 from mi2p_inject.recipes.encoders.encoder import Encoder
 from mi2p_inject.recipes.encoders.preprocess import ImageSpec, TextSpec
 from mi2p_inject.recipes.encoders.tokenizers import check_reads, require_vocabulary
 from mi2p_inject.recipes.errors import RecipeError
 
-__all__ = ["TOWERS", "load_open_clip", "open_clip_tokenizer", "rebuild_open_clip"]
+__all__ = ["TOWERS", "check_context", "load_open_clip", "open_clip_tokenizer", "rebuild_open_clip"]
 
+_MOST_POSITIONS = 2**16
 #: of open_clip
 TOWERS: dict[Modality, str] = {"image": "visual", "text": "text"}
 #: tower -> a small other one, which is built beside it and left
@@ -55,6 +56,7 @@ def load_open_clip(identifier: str, modality: Modality, pretrained: bool, image_
     folder = Path(name) if Path(name).is_dir() else hub_folder(name, weights=pretrained)
     with checked_folder(folder, "open_clip", weights=pretrained) as staged:
         model_cfg = json.loads((staged / "open_clip_config.json").read_text(encoding="utf-8"))["model_cfg"]
+        check_buildable(lambda: _create(f"local-dir:{staged}", image_size, False, device="meta"), staged)  # type: ignore[no-any-return]
         clip = _create(f"local-dir:{staged}", image_size, pretrained)
         tokenizer = lambda: open_clip_tokenizer(model_cfg, staged, name)  # noqa: E731
         return _encoder(clip, Path(name).name, modality, pretrained, image_size, model_cfg, tokenizer)
@@ -148,6 +150,22 @@ def _meta(device: str) -> Any:
     import torch
 
     return torch.device(device) if device != "cpu" else nullcontext()
+
+
+def check_context(model: nn.Module, max_length: int) -> None:
+    """Texts become as many ids as the text tower has positions.
+
+    Raises:
+        RecipeError: the description says otherwise, or of positions beyond reason.
+    """
+    context: Any = getattr(model, "context_length", None)
+    if max_length != context or not 0 < max_length <= _MOST_POSITIONS:
+        raise RecipeError(
+            "the description's text length is not that of its model",
+            expected=str(context),
+            given=str(max_length),
+            fix="copy the run folder again",
+        )
 
 
 def open_clip_tokenizer(model_cfg: Mapping[str, Any], staged: Path, name: str) -> Any:

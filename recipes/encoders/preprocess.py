@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,6 +15,13 @@ from mi2p_inject.recipes.errors import RecipeError
 __all__ = ["ImageSpec", "TextSpec"]
 
 _CROP_SCALE = (0.7, 1.0)  # of augmented pictures: the least part of the area that is kept
+
+
+_MAX_SIDE, _MAX_PIXELS = 8192, 2**24  # of a picture that is read, and twice as many before it is cropped
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 @dataclass(frozen=True)
@@ -34,6 +42,26 @@ class ImageSpec:
     interpolation: str = "bicubic"
     crop_pct: float = 1.0
     crop_mode: str = "center"
+
+    def __post_init__(self) -> None:
+        """Refuse sizes and statistics with which no picture can be prepared; they may be a stranger's."""
+        sized = len(self.size) == 2 and all(type(one) is int and 1 <= one <= _MAX_SIDE for one in self.size)
+        cropped = _is_number(self.crop_pct) and 0 < self.crop_pct <= 2
+        pixels = self.size[0] * self.size[1] if sized else 0
+        if not sized or not cropped or pixels > _MAX_PIXELS * min(1, 2 * self.crop_pct**2):
+            raise RecipeError(
+                "no picture is prepared in this size",
+                expected=f"sides of 1 to {_MAX_SIDE}, and {_MAX_PIXELS:,} pixels, twice that before it is cropped",
+                given=f"size={self.size}, crop_pct={self.crop_pct}"[:200],
+                fix="correct the model's preprocessing, or copy its folder again",
+            )
+        if any(len(one) != 3 or not all(map(_is_number, one)) for one in (self.mean, self.std)) or min(self.std) <= 0:
+            raise RecipeError(
+                "no picture can be normalised so",
+                expected="mean and std of three colours, a std above 0",
+                given=f"mean={self.mean}, std={self.std}"[:200],
+                fix="correct the model's preprocessing, or copy its folder again",
+            )
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> ImageSpec:

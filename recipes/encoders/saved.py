@@ -11,14 +11,14 @@ from torch import nn
 
 from mi2p_inject.adapters.adapter import Modality, Pooling
 from mi2p_inject.core.errors import Mi2pError
-from mi2p_inject.core.model_folder import checked_fields, checked_folder, own_file, read_json
+from mi2p_inject.core.model_folder import bounded, check_size, checked_fields, checked_folder, own_file, read_json
 from mi2p_inject.core.model_folder.transformers import model_config, tokenizer_config
 from mi2p_inject.recipes.encoders.encoder import Encoder
 from mi2p_inject.recipes.encoders.libraries import REBUILDERS
 from mi2p_inject.recipes.encoders.load import finished
-from mi2p_inject.recipes.encoders.open_clip_encoder import open_clip_tokenizer
+from mi2p_inject.recipes.encoders.open_clip_encoder import check_context, open_clip_tokenizer
 from mi2p_inject.recipes.encoders.preprocess import ImageSpec, TextSpec
-from mi2p_inject.recipes.encoders.tokenizers import load_tokenizer
+from mi2p_inject.recipes.encoders.tokenizers import load_tokenizer, longest
 from mi2p_inject.recipes.errors import RecipeError
 
 __all__ = ["rebuild_encoder", "save_encoder"]
@@ -71,7 +71,9 @@ def rebuild_encoder(folder: Path, modality: Modality, *, max_bytes: int = _MAX_B
             folder, "open_clip" if origin["library"] == "open_clip" else "transformers", weights=False, strict=True
         ) as staged:
             rebuild = REBUILDERS[origin["library"]]
-            _check_size(rebuild(origin, staged, "meta"), max_bytes)
+            with bounded(max_bytes):
+                shown = rebuild(origin, staged, "meta")
+            check_size(shown, max_bytes)
             model = rebuild(origin, staged, "cpu")
             spec: ImageSpec | TextSpec
             if modality == "image":
@@ -83,6 +85,7 @@ def rebuild_encoder(folder: Path, modality: Modality, *, max_bytes: int = _MAX_B
                     else load_tokenizer(staged, origin["name"])
                 )
                 spec = TextSpec(tokenizer, **description["text"])
+                _check_text(spec, model, origin["library"])
         return finished(
             Encoder(model, modality, spec, origin, description["pooling"], random=description["random"]),
             origin["name"],
@@ -96,13 +99,22 @@ def rebuild_encoder(folder: Path, modality: Modality, *, max_bytes: int = _MAX_B
         ) from error
 
 
-def _check_size(model: nn.Module, max_bytes: int) -> None:
-    size = 4 * sum(one.numel() for one in model.parameters())
-    if size > max_bytes:
+def _check_text(spec: TextSpec, model: nn.Module, library: str) -> None:
+    """That ids are made as the library makes them, and never more than the model has positions for."""
+    if spec.fixed != (library == "open_clip"):
         raise RecipeError(
-            "the encoder is larger than its weights",
-            expected=f"at most {max_bytes:,} bytes",
-            given=f"{size:,} bytes",
+            "the description's texts are those of another library",
+            expected=f"fixed: {str(library == 'open_clip').lower()}",
+            given=f"fixed: {str(spec.fixed).lower()}",
+            fix="copy the run folder again",
+        )
+    if spec.fixed:
+        check_context(model, spec.max_length)
+    elif spec.max_length > (most := longest(spec.tokenizer, model)):
+        raise RecipeError(
+            "the description's text length is beyond what its model reads",
+            expected=f"at most {most:,} tokens",
+            given=f"{spec.max_length:,}",
             fix="copy the run folder again",
         )
 

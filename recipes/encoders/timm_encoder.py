@@ -10,7 +10,13 @@ import torch
 from torch import nn
 
 from mi2p_inject.adapters.adapter import Modality
-from mi2p_inject.core.model_folder import checked_architecture, checked_folder, checked_kwargs, hub_folder
+from mi2p_inject.core.model_folder import (
+    check_buildable,
+    checked_architecture,
+    checked_folder,
+    checked_kwargs,
+    hub_folder,
+)
 from mi2p_inject.recipes.encoders.encoder import Encoder
 from mi2p_inject.recipes.encoders.preprocess import ImageSpec
 from mi2p_inject.recipes.errors import RecipeError
@@ -47,6 +53,7 @@ def _from_folder(staged: Path, modality: Modality, pretrained: bool, image_size:
     if image_size and _takes_size(name):
         kwargs["img_size"] = image_size
     source = f"local-dir:{staged}"
+    check_buildable(lambda: timm.create_model(source, pretrained=False, **kwargs), staged)
     model: Any = timm.create_model(source, pretrained=False, num_classes=0, **kwargs)
     if pretrained:
         # With its own classifier timm compares every tensor; without, it leaves out what does not fit and says nothing.

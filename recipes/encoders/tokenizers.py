@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from mi2p_inject.recipes.errors import RecipeError
 
 __all__ = ["check_reads", "load_tokenizer", "longest", "require_vocabulary"]
 
+_MOST_GROWTH, _MOST_ADDED = 256, 4096
 #: letters of several scripts, digits, the four bases: a vocabulary of any kind knows some of them
 _PROBES = ("the quick brown fox jumps over a lazy dog", "0 1 2 3 4 5 6 7 8 9", "ACGT MKTV", "Привет", "你好", "مرحبا")
 
@@ -56,6 +58,7 @@ def check_reads(tokenizer: Any, name: str) -> None:
     Raises:
         RecipeError: no letter, digit or sign of several scripts has a token of its own.
     """
+    _check_growth(tokenizer, name)
     unknown = tokenizer.unk_token_id
     for probe in _PROBES:
         if any(one != unknown for one in tokenizer(probe, add_special_tokens=False)["input_ids"]):
@@ -66,6 +69,42 @@ def check_reads(tokenizer: Any, name: str) -> None:
         given=f"{len(tokenizer)} tokens",
         fix="save the right tokenizer into the model's folder: tokenizer.save_pretrained(folder)",
     )
+
+
+def _check_growth(tokenizer: Any, name: str) -> None:
+    """Refuse a tokenizer.json whose replacements, one after the other, make a book of each letter.
+
+    Raises:
+        RecipeError: it is such a one.
+    """
+    backend = getattr(getattr(tokenizer, "backend_tokenizer", None), "normalizer", None)
+    if backend is None:
+        return
+    grows, adds = _growth(json.loads(backend.__getstate__()))
+    if grows > _MOST_GROWTH or adds > _MOST_ADDED:
+        raise RecipeError(
+            f"the tokenizer of {name} makes texts grow beyond reason",
+            expected=f"at most {_MOST_GROWTH} times as long, and {_MOST_ADDED} characters before them",
+            given=f"{grows:g} times as long, {adds:g} characters before them",
+            fix="save the tokenizer that the model was trained with into its folder",
+        )
+
+
+def _growth(normalizer: Any) -> tuple[float, float]:
+    """By how much a normaliser of a tokenizer.json makes a text longer: times, and characters added once."""
+    kind = normalizer.get("type") if isinstance(normalizer, dict) else None
+    if kind == "Sequence":
+        grows, adds = 1.0, 0.0
+        for times, more in map(_growth, normalizer.get("normalizers") or ()):
+            grows, adds = grows * times, adds * times + more
+        return grows, adds
+    if kind == "Prepend":
+        return 1.0, float(len(normalizer.get("prepend") or ""))
+    if kind == "Replace":
+        replaced, content = (normalizer.get("pattern") or {}).get("String"), len(normalizer.get("content") or "")
+        # an expression, or nothing, is found between any two characters
+        return (max(1.0, content / len(replaced)) if replaced else 1.0 + content), 0.0
+    return 1.0, 0.0
 
 
 def longest(tokenizer: Any, model: Any) -> int:

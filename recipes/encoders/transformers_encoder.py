@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from mi2p_inject.adapters.adapter import Modality
-from mi2p_inject.core.model_folder import checked_folder, hub_folder
+from mi2p_inject.core.model_folder import check_buildable, checked_folder, hub_folder
 from mi2p_inject.recipes.encoders.encoder import Encoder, adapter_of
 from mi2p_inject.recipes.encoders.preprocess import ImageSpec, TextSpec
 from mi2p_inject.recipes.encoders.tokenizers import load_tokenizer, longest
@@ -59,8 +59,9 @@ def _model(staged: Path, modality: Modality, pretrained: bool) -> nn.Module:
     if hasattr(config, "text_config") and hasattr(config, "vision_config"):  # two towers: take the one that is meant
         cls = getattr(transformers, type(config).__name__.removesuffix("Config") + _TOWERS[modality])
         config = config.vision_config if modality == "image" else config.text_config
+    build = cls if cls is not transformers.AutoModel else transformers.AutoModel.from_config
+    check_buildable(lambda: build(config), staged)
     if not pretrained:
-        build = cls if cls is not transformers.AutoModel else transformers.AutoModel.from_config
         model: nn.Module = build(config)
         return model.float()
     # `precision` of the training decides, not the file

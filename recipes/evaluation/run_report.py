@@ -10,6 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from mi2p_inject.core.errors import printable
 from mi2p_inject.recipes.characters import in_markdown
 from mi2p_inject.recipes.data.in_memory import called
 from mi2p_inject.recipes.metrics.metric_info import info_of, metrics_of
@@ -59,10 +60,10 @@ def print_run(run: SavedRun, console: Console) -> None:
     for split in ("test", "validation"):
         if split in always:
             scores = ", ".join(f"{title(name)} {number(name, value)}" for name, value in always[split].items())
-            console.print(f"{split}, always {always['answer']}: {scores}", highlight=False, markup=False)
+            console.print(printable(f"{split}, always {always['answer']}: {scores}"), highlight=False, markup=False)
             break
     for line in (*_decided_by(run), *run.numbers.get("remarks", [])):
-        console.print(line, highlight=False, markup=False)
+        console.print(printable(line), highlight=False, markup=False)
     console.print(
         f"in {run.path}: metrics.json, history.json, predictions.safetensors",
         highlight=False,
@@ -79,7 +80,7 @@ def print_evaluation(numbers: dict[str, Any], console: Console) -> None:
         console: where to print.
     """
     for note in numbers["notes"]:
-        console.print(f"note: {note}", highlight=False, markup=False)
+        console.print(f"note: {printable(note)}", highlight=False, markup=False)
     heading = f"{numbers['split']}, {numbers['samples']} samples, % [95 % interval]"
     _print_metrics(console, heading, numbers["metrics"])
 

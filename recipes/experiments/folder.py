@@ -21,7 +21,7 @@ def finished_runs(out: Path) -> dict[str, list[int]]:
     found: dict[str, list[int]] = {}
     for mark in (out / EXPERIMENTS).glob(f"*/{_SEED}*/{FINISHED}"):
         seed = mark.parent.name.removeprefix(_SEED)
-        if seed.isdigit():
+        if seed.isdecimal():
             found.setdefault(mark.parent.parent.name, []).append(int(seed))
     return {name: sorted(seeds) for name, seeds in sorted(found.items())}
 

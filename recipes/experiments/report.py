@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mi2p_inject.core.errors import printable
 from mi2p_inject.recipes.characters import in_markdown
 from mi2p_inject.recipes.metrics.metric_info import info_of
 
@@ -77,7 +78,7 @@ def show(numbers: Numbers, console: Console) -> None:
     if read := _reading(numbers):
         _print(console, "Reading check", [read[0][0], read[0][-1]], {line[0]: [line[-1]] for line in read[1:]})
     for note in _notes(numbers, []):
-        console.print(note, highlight=False, markup=False)
+        console.print(printable(note), highlight=False, markup=False)
 
 
 def gains_of(numbers: Numbers) -> Iterator[Gain]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from mi2p_inject.core.errors import printable
 from mi2p_inject.core.files.json_rules import TEXT, Fault, ListOf, MapOf, Rule, Schema, fault, is_int
 from mi2p_inject.recipes.metrics.metric_info import metrics_of
 
@@ -16,11 +17,12 @@ _MOST = 2**63
 _NUMBER = Rule("a number", lambda value: isinstance(value, float) or is_int(value, -_MOST, _MOST))
 _WHOLE = Rule("an integer, zero or more", lambda value: is_int(value, 0, _MOST))
 _WORDS = Rule("a string that is not empty", lambda value: isinstance(value, str) and bool(value.strip()))
+_NAME = Rule("a string without control characters", lambda value: isinstance(value, str) and printable(value) == value)
 _PERHAPS = Rule("a number or null", lambda value: value is None or _NUMBER.holds(value))
 _INTERVAL: Schema = {"value": _NUMBER, "low": _NUMBER, "high": _NUMBER}
 _SCHEMA: dict[str, Schema] = {
     "problem_type": TEXT,
-    "classes": ListOf(TEXT),
+    "classes": ListOf(_NAME),
     "splits": MapOf(_WHOLE),
     "encoders": MapOf(TEXT),
     "parameters": {"pretrained": _WHOLE, "new": _WHOLE},

@@ -39,8 +39,10 @@ __all__ = [
     "REPORT",
     "RunFolder",
     "check_out",
+    "keep_hold",
     "read_identity",
     "runs_in",
+    "text_of",
     "which_run",
 ]
 
@@ -53,6 +55,7 @@ _FOLDERS = (EXPERIMENTS, "sources", "model", "checkpoints", "logs", "source-cach
 LOCK = ".lock"
 _MOST_BYTES = 2**22
 """Of run.json."""
+_MOST_REPORT = 2**26
 _LOCKS: WeakValueDictionary[Path, WriterLock] = WeakValueDictionary()
 """Those that this process holds: it may open a run folder again."""
 
@@ -73,7 +76,7 @@ class RunFolder:
     """
 
     def __init__(self, path: Path, identity: dict[str, Any], *, overwrite: bool = False, extend: bool = False) -> None:
-        self.path = path
+        self.path, self._identity = path, identity
         check_out(path, overwrite=overwrite, extend=extend)
         self._check(identity, overwrite)
         try:
@@ -92,11 +95,13 @@ class RunFolder:
 
     def save_folder(self, name: str, fill: Callable[[Path], None]) -> None:
         """Let ``fill`` write into a temporary folder, which becomes ``name`` in one step; an older one is replaced."""
+        keep_hold(self.path)
         (self.path / name).parent.mkdir(parents=True, exist_ok=True)
         write_folder(self.path / name, fill)
 
     def write(self, name: str, fill: Callable[[Path], object]) -> Path:
         """Let ``fill`` write a temporary file, which becomes ``name`` in one step."""
+        keep_hold(self.path)
         write_file(self.path / name, fill)
         return self.path / name
 
@@ -106,6 +111,8 @@ class RunFolder:
 
     def finish(self, numbers: dict[str, Any]) -> None:
         """Write the checksums of all files, then metrics.json: the mark of a finished run."""
+        if not (self.path / IDENTITY).exists():  # somebody has deleted the folder meanwhile
+            self.write_json(IDENTITY, self._identity)
         kept = [name for name in (IDENTITY, *_FILES, "model") if name not in (FINISHED, CHECKSUMS)]
         self.write_json(CHECKSUMS, checksums_of(self.path, kept, {FINISHED: _json(numbers)}))
         self.write_json(FINISHED, numbers)
@@ -167,6 +174,26 @@ def check_out(path: Path, *, overwrite: bool = False, extend: bool = False) -> N
         )
 
 
+def keep_hold(path: Path) -> None:
+    """Take a run folder again that somebody has deleted while this process writes there; nothing for others' folders.
+
+    Raises:
+        RecipeError: another process has begun a run there since.
+    """
+    place = path.resolve() / LOCK
+    lock = _LOCKS.get(place)
+    if lock is None or lock.kept:
+        return
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        lock.release()
+        lock.acquire()
+    except LockHeldError as error:
+        raise _in_use(path, error) from error
+    except OSError as error:
+        raise RecipeError(f"cannot write to {path}: {error.strerror}", fix="choose another --out") from error
+
+
 def read_identity(path: Path) -> dict[str, Any] | None:
     """What the run in a folder is; None where there is none that can be read."""
     try:
@@ -189,6 +216,20 @@ def which_run(path: Path) -> str:
     if runs := runs_in(path):
         return f"name a run in it: {', '.join(str(path / one) for one in runs[:3])}"
     return "name the folder that was given to --out, or train one: mi2p train --data my.csv --out runs/first"
+
+
+def text_of(path: Path) -> str:
+    """A report of a run folder.
+
+    Raises:
+        RecipeError: it cannot be read, is no regular file, or has more than 64 MiB.
+    """
+    try:
+        return read_regular(path, _MOST_REPORT).decode("utf-8", errors="replace")
+    except OSError as error:
+        raise RecipeError(
+            f"cannot read {path}: {error.strerror}", expected="what `mi2p table` wrote", fix="copy it again"
+        ) from error
 
 
 def _locked(path: Path) -> WriterLock:

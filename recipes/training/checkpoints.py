@@ -20,7 +20,9 @@ def last_checkpoint(folder: Path) -> Path | None:
 
     The Trainer writes ``trainer_state.json`` last, so what has a readable one is whole.
     """
-    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
+    steps = {path: path.name.rpartition("-")[2] for path in folder.glob("checkpoint-*")}
+    numbered = {path: int(step) for path, step in steps.items() if step.isdecimal()}  # others are a person's copies
+    found = sorted(numbered, key=numbered.__getitem__, reverse=True)
     whole = [path for path in found if _is_whole(path)]
     for path in found:
         if path not in whole:

@@ -14,6 +14,7 @@ from safetensors.torch import load_model, save_model
 
 from mi2p_inject.recipes.config import Config
 from mi2p_inject.recipes.errors import RecipeError
+from mi2p_inject.recipes.saving.run_folder import keep_hold
 from mi2p_inject.recipes.systems.inputs import ImageTextDataset
 from mi2p_inject.recipes.training.optimizer import make_optimizer
 from mi2p_inject.recipes.training.progress.bars import OnStep
@@ -98,6 +99,7 @@ class OurTrainer(transformers.Trainer):  # type: ignore[misc]  # transformers is
             save_model(self.model, str(folder / "model.safetensors"))
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        keep_hold(Path(self.args.output_dir).parent)
         try:
             super()._save_checkpoint(model, trial)
         except (OSError, RuntimeError, SafetensorError) as error:

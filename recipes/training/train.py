@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 
 from mi2p_inject.adapters.adapter import Modality
 from mi2p_inject.checkpoint.card import write_card
-from mi2p_inject.core.errors import CheckpointError
+from mi2p_inject.core.errors import CheckpointError, printable
 from mi2p_inject.recipes.config import Config
 from mi2p_inject.recipes.data import Samples, load_data
 from mi2p_inject.recipes.encoders.encoder import Encoder
@@ -208,7 +208,7 @@ def _noted(columns: Columns | None, samples: Samples, console: Console) -> Sampl
 
 def _say(notes: Iterable[str], console: Console) -> None:
     for note in notes:
-        console.print(f"note: {note}", highlight=False, markup=False)
+        console.print(f"note: {printable(note)}", highlight=False, markup=False)
 
 
 def _check(config: Config, task: Task, samples: Samples) -> str:

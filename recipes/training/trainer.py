@@ -19,6 +19,7 @@ from torch import nn
 
 from mi2p_inject.core.files.atomic_write import write_file
 from mi2p_inject.recipes.config import Config
+from mi2p_inject.recipes.saving.run_folder import keep_hold
 from mi2p_inject.recipes.systems import SystemModel
 from mi2p_inject.recipes.systems.inputs import Collator, ImageTextDataset
 from mi2p_inject.recipes.tasks import Task
@@ -142,6 +143,7 @@ def _evaluated(
     loss = f"loss {np.mean(losses):.3f}, " if losses else ""
     say(f"epoch {found['epoch']:.0f}: {loss}validation {metric} {found[f'eval_{metric}']:.3f}")
     content = json.dumps(_history(logged), indent=2) + "\n"
+    keep_hold(folder)
     write_file(folder / "history.json", lambda file: file.write_text(content, encoding="utf-8"))
 
 

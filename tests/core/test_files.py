@@ -13,6 +13,7 @@ from kills import FORK, killed_in
 from safetensors.torch import save_file
 
 from mi2p_inject.core.files.atomic_write import PREFIX, remove_leftovers, write_file, write_folder
+from mi2p_inject.core.files.digest import file_digest
 from mi2p_inject.core.files.lock import LockHeldError, WriterLock, holder_of
 from mi2p_inject.core.files.read import check_regular, read_regular
 
@@ -178,6 +179,15 @@ def test_a_link_to_a_regular_file_is_read(tmp_path: Path) -> None:
     (tmp_path / "b").symlink_to("a")  # as in the cache of the hub
     assert read_regular(tmp_path / "b", 3) == b"123"
     assert check_regular(tmp_path / "b", 3) == 3
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="Linux's")
+@pytest.mark.fault("files", "a file of /proc, which gives more bytes than its size", "an error, if it never ends, too")
+def test_a_file_that_gives_more_than_its_size(tmp_path: Path) -> None:
+    for name in ("environ", "pagemap"):
+        (tmp_path / name).symlink_to(f"/proc/self/{name}")
+        with pytest.raises(OSError, match="more bytes than the file's size"):
+            file_digest(tmp_path / name)
 
 
 def test_a_file_beyond_the_limit_is_not_read(tmp_path: Path) -> None:

@@ -243,3 +243,17 @@ class TestZoo:
         (snapshot / "config.json").symlink_to(tmp_path / "outside.json")
         with pytest.raises(Mi2pError, match="outside the folder"):
             load_encoder(str(snapshot), "text")
+
+    @pytest.mark.fault(
+        "X1", "a named folder whose numbers ask for millions of modules", "ZooError, RecipeError at once"
+    )
+    def test_models_that_grow(self, tmp_path: Path, canary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("mi2p_inject.core.model_folder.limits.MOST_MODULES", 1000)  # so that it does not wait
+        folder = bert(tmp_path / "bert", canary)
+        sizes = {"hidden_size": 8, "embedding_size": 8, "intermediate_size": 8, "num_attention_heads": 1}
+        config = {"model_type": "albert", **sizes, "num_hidden_groups": 2**24, "inner_group_num": 2**24}
+        (folder / "config.json").write_text(json.dumps(config))
+        with pytest.raises(ZooError, match="more modules than any"):
+            build(str(folder))
+        with pytest.raises(RecipeError, match=r"more modules than any|larger than its weights"):
+            load_encoder(str(folder), "text")

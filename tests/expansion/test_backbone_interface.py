@@ -14,7 +14,7 @@ import safetensors.torch
 import timm
 import timm.optim
 import torch
-from helpers import PICTURES, expanded, first_tensor, net, token_features
+from helpers import PICTURES, differs, expanded, first_tensor, net, same, token_features
 from models import BERT, HEADED, PATCHES, TINY, hugging
 from torch import Tensor, nn
 from transformers.utils.generic import can_return_loss, find_labels
@@ -75,7 +75,8 @@ TRANSFORMERS = (
     "gradient_checkpointing_enable", "gradient_checkpointing_disable", "activation_checkpointing_enable",
     "activation_checkpointing_disable", "enable_input_require_grads", "disable_input_require_grads",
     "get_input_embeddings", "set_input_embeddings", "get_output_embeddings", "set_output_embeddings",
-    "resize_token_embeddings", "tie_weights",
+    "resize_token_embeddings", "tie_weights", "can_generate", "prepare_inputs_for_generation", "name_or_path",
+    "_no_split_modules",
 )  # fmt: skip
 TIMM = (
     "set_grad_checkpointing", "pretrained_cfg", "default_cfg", "num_classes", "num_features", "get_classifier",
@@ -117,6 +118,21 @@ def test_copies_pickles_and_bindings_keep_the_signature(name: str, tmp_path: Pat
     assert type(over(name)) is type(me)  # one class for each class of backbones
 
 
+def test_generate_takes_a_source_as_forward_does() -> None:
+    """Tools that generate (Seq2SeqTrainer, PEFT) ask for it; the backbone's own would run without a source."""
+    me, source = over("GPT2LMHeadModel"), token_features(2)
+    with torch.no_grad():
+        for parameter in me.units.parameters():
+            parameter.add_(0.5)
+    ids, options = torch.full((2, 3), 7), {"do_sample": False, "max_new_tokens": 4, "pad_token_id": 1}
+    given = me.generate(ids, source=source, output_logits=True, return_dict_in_generate=True, **options)
+    wanted = me.call("generate", ids, source=source, output_logits=True, return_dict_in_generate=True, **options)
+    alone = me.backbone.generate(ids, output_logits=True, return_dict_in_generate=True, **options)  # type: ignore[operator]
+    same(given.logits, wanted.logits)
+    assert differs(given.logits, alone.logits)
+    assert torch.equal(me.generate(ids, **options), alone.sequences)
+
+
 def test_a_backbone_whose_forward_somebody_has_wrapped() -> None:
     model = net()
     forward = model.forward
@@ -133,7 +149,7 @@ def test_what_the_backbone_lacks_is_lacking() -> None:
         assert not hasattr(me, word), word
     assert me.dtype is torch.float32
     assert me.device == torch.device("cpu")
-    assert not hasattr(over("GPT2LMHeadModel"), "generate")  # it would run without a source
+    assert not hasattr(over("ViTForImageClassification"), "generate")
 
 
 @pytest.mark.fault("S3", "a backbone that says whether its loss is scaled already", "the expanded model says the same")

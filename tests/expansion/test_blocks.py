@@ -103,6 +103,27 @@ class TestBlocks:
             same(pool.submit(me.backbone, PICTURES).result(), alone)
             same(me.backbone(PICTURES), full)
 
+    def test_the_image_of_another_thread_is_not_taken_for_the_blocks(self) -> None:
+        """In the midst of a forward another thread runs the same backbone on an image of another shape."""
+        model: Any = timm.models.VisionTransformer(
+            img_size=48, dynamic_img_size=True, patch_size=8, embed_dim=24, depth=2, num_heads=4, num_classes=3
+        )
+        me = inject(model, layers="paper", source_spec=ViewSpec.tokens(12), zero_init=None).eval()
+        change(me.units)
+        wide, square = torch.randn(2, 3, 32, 72), torch.randn(2, 3, 48, 48)  # 4x9 and 6x6 patches
+        wanted, alone, seen = me(wide, source=SOURCE), me(square), []
+        with ThreadPoolExecutor(1) as pool:
+
+            def meanwhile(*_: Any) -> None:
+                if not seen:
+                    seen.append(None)
+                    seen.append(pool.submit(model, square).result())
+
+            model.patch_embed.register_forward_hook(meanwhile)
+            with me.source(SOURCE):
+                same(me.backbone(wide), wanted)
+        same(seen[1], alone)
+
 
 class Asks(nn.Module):
     """Runs somebody's function in the midst of its forward, as callbacks of generation do."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 import timm
 import torch
 import transformers as hf
-from helpers import complains, differs, floats, token_features
+from helpers import PICTURES, complains, differs, expanded, floats, same, token_features
 from models import BERT, HF, SPECIAL, TINY, TRANSFORMER
 from torch import Tensor, nn
 
@@ -220,3 +221,56 @@ def test_bad_calls() -> None:
         me.call("get_classifier", source=token_features(2))
     with complains(SourceError, "3 rows|2 rows"):
         me.call("forward_features", *args, source=token_features(3))
+
+
+@pytest.mark.fault(
+    "S9", "two tasks of an event loop in blocks of one model", "SourceError; what ends without an await is right"
+)
+def test_blocks_are_of_one_task() -> None:
+    me = expanded().requires_grad_(False)
+    full, other = me(PICTURES, source=token_features(2)), me(PICTURES, source=token_features(2, seed=1))
+
+    async def in_block(block: Any, entered: asyncio.Event, done: asyncio.Event) -> None:
+        with block:
+            entered.set()
+            await done.wait()
+            me.backbone(PICTURES)
+
+    async def later(run: Any, entered: asyncio.Event, done: asyncio.Event) -> Any:
+        await entered.wait()
+        try:
+            return run()
+        finally:
+            done.set()
+
+    async def both(run: Any, block: Any) -> list[Any]:
+        when = asyncio.Event(), asyncio.Event()
+        return await asyncio.gather(in_block(block, *when), later(run, *when), return_exceptions=True)
+
+    def meanwhile(run: Any, block: Any) -> Any:
+        return asyncio.run(both(run, block))[1]
+
+    def enter() -> None:
+        with me.source(token_features(2, seed=1)):
+            me.backbone(PICTURES)
+
+    for run, block in (
+        (lambda: me.backbone(PICTURES), me.source(token_features(2))),
+        (enter, me.source(token_features(2))),
+        (enter, me.disabled()),
+        (lambda: me(PICTURES, source=token_features(2, seed=1)), me.disabled()),
+    ):
+        found = meanwhile(run, block)
+        assert isinstance(found, SourceError), found
+        assert "another task" in str(found)
+    same(meanwhile(lambda: me(PICTURES, source=token_features(2, seed=1)), me.source(token_features(2))), other)
+    assert me.active
+
+    async def part() -> Any:
+        return me.backbone(PICTURES)
+
+    async def alone() -> Any:
+        with me.source(token_features(2)):
+            return await asyncio.create_task(part())
+
+    same(asyncio.run(alone()), full)

@@ -12,6 +12,8 @@ import torch
 from helpers import PICTURES, expanded, first_tensor, map_features, net, token_features
 from models import TINY
 from torch import Tensor, nn
+from torch._subclasses import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
 from mi2p_inject import ExpandedModel, SourceFeatures, inject
@@ -144,3 +146,29 @@ def test_features_are_a_tree_of_tensors() -> None:
     torch._dynamo.reset()
     compiled = torch.compile(me, backend="eager", fullgraph=True)
     torch.testing.assert_close(compiled(PICTURES, source=features), me(PICTURES, source=features))
+
+
+@pytest.mark.parametrize("features", [token_features, map_features])
+@pytest.mark.fault("calls", "vmap, make_fx and fake tensors with a source", "the model's numbers, as on the backbone")
+def test_transforms_that_hide_values(features: Features) -> None:
+    me, source = expand("net", features), features(2)
+    weights = {name: one.detach() for name, one in me.named_parameters()}
+
+    def loss(weights: Any, picture: Tensor, data: Tensor) -> Tensor:
+        given = {"source": SourceFeatures(data.unsqueeze(0))}
+        out: Tensor = torch.func.functional_call(me, weights, (picture.unsqueeze(0),), given)
+        return out.square().sum()
+
+    each = torch.func.vmap(torch.func.grad(loss), (None, 0, 0))(weights, PICTURES, source.data)
+    for row in range(2):
+        alone = torch.func.grad(loss)(weights, PICTURES[row], source.data[row])
+        for name in weights:
+            torch.testing.assert_close(each[name][row], alone[name], rtol=1e-4, atol=1e-5)
+
+    def run(picture: Tensor, data: Tensor) -> Tensor:
+        return me(picture, source=SourceFeatures(data, source.mask))  # type: ignore[no-any-return]
+
+    graph = make_fx(run)(PICTURES, source.data)
+    torch.testing.assert_close(graph(PICTURES, source.data), run(PICTURES, source.data))
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        assert run(mode.from_tensor(PICTURES), mode.from_tensor(source.data)).shape == (2, 4)

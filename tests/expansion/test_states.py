@@ -109,6 +109,26 @@ def test_a_copy_with_an_encoder_ejects_to_what_its_original_was(how: Any) -> Non
     assert not any(module._forward_hooks for module in back.modules())
 
 
+@pytest.mark.fault("S9", "a shallow copy (copy.copy) that goes, or whose original goes", "the other one works on")
+def test_a_shallow_copy_and_its_original_outlive_each_other() -> None:
+    me = expand(net().train())
+    wanted = me(PICTURES, source=token_features(2))
+    other = copy.copy(copy.copy(me))
+    copied = copy.deepcopy(other)
+    del other
+    gc.collect()
+    assert torch.equal(me(PICTURES, source=token_features(2)), wanted)
+    other = copy.copy(me)
+    del me
+    gc.collect()
+    assert torch.equal(other(PICTURES, source=token_features(2)), wanted)
+    pickled = pickle.loads(pickle.dumps(other))
+    back = other.eject()
+    assert not any(module._forward_hooks for module in back.modules())
+    for one in (copied, pickled):
+        assert torch.equal(one(PICTURES, source=token_features(2)), wanted)
+
+
 def test_a_copied_backbone_carries_nothing_that_counts() -> None:
     model = net()
     me = expand(model)

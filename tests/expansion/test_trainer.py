@@ -196,3 +196,28 @@ def test_accelerate(name: str, precision: str, tmp_path: Path) -> None:
         return found
 
     assert steps(expanded(name)) == steps(MODELS[name][0]())
+
+
+@pytest.mark.fault("S3", "Seq2SeqTrainer with predict_with_generate", "the backbone's metrics; texts read the source")
+def test_a_trainer_that_generates(tmp_path: Path) -> None:
+    fields = {"d_model": 24, "d_kv": 6, "d_ff": 32, "num_layers": 2, "num_heads": 4, "vocab_size": 50,
+              "decoder_start_token_id": 0, "pad_token_id": 0, "eos_token_id": 1}  # fmt: skip
+    ids = torch.arange(3, 9)
+    rows = [{"input_ids": ids, "labels": ids[: 4 - row % 2], "source": torch.ones(5, 12)} for row in range(4)]
+
+    def collated(batch: list[dict[str, Any]]) -> dict[str, Any]:
+        stacked = {name: torch.stack([row[name][:3] if name == "labels" else row[name] for row in batch])
+                   for name in batch[0]}  # fmt: skip
+        return {**stacked, "source": SourceFeatures(stacked["source"])} if "source" in stacked else stacked
+
+    found = []
+    for wrap in (lambda one: one, lambda one: inject(one, source_spec=ViewSpec.tokens(12))):
+        settings = hf.Seq2SeqTrainingArguments(
+            str(tmp_path), report_to=[], use_cpu=True, disable_tqdm=True, predict_with_generate=True,
+            generation_max_length=6, per_device_eval_batch_size=2,
+        )  # fmt: skip
+        made = hf.Seq2SeqTrainer(wrap(hugging("T5ForConditionalGeneration", fields)()), settings, collated, None, rows,
+                                 compute_metrics=lambda one: {"sum": float(one.predictions.sum())})  # fmt: skip
+        result = made.evaluate()
+        found.append((result["eval_loss"], result["eval_sum"]))
+    assert found[0] == found[1]

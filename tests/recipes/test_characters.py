@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 from forked import run_forked
 
-from mi2p_inject.recipes.characters import composed, decodable, print_anything
+from mi2p_inject.core.errors import printable
+from mi2p_inject.recipes.characters import composed, decodable, in_markdown, print_anything
 from mi2p_inject.recipes.cli.paths import home_path
+from mi2p_inject.recipes.data.values import visible
 from mi2p_inject.recipes.encoders.load import load_encoder
 
 
@@ -34,6 +36,23 @@ def test_a_command_on_a_cp1252_terminal() -> None:
     assert done.returncode == 1
     assert "error: \\u2603 caf\\udce9.csv does not exist" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.fault("terminal", "control characters in a file's names, labels or errors", "printed as escapes")
+def test_a_file_does_not_command_the_terminal(tmp_path: Path) -> None:
+    evil = "\x1b]0;owned\x07\x1b[2J"
+    table = tmp_path / "t.csv"
+    table.write_text(
+        f"image,text,label\n{evil}.png,a {evil},x{evil}\n" + "".join(f"{n}.png,b {n},y\n" for n in range(9))
+    )
+    for more in ([], ["--image-col", f"{evil}x"]):
+        done = run_forked(["-m", "mi2p_inject.recipes", "train", "--data", str(table), "--out", "nowhere", *more])
+        assert done.returncode == 1
+        assert "\\x1b" in done.stderr + done.stdout
+        assert "\x1b]" not in done.stderr + done.stdout
+    assert visible(f"x{evil}") == "x]0;owned[2J"
+    assert in_markdown(f"x{evil}").isprintable()
+    assert printable("line\n\ttab \x9b") == "line\n\ttab \\x9b"
 
 
 def test_half_characters_and_whole_ones() -> None:

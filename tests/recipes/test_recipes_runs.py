@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +16,15 @@ from safetensors.torch import save_file
 from mi2p_inject.core.files.atomic_write import PREFIX
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.experiments.folder import finished_runs, folder_of
-from mi2p_inject.recipes.saving.run_folder import FINISHED, IDENTITY, LOCK, RunFolder, check_out, read_identity
+from mi2p_inject.recipes.saving.run_folder import (
+    FINISHED,
+    IDENTITY,
+    LOCK,
+    RunFolder,
+    check_out,
+    keep_hold,
+    read_identity,
+)
 
 SETTINGS = {"recipe": "test", "seed": 0}
 ONE_RUN = [
@@ -130,6 +139,58 @@ def test_what_a_run_left_that_was_killed_at_once_is_no_other_folder(tmp_path: Pa
     assert sorted(path.name[:9] for path in tmp_path.iterdir()) == [".lock", ".writing-"]
     RunFolder(tmp_path, SETTINGS)
     assert [path.name for path in tmp_path.iterdir()] == [IDENTITY]
+
+
+@pytest.mark.fault("S5", "a run folder that somebody deletes while it is written", "it is made again, whole")
+def test_a_deleted_folder_is_made_again(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run", SETTINGS)
+    shutil.rmtree(tmp_path / "run")
+    folder.save_folder("model", fill)
+    shutil.rmtree(tmp_path / "run")
+    folder.finish({"a": 1})
+    assert names(tmp_path / "run") == ["checksums.json", "metrics.json", "run.json"]
+    assert read_identity(tmp_path / "run") == SETTINGS
+
+    def other() -> None:
+        with pytest.raises(RecipeError, match="is in use"):
+            check_out(tmp_path / "run", extend=True)
+
+    process = FORK.Process(target=other)  # it is held as before
+    process.start()
+    process.join(30)
+    assert process.exitcode == 0
+    folder.close()
+    assert not (tmp_path / "run" / LOCK).exists()
+
+
+@pytest.mark.fault(
+    "S5", "a run folder deleted and begun anew by another process while the first still writes", "the first ends"
+)
+def test_a_folder_that_another_process_has_begun_anew(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    folder = RunFolder(path, SETTINGS)
+    shutil.rmtree(path)
+    ready, stop = FORK.Event(), FORK.Event()
+
+    def second() -> None:
+        other = RunFolder(path, SETTINGS)
+        ready.set()
+        stop.wait(30)
+        other.write_json(FINISHED, {"by": "second"})
+
+    process = FORK.Process(target=second)
+    process.start()
+    assert ready.wait(30)
+    for write in (
+        lambda: keep_hold(path), lambda: folder.save_folder("model", fill), lambda: folder.write_json("a", {}),
+        lambda: folder.finish({}),
+    ):  # fmt: skip
+        with pytest.raises(RecipeError, match=rf"is in use[\s\S]*process {process.pid} on "):
+            write()
+    stop.set()
+    process.join(30)
+    assert names(path) == [FINISHED, IDENTITY]
+    assert json.loads((path / FINISHED).read_text()) == {"by": "second"}
 
 
 @pytest.mark.parametrize("overwrite", [False, True])

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -14,6 +17,8 @@ import mi2p_inject.checkpoint.write as writing
 from mi2p_inject import load_pathway, pathway
 from mi2p_inject.core.errors import CheckpointError, InjectionWarning
 from mi2p_inject.core.files.lock import WriterLock
+from mi2p_inject.core.files.seal import sealed
+from mi2p_inject.reparam.saved import CONFIG_NAME
 
 
 def built() -> nn.Module:
@@ -51,3 +56,24 @@ def test_the_second_saver_names_who_is_saving(tmp_path: Path, monkeypatch: pytes
     lock = WriterLock(tmp_path / writing.LOCK_NAME)
     with lock, pytest.warns(InjectionWarning, match="waiting"), complains(CheckpointError):
         pw.save_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        lambda tensors: dict.fromkeys(tensors, 5),
+        lambda tensors: {**tensors, "another": {}},
+        lambda tensors: {key: {**one, "dtype": None} for key, one in tensors.items()},
+        lambda tensors: {key: {"dtype": one["dtype"], "shape": one["shape"]} for key, one in tensors.items()},
+        lambda tensors: {key: {"sha256": one["sha256"], "shape": one["shape"]} for key, one in tensors.items()},
+        lambda tensors: {key: {**one, "sha256": "0"} for key, one in tensors.items()},
+        lambda tensors: list(tensors),
+    ],
+)
+@pytest.mark.fault("fuzz", "a forged pathway_config.json whose checksum is right", "CheckpointError")
+def test_a_forged_list_of_tensors(how: Callable[[Any], Any], tmp_path: Path) -> None:
+    pathway(built(), auxiliary=built()).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / CONFIG_NAME).read_text())
+    (tmp_path / CONFIG_NAME).write_text(json.dumps(sealed({**config, "tensors": how(config["tensors"])})))
+    with complains(CheckpointError, "damaged"):
+        load_pathway(tmp_path, model=built(), auxiliary=built())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import re
 from collections.abc import Iterator, Mapping
@@ -66,12 +67,15 @@ def file_digest(path: Path) -> str:
     """SHA-256 of a regular file's bytes, read piece by piece.
 
     Raises:
-        OSError: it cannot be read, or is a device, a pipe or a folder.
+        OSError: it cannot be read, is a device, a pipe or a folder, or gives more than its size says.
     """
-    check_regular(path)
+    left = check_regular(path)
     digest = hashlib.sha256()
     with open(path, "rb") as file:
-        while piece := file.read(_PIECE):
+        while piece := file.read(min(_PIECE, left + 1)):
+            left -= len(piece)
+            if left < 0:  # as files of /proc, some of which never end
+                raise OSError(errno.EINVAL, "more bytes than the file's size", str(path))
             digest.update(piece)
     return digest.hexdigest()
 

@@ -67,17 +67,22 @@ class WriterLock:
     """
 
     def __init__(self, path: Path) -> None:
-        from filelock import FileLock
-
         self.path = path
-        self._lock = FileLock(path, thread_local=False)
-        self._pid = 0
+        self._lock: BaseFileLock | None = None
+        self._made_in = 0
+        self._holder: Holder | None = None
         self._finalizer: weakref.finalize[..., WriterLock] | None = None
 
     @property
     def held(self) -> bool:
         """Whether this object holds it."""
-        return self._finalizer is not None and self._finalizer.alive and self._pid == os.getpid()
+        alive = self._finalizer is not None and self._finalizer.alive
+        return alive and self._holder is not None and self._holder.pid == os.getpid()
+
+    @property
+    def kept(self) -> bool:
+        """Whether it is held, and its file is still there: who deletes the folder takes the lock from its holder."""
+        return self.held and holder_of(self.path) == self._holder
 
     def acquire(self, timeout: float = 0) -> None:
         """Take the lock.
@@ -89,8 +94,10 @@ class WriterLock:
             LockHeldError: another one holds it.
             OSError: the lock file cannot be written.
         """
-        from filelock import Timeout
+        from filelock import FileLock, Timeout
 
+        if self._lock is None or self._made_in != os.getpid():  # that of its parent is of no use to a fork
+            self._lock, self._made_in = FileLock(self.path, thread_local=False), os.getpid()
         try:
             self._lock.acquire(timeout=timeout)
         except (Timeout, RuntimeError) as error:  # RuntimeError: this very thread holds it, so waiting is vain
@@ -102,7 +109,7 @@ class WriterLock:
         except BaseException:
             self._lock.release()
             raise
-        self._pid = holder.pid
+        self._holder = holder
         self._finalizer = weakref.finalize(self, _give_back, self._lock, self.path, holder)
 
     def release(self) -> None:

@@ -54,7 +54,7 @@ def read_regular(path: Path, limit: int) -> bytes:
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     with open(descriptor, "rb") as file:
         _size(os.fstat(descriptor), path, limit)
-        data = file.read(limit + 1)
+        data = file.read(limit + 1) or b""  # None: of a file of /proc that waits for more
     if len(data) > limit:
         raise _too_large(path, f"more than {limit:,}", limit)
     return data

@@ -9,6 +9,9 @@ linked.
 """
 
 from mi2p_inject.core.model_folder.hub import hub_folder as hub_folder
+from mi2p_inject.core.model_folder.limits import bounded as bounded
+from mi2p_inject.core.model_folder.limits import check_buildable as check_buildable
+from mi2p_inject.core.model_folder.limits import check_size as check_size
 from mi2p_inject.core.model_folder.open_clip import checked_model_cfg as checked_model_cfg
 from mi2p_inject.core.model_folder.stage import checked_folder as checked_folder
 from mi2p_inject.core.model_folder.stage import own_file as own_file
@@ -18,6 +21,9 @@ from mi2p_inject.core.model_folder.values import checked_fields as checked_field
 from mi2p_inject.core.model_folder.values import read_json as read_json
 
 __all__ = [
+    "bounded",
+    "check_buildable",
+    "check_size",
     "checked_architecture",
     "checked_fields",
     "checked_folder",

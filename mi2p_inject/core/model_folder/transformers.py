@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -74,6 +75,7 @@ _TOKENIZER_IGNORED = frozenset(
     ]
 )
 _MOST_TOKENS, _LONGEST_TOKEN = 2**20, 1024
+_MOST_EXTRA, _IDS = 2**13, "(^|_)(id|size|length)$"
 _PROCESSOR = frozenset(
     [
         "image_processor_type",
@@ -163,6 +165,14 @@ def tokenizer_config(config: Mapping[str, Any], where: str, dropped: list[str]) 
     tokens = special_tokens(config, where)
     rest = {key: one for key, one in config.items() if key not in tokens and key not in _TOKENIZER_IGNORED}
     kept = {**clean(rest, _TOKENIZER_WORDS.__contains__, where, dropped), **tokens}
+    for key, one in kept.items():  # extra_ids, offset, num_madeup_words: so many tokens are made
+        if isinstance(one, int) and abs(one) > _MOST_EXTRA and not re.search(_IDS, key):
+            raise ZooError(
+                f"{where}: {key} is out of range",
+                expected=f"a number up to {_MOST_EXTRA:,}",
+                given=str(one),
+                fix="copy the folder again",
+            )
     longest = config.get("model_max_length", config.get("max_len"))
     if isinstance(longest, (int, float)) and not isinstance(longest, bool) and longest > 0:
         kept["model_max_length"] = min(int(min(longest, 2.0**40)), 2**40)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import torch
+import sys
 
-__all__ = ["is_exporting", "is_recording"]
+import torch
+from torch import Tensor
+
+__all__ = ["hides_values", "is_exporting", "is_recording"]
 
 
 def is_recording() -> bool:
@@ -16,6 +19,34 @@ def is_recording() -> bool:
         False
     """
     return torch.compiler.is_compiling() or _is_tracing()
+
+
+def hides_values(tensor: Tensor) -> bool:
+    """Whether a tensor's values cannot be looked at: while a graph is recorded, on the meta device, under `vmap`.
+
+    Examples:
+        >>> import torch
+        >>> from mi2p_inject.core.numerics.recording import hides_values
+        >>> hides_values(torch.zeros(2)), hides_values(torch.zeros(2, device="meta"))
+        (False, True)
+    """
+    return is_recording() or tensor.is_meta or _is_fake(tensor) or _is_proxied() or _is_vectorised()
+
+
+def _is_fake(tensor: Tensor) -> bool:
+    return isinstance(tensor, torch._subclasses.FakeTensor)
+
+
+def _is_proxied() -> bool:
+    """Whether `make_fx` records."""
+    tracing = sys.modules.get("torch.fx.experimental.proxy_tensor")
+    return tracing is not None and tracing.get_proxy_mode() is not None
+
+
+def _is_vectorised() -> bool:
+    """Whether `torch.func.vmap` runs."""
+    stack = torch._C._functorch.get_interpreter_stack() or ()
+    return any(one.key() == torch._C._functorch.TransformType.Vmap for one in stack)
 
 
 def is_exporting() -> bool:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from mi2p_inject.core.files.read import read_regular
 from mi2p_inject.recipes.data.images import looks_like_image
 from mi2p_inject.recipes.data.source_table import Row, SourceTable, is_split, split_name
 from mi2p_inject.recipes.data.tables.lines import check_regular
@@ -143,15 +145,16 @@ def read_text(path: Path | None) -> str | None:
     """
     if path is None:
         return None
-    if check_regular(path).st_size > _MAX_TEXT:
-        raise RecipeError(
-            f"{path} is too large for a text",
-            expected=f"at most {_MAX_TEXT:,} bytes",
-            fix="take it out, or make a table with a text column",
-        )
+    check_regular(path)
     try:
-        content = path.read_bytes()
+        content = read_regular(path, _MAX_TEXT)
     except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise RecipeError(
+                f"{path} is too large for a text",
+                expected=f"at most {_MAX_TEXT:,} bytes",
+                fix="take it out, or make a table with a text column",
+            ) from error
         raise RecipeError(
             f"cannot read {path}: {error.strerror}", fix="let this user read it, or take it out"
         ) from error
