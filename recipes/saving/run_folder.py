@@ -137,7 +137,11 @@ class RunFolder:
         for name in _FILES:  # the mark of a finished run first
             (self.path / name).unlink(missing_ok=True)
         for name in _FOLDERS:
-            shutil.rmtree(self.path / name, ignore_errors=True)
+            place = self.path / name
+            if place.is_symlink():  # to a larger disk; `rmtree` follows none
+                place.unlink()
+            elif place.exists():
+                shutil.rmtree(place)
         (self.path / IDENTITY).unlink(missing_ok=True)
 
 

@@ -14,6 +14,7 @@ import pytest
 from data_files import Load, draw, load, note
 
 from mi2p_inject.recipes.data import Samples
+from mi2p_inject.recipes.data.labels import classes_of
 from mi2p_inject.recipes.data.tables.cells import labels_of
 from mi2p_inject.recipes.data.values import MISSING_WORD, UNDECODABLE
 from mi2p_inject.recipes.errors import RecipeError
@@ -272,3 +273,11 @@ class TestCharacters:
         (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         samples = load(tmp_path / "a.jsonl", label_col="étiquette")
         assert not [one for one in samples.notes if "bad images" in one]
+
+
+@pytest.mark.fault("tables", "labels of thousands of digits, or with control characters", "classes, or one class")
+def test_labels_that_python_reads_as_no_number() -> None:
+    rows = [("9" * 5000,), ("10",), ("9",)]
+    assert classes_of(rows, "") == ("10", "9", "9" * 5000)
+    assert classes_of(rows[1:], "") == ("9", "10")
+    assert labels_of("\x1b[31mred\x1b[0m\0", True, "") == labels_of("[31mred[0m", True, "")

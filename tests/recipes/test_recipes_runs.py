@@ -79,6 +79,25 @@ def test_a_finished_run_is_refused_then_overwritten(tmp_path: Path) -> None:
     assert names(tmp_path) == ["mine.txt", "run.json"]
 
 
+@pytest.mark.fault("S5", "--overwrite of a run whose checkpoints are a link to another disk", "the run starts anew")
+def test_what_is_overwritten_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checkpoints that stayed would be gone on with, whatever the new settings."""
+    RunFolder(tmp_path / "run", SETTINGS)
+    (tmp_path / "disk" / "checkpoint-8").mkdir(parents=True)
+    (tmp_path / "run" / "checkpoints").symlink_to(tmp_path / "disk")
+    RunFolder(tmp_path / "run", {**SETTINGS, "seed": 1}, overwrite=True)
+    assert names(tmp_path / "run") == ["run.json"]
+    assert (tmp_path / "disk" / "checkpoint-8").is_dir()  # a person's place: not emptied
+
+    def busy(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    (tmp_path / "run" / "checkpoints").mkdir()
+    monkeypatch.setattr(shutil, "rmtree", busy)
+    with pytest.raises(RecipeError, match="cannot write to"):
+        RunFolder(tmp_path / "run", SETTINGS, overwrite=True)
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_folder_that_is_no_run_is_never_touched(tmp_path: Path, overwrite: bool) -> None:
     (tmp_path / "experiments").mkdir()

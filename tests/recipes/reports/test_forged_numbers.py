@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -21,6 +22,7 @@ from mi2p_inject.recipes.evaluation.page.figures import learning_curves
 from mi2p_inject.recipes.evaluation.run_report import run_markdown
 from mi2p_inject.recipes.saving.card import card_of
 from mi2p_inject.recipes.saving.numbers_schema import history_fault, numbers_fault
+from mi2p_inject.recipes.saving.run_folder import text_of
 from mi2p_inject.recipes.saving.saved import SavedRun, load_run
 from mi2p_inject.recipes.training.reading import mean_reading
 
@@ -89,6 +91,7 @@ def test_any_value_in_any_place_is_an_error_or_is_read(saved: SavedRun) -> None:
         (("baseline",), KeyError, "baseline"),
         (("splits",), {}, "splits.validation"),
         (("remarks",), [""], r"remarks\[0\]"),
+        (("classes", 0), "a \x1b]0;owned\x07", r"classes\[0\]"),
         ((), None, "all of it"),
     ],
 )
@@ -98,6 +101,17 @@ def test_the_place_is_named(path: tuple[Any, ...], value: Any, place: str, tmp_p
     forged(run, "metrics.json", changed(numbers, path, value) if path else value)
     with pytest.raises(RecipeError, match=rf"is damaged: metrics\.json: {place}\n  expected: .*\n  given: .*\n  fix: "):
         load_run(run)
+
+
+@pytest.mark.fault("files", "a report of a run folder that is a pipe, a device or a terabyte", "RecipeError")
+def test_a_report_that_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "table.md").write_text("# a table")
+    assert text_of(tmp_path / "table.md") == "# a table"
+    os.truncate(tmp_path / "table.md", 2**40)
+    (tmp_path / "device.md").symlink_to("/dev/zero")
+    for name in ("table.md", "device.md", "none.md"):
+        with pytest.raises(RecipeError, match="cannot read"):
+            text_of(tmp_path / name)
 
 
 @pytest.mark.parametrize("history", [{"a": 1}, [{"step": "a"}], [{"step": 1, "loss": None}], [5], [{}], None])

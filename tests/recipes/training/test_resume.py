@@ -139,3 +139,11 @@ def test_a_full_disk_leaves_nothing_half_written(table: Path, tmp_path: Path) ->
     assert last_checkpoint(out / "checkpoints") is None
     train(table, out, model="vision", epochs=1)
     assert load_run(out).numbers["best_step"] > 0
+
+
+def test_a_persons_copy_of_a_checkpoint_is_none(tmp_path: Path) -> None:
+    for name in ("checkpoint-8", "checkpoint-12", "checkpoint-8 copy", "checkpoint-best", "checkpoint-²"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "trainer_state.json").write_text("{}")
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-12"
+    assert len(list(tmp_path.iterdir())) == 5
