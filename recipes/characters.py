@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
-from mi2p_inject.core.errors import printable
+from mi2p_inject.core.human import printable
 
 __all__ = ["as_written", "composed", "decodable", "in_markdown", "print_anything"]
 

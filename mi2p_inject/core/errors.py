@@ -5,7 +5,7 @@ Each also inherits the built-in error that fits, so that `except ValueError` wor
 
 from __future__ import annotations
 
-import re
+from mi2p_inject.core.human import printable
 
 __all__ = [
     "AdapterError",
@@ -26,21 +26,7 @@ __all__ = [
     "SweepError",
     "UnitError",
     "ZooError",
-    "printable",
 ]
-
-
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-
-
-def printable(text: str) -> str:
-    r"""A text whose control characters are escapes: what a stranger's file holds must not command a terminal.
-
-    Examples:
-        >>> print(printable("a \x1b[31mred\x1b[0m name"))
-        a \x1b[31mred\x1b[0m name
-    """
-    return text if text.isprintable() else _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 class Mi2pError(Exception):

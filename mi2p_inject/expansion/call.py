@@ -93,6 +93,21 @@ class Call:
         return self._given[name, batch, device]
 
 
+class Now:
+    """What is going on in one thread.
+
+    An object beside the thread's own: where torch.compile breaks a graph in the midst of a forward, it loses what was
+    set on a `threading.local`.
+    """
+
+    def __init__(self) -> None:
+        self.call: Call | None = None
+        self.disabled = False
+        self.recorders: tuple[Recorder, ...] = ()
+        self.place: object | None = None
+        """Of the innermost block that is open."""
+
+
 _PLACES: ContextVar[frozenset[object]] = ContextVar("mi2p_inject.blocks", default=frozenset())
 """Of the blocks that are open in this task; each task has its own."""
 
@@ -102,11 +117,7 @@ class Calls(threading.local):
 
     def __init__(self) -> None:
         """Runs in each thread: what a graph was compiled with must not appear later, or it is compiled again."""
-        self.call: Call | None = None
-        self.disabled = False
-        self.recorders: tuple[Recorder, ...] = ()
-        self.place: object | None = None
-        """Of the innermost block that is open in this thread."""
+        self.now = Now()
 
     @contextmanager
     def block(self, call: Call | None, disabled: bool) -> Iterator[None]:
@@ -116,13 +127,14 @@ class Calls(threading.local):
             SourceError: as `check_task`.
         """
         self.check_task()
-        outer, places = (self.call, self.disabled, self.place), _PLACES.get()
-        self.call, self.disabled, self.place = call, disabled, object()
-        _PLACES.set(places | {self.place})
+        now, places = self.now, _PLACES.get()
+        outer = now.call, now.disabled, now.place
+        now.call, now.disabled, now.place = call, disabled, object()
+        _PLACES.set(places | {now.place})
         try:
             yield
         finally:
-            self.call, self.disabled, self.place = outer
+            now.call, now.disabled, now.place = outer
             _PLACES.set(places)
 
     def check_task(self) -> None:
@@ -131,7 +143,7 @@ class Calls(threading.local):
         Raises:
             SourceError: it would have the block's source, or none, without a word.
         """
-        if self.place is not None and self.place not in _PLACES.get():
+        if self.now.place is not None and self.now.place not in _PLACES.get():
             raise SourceError(
                 "another task of this thread is inside a block of this model",
                 expected="one task at a time in `with me.source(...)` and `with me.disabled()`",

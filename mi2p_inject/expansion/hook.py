@@ -57,7 +57,7 @@ class SiteHook:
         return {**self.__dict__, "owner": None}
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> Any:
-        call = self.calls.call
+        call = self.calls.now.call
         if call is None:
             call = self._recomputed()
             return None if call is None else self._add(call, output, recomputed=True)

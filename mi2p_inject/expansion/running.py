@@ -83,7 +83,7 @@ class RunningModel(BackboneInterface):
     @property
     def active(self) -> bool:
         """Whether a source has an effect here: not where the model is ejected, or in a `with me.disabled()` block."""
-        return not self.ejected and not self.calls.disabled
+        return not self.ejected and not self.calls.now.disabled
 
     def forward(self, *args: Any, source: Any = None, source_mask: Any = None, **kwargs: Any) -> Any:
         """What the backbone returns, with the source injected.
@@ -162,12 +162,12 @@ class RunningModel(BackboneInterface):
         call.block = True
 
         def note_image(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            if self.calls.call is call:  # not in another thread, or in a call that has a source of its own
+            if self.calls.now.call is call:  # not in another thread, or in a call that has a source of its own
                 call.image = image_of(args, kwargs)
 
         note = self.backbone.register_forward_pre_hook(note_image, with_kwargs=True)
         try:
-            with self.calls.block(None if self.calls.disabled else call, self.calls.disabled):
+            with self.calls.block(None if self.calls.now.disabled else call, self.calls.now.disabled):
                 yield
         finally:
             note.remove()
@@ -202,19 +202,19 @@ class RunningModel(BackboneInterface):
         self._check_live()
         if self.expansion_config.trainable == "units" and not torch.compiler.is_compiling():
             self._still_norms()
-        outer = self.calls.call
+        outer = self.calls.now.call
         given = given_sources(source, source_mask, self.expansion_config.sources)
         if not given:
             check_without_source(outer)
-        if self.calls.disabled:
+        if self.calls.now.disabled:
             self.calls.check_task()
-        alone = not given or self.calls.disabled
+        alone = not given or self.calls.now.disabled
         call = call_without_source(self) if alone else self._call(given, once, args, kwargs)
-        self.calls.call = call
+        self.calls.now.call = call
         try:
             output = function(*args, **kwargs)
         finally:
-            self.calls.call = outer
+            self.calls.now.call = outer
         if call is not None and call.sources:
             check_fired(self, call, kwargs)
         return output
@@ -227,7 +227,7 @@ class RunningModel(BackboneInterface):
         call = Call(sources, units, image_of(args, dict(kwargs)), once, times=times)
         call.takes_part = len(sources) < len(self.expansion_config.sources) and trains_with_others(self)
         if not is_recording():
-            call.recorders = self.calls.recorders
+            call.recorders = self.calls.now.recorders
         if not once or times:
             call.repeat = lambda name, which: self._prepare(name, features[name][which], _rows(given[name][1], which))
         return call
@@ -235,7 +235,7 @@ class RunningModel(BackboneInterface):
     def _prepare(self, name: str, features: SourceFeatures, source_mask: Tensor | None) -> PreparedSource:
         dtype = floating_dtype(self.units)
         built, strict = self.expansion_config.sources[name].spec, self.expansion_config.strict
-        recorded = not is_recording() and bool(self.calls.recorders)  # weights have a place for every token given
+        recorded = not is_recording() and bool(self.calls.now.recorders)  # weights have a place for every token given
         return prepare(features, built, dtype, source_mask, strict, trim=not recorded)
 
     def encode(self, batch: Any) -> Any:

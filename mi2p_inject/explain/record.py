@@ -218,12 +218,12 @@ def record_attention(me: ExpandedModel, *, gradients: bool = False, views: bool 
 @contextmanager
 def recording(me: ExpandedModel, recorder: Recorder) -> Iterator[None]:
     """A block in which what the model's units do, in this thread, is given to a recorder too."""
-    outer = me.calls.recorders
-    me.calls.recorders = (*outer, recorder)
+    outer = me.calls.now.recorders
+    me.calls.now.recorders = (*outer, recorder)
     try:
         yield
     finally:
-        me.calls.recorders = outer
+        me.calls.now.recorders = outer
 
 
 def _kind(me: ExpandedModel) -> str:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from mi2p_inject.core.errors import printable
+from mi2p_inject.core.human import printable
 from mi2p_inject.recipes.cli.config_options import SetOption
 from mi2p_inject.recipes.cli.exit_codes import reported
 from mi2p_inject.recipes.cli.paths import home_path

@@ -10,7 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from mi2p_inject.core.errors import printable
+from mi2p_inject.core.human import printable
 from mi2p_inject.recipes.characters import in_markdown
 from mi2p_inject.recipes.data.in_memory import called
 from mi2p_inject.recipes.metrics.metric_info import info_of, metrics_of

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from mi2p_inject.core.errors import printable
+from mi2p_inject.core.human import printable
 from mi2p_inject.recipes.config import Config, with_options
 from mi2p_inject.recipes.data import Samples
 from mi2p_inject.recipes.encoders.encoder import Encoder

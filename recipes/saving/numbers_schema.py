@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mi2p_inject.core.errors import printable
 from mi2p_inject.core.files.json_rules import TEXT, Fault, ListOf, MapOf, Rule, Schema, fault, is_int
+from mi2p_inject.core.human import printable
 from mi2p_inject.recipes.metrics.metric_info import metrics_of
 
 __all__ = ["history_fault", "numbers_fault"]

@@ -21,7 +21,8 @@ from safetensors.torch import save_file
 
 from mi2p_inject.adapters.adapter import Modality
 from mi2p_inject.checkpoint.card import write_card
-from mi2p_inject.core.errors import CheckpointError, printable
+from mi2p_inject.core.errors import CheckpointError
+from mi2p_inject.core.human import printable
 from mi2p_inject.recipes.config import Config
 from mi2p_inject.recipes.data import Samples, load_data
 from mi2p_inject.recipes.encoders.encoder import Encoder

@@ -68,7 +68,7 @@ class TestBlocks:
         with pytest.raises(ZeroDivisionError), me.source(SOURCE):
             raise ZeroDivisionError
         assert not me.backbone._forward_pre_hooks
-        assert me.calls.call is None
+        assert me.calls.now.call is None
         with pytest.raises(ZeroDivisionError), me.disabled():
             raise ZeroDivisionError
         assert me.active

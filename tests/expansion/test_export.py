@@ -172,3 +172,29 @@ def test_transforms_that_hide_values(features: Features) -> None:
     torch.testing.assert_close(graph(PICTURES, source.data), run(PICTURES, source.data))
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         assert run(mode.from_tensor(PICTURES), mode.from_tensor(source.data)).shape == (2, 4)
+
+
+class Logs(nn.Module):
+    """A backbone that no compiler takes as a whole: it breaks off behind its site, as a log or a warning makes it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.site = nn.Conv2d(3, 4, 3)
+
+    def loss(self, hidden: Tensor) -> Tensor:
+        torch._dynamo.graph_break()
+        return hidden.square()
+
+    def forward(self, picture: Tensor) -> Tensor:
+        return self.loss(self.site(picture))
+
+
+@pytest.mark.fault("calls", "torch.compile where the backbone breaks the graph (a log, a print)", "the model's numbers")
+def test_a_graph_that_breaks_inside_the_backbone() -> None:
+    torch.manual_seed(0)
+    source = token_features(2)
+    me = inject(Logs(), "site", source_spec=source.spec, example_inputs=PICTURES, zero_init=None)
+    compiled = torch.compile(me, backend="eager")
+    for _ in range(2):
+        torch.testing.assert_close(compiled(PICTURES, source=source), me(PICTURES, source=source))
+    torch.testing.assert_close(compiled(PICTURES), me(PICTURES))

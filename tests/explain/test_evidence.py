@@ -72,7 +72,7 @@ def test_evidence_of_residuals_is_the_change_that_the_gradient_foresees(unit: st
         handle.remove()
         torch.testing.assert_close(found.by_residual["0"][:, place[0], place[1]], change / 1e-6, rtol=1e-3, atol=1e-6)
     assert found.by_residual["0"].abs().sum() > 0
-    assert me.calls.recorders == ()
+    assert me.calls.now.recorders == ()
 
 
 def pictures_net() -> nn.Module:

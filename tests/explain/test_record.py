@@ -206,7 +206,7 @@ def test_nothing_lingers_after_an_exception() -> None:
     with record_attention(me) as failed, pytest.raises(ValueError, match="different batches"):
         me(PICTURES, source=SOURCE[:1])
     same(me(PICTURES, source=SOURCE), plain)
-    assert (len(seen[0].forwards), len(failed.forwards), me.calls.recorders) == (1, 0, ())
+    assert (len(seen[0].forwards), len(failed.forwards), me.calls.now.recorders) == (1, 0, ())
 
 
 def test_other_threads_and_copies_record_nothing() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from forked import run_forked
 
-from mi2p_inject.core.errors import printable
+from mi2p_inject.core.human import printable
 from mi2p_inject.recipes.characters import composed, decodable, in_markdown, print_anything
 from mi2p_inject.recipes.cli.paths import home_path
 from mi2p_inject.recipes.data.values import visible
