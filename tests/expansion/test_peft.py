@@ -10,7 +10,7 @@ import torch
 from helpers import complains, same
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
-from transformers import BertConfig, BertForSequenceClassification
+from transformers import BertConfig, BertForSequenceClassification, GPT2Config, GPT2LMHeadModel
 
 from mi2p_inject import ExpandedModel, SourceFeatures, inject, load
 from mi2p_inject.core.errors import CheckpointError
@@ -199,3 +199,19 @@ def test_every_kind_under_all_linear(name: str) -> None:
         peft.get_parameter(key).data.mul_(3)
     assert torch.equal(logits(peft), before) is not bool(in_units)
     torch.testing.assert_close(logits(peft.merge_and_unload()), logits(peft))
+
+
+@pytest.mark.fault(
+    "S2", "all-linear over a language model whose head is tied", "exclude_modules=['lm_head'] merges rightly"
+)
+def test_a_tied_head_is_left_out() -> None:
+    """PEFT leaves it out of transformers' own classes only; adapted and merged, it would change embeddings."""
+    fields = {"n_embd": 16, "n_layer": 1, "n_head": 2, "vocab_size": 20, "n_positions": 8}
+    torch.manual_seed(0)
+    me = inject(GPT2LMHeadModel(GPT2Config(**fields)).eval(), source_spec=SOURCE.spec)
+    randomise(me.units, 1)
+    peft = get_peft_model(me, lora("all-linear", exclude_modules=["lm_head"], task_type="CAUSAL_LM"))
+    wanted = logits(peft).detach()
+    merged = peft.merge_and_unload()
+    torch.testing.assert_close(logits(merged), wanted)
+    assert merged.backbone.lm_head.weight is merged.backbone.transformer.wte.weight
