@@ -56,7 +56,7 @@ def load_open_clip(identifier: str, modality: Modality, pretrained: bool, image_
     folder = Path(name) if Path(name).is_dir() else hub_folder(name, weights=pretrained)
     with checked_folder(folder, "open_clip", weights=pretrained) as staged:
         model_cfg = json.loads((staged / "open_clip_config.json").read_text(encoding="utf-8"))["model_cfg"]
-        check_buildable(lambda: _create(f"local-dir:{staged}", image_size, False, device="meta"), staged)  # type: ignore[no-any-return]
+        check_buildable(lambda: _create(f"local-dir:{staged}", image_size, False, device="meta"), staged)
         clip = _create(f"local-dir:{staged}", image_size, pretrained)
         tokenizer = lambda: open_clip_tokenizer(model_cfg, staged, name)  # noqa: E731
         return _encoder(clip, Path(name).name, modality, pretrained, image_size, model_cfg, tokenizer)

@@ -72,8 +72,8 @@ def rebuild_encoder(folder: Path, modality: Modality, *, max_bytes: int = _MAX_B
         ) as staged:
             rebuild = REBUILDERS[origin["library"]]
             with bounded(max_bytes):
-                shown = rebuild(origin, staged, "meta")
-            check_size(shown, max_bytes)
+                empty = rebuild(origin, staged, "meta")
+            check_size(empty, max_bytes)
             model = rebuild(origin, staged, "cpu")
             spec: ImageSpec | TextSpec
             if modality == "image":
