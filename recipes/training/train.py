@@ -286,8 +286,7 @@ def _write(
             given=str(folder.path),
             fix="make room and give the same command again: it goes on from the last checkpoint",
         ) from error
-    unneeded = (folder.path / CHECKPOINTS, *(folder.path / SOURCES).glob("*-without-fold-*"))
-    for path in unneeded:
+    for path in (folder.path / CHECKPOINTS, *(folder.path / SOURCES).glob("*-without-fold-*")):
         shutil.rmtree(path, ignore_errors=True)
     folder.close()
 
