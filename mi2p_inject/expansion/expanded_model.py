@@ -269,15 +269,11 @@ class ExpandedModel(RunningModel):
     def __copy__(self) -> ExpandedModel:
         """A shallow copy shares hooks with the original, which lives as long: else they would go with the first."""
         copied: ExpandedModel = object.__new__(type(self))
-        copied.__dict__.update(self.__dict__)
-        copied.__dict__["_original"] = self
+        copied.__dict__.update(self.__dict__, _original=self)
         return copied
 
     def __getstate__(self) -> dict[str, Any]:
-        state = self.__dict__.copy()
-        state.pop("_finalizer", None)
-        state.pop("_original", None)
-        return state
+        return {name: value for name, value in self.__dict__.items() if name not in ("_finalizer", "_original")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
