@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from mi2p_inject.checkpoint.card import CARD_NAME, MARK
@@ -44,7 +45,7 @@ def local_folder(
         HubError: there is no such repository or revision, it may not be read, or the Hub is out of reach.
     """
     path = as_path(folder)
-    if path.is_dir():
+    if os.path.isdir(path):  # `Path.is_dir` raises about a name that is too long
         if revision is not None:
             raise CheckpointError(
                 "a local folder has no revisions",

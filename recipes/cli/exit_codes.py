@@ -24,6 +24,8 @@ _OF_THE_PLACE = {
     errno.EROFS: _RIGHT,
     errno.EACCES: _RIGHT,
     errno.EPERM: _RIGHT,
+    errno.ENAMETOOLONG: "name a shorter path",
+    errno.ELOOP: "its links lead to each other: name another place",
 }
 
 

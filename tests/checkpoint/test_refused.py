@@ -20,7 +20,7 @@ class TestCheckpoints:
     def test_not_a_checkpoint(self, tmp_path: Path) -> None:
         with complains(CheckpointError, "not a checkpoint"):
             load(tmp_path, backbone=net())
-        for absent in (tmp_path / "absent", str(tmp_path / "absent"), "nobody/nothing-here"):
+        for absent in (tmp_path / "absent", str(tmp_path / "absent"), "nobody/nothing-here", "y" * 5000):
             with complains(CheckpointError):
                 load(absent, backbone=net())
 

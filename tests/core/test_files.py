@@ -73,6 +73,18 @@ def test_the_next_writer_removes_what_a_killed_one_left(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["b"]
 
 
+@pytest.mark.fault("files", "a link among the leftovers of killed writers", "what it leads to is left alone")
+def test_a_link_among_the_leftovers_is_not_followed(tmp_path: Path) -> None:
+    mine, place = tmp_path / "mine", tmp_path / "place"
+    mine.mkdir()
+    place.mkdir()
+    for name in ("lock", "data"):
+        (mine / name).write_text("keep")
+    (place / f"{PREFIX}0123").symlink_to(mine)
+    write_file(place / "a", lambda path: path.write_text("b"))
+    assert [(mine / name).read_text() for name in ("lock", "data")] == ["keep"] * 2
+
+
 def test_a_live_writer_is_left_alone(tmp_path: Path) -> None:
     def meanwhile(path: Path) -> None:
         remove_leftovers(tmp_path)

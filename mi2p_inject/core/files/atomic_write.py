@@ -87,6 +87,8 @@ def write_folder(path: Path, fill: Callable[[Path], object]) -> None:
 def remove_leftovers(folder: Path) -> None:
     """Remove what killed writers left in a folder; what a live one is writing there stays."""
     for leftover in folder.glob(f"{PREFIX}*"):
+        if leftover.is_symlink():  # no writer of ours makes one, and what it leads to is somebody's
+            continue
         lock = WriterLock(leftover / _LOCK)
         try:
             lock.acquire()

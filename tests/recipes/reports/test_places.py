@@ -24,7 +24,9 @@ from mi2p_inject.recipes.saving.saved import SavedRun, load_run
 GOLDEN = Path(__file__).parents[2] / "golden" / "run-2" / "run"
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM])
+@pytest.mark.parametrize(
+    "number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG]
+)
 def test_a_full_or_closed_place_is_one_line(number: int) -> None:
     app = typer.Typer()
 
