@@ -96,6 +96,23 @@ def test_a_live_writer_is_left_alone(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 1
 
 
+def test_a_writer_whose_folder_is_taken_for_a_leftover(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """filelock makes a folder that it does not find, and complains where that one is gone once more meanwhile."""
+    acquire, failed = WriterLock.acquire, []
+
+    def gone(lock: WriterLock, timeout: float = 0) -> None:
+        if not failed:
+            failed.append(lock.path.parent)
+            lock.path.parent.rmdir()
+            raise FileExistsError(17, "File exists", str(lock.path.parent))
+        acquire(lock, timeout)
+
+    monkeypatch.setattr(WriterLock, "acquire", gone)
+    write_file(tmp_path / "a", lambda path: path.write_text("b"))
+    assert failed
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
 def test_many_writers_of_one_file(tmp_path: Path) -> None:
     def often(number: int) -> None:
         for _ in range(20):

@@ -108,7 +108,8 @@ def temporary_folder(parent: Path) -> Iterator[Path]:
         lock = WriterLock(folder / _LOCK)
         try:
             lock.acquire()
-        except (LockHeldError, FileNotFoundError):  # another writer took it for a leftover before it had its lock
+        except (LockHeldError, FileNotFoundError, FileExistsError):
+            # another writer took it for a leftover before it had its lock; filelock makes a folder that is gone again
             continue
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
