@@ -177,11 +177,14 @@ def check_figure_file(file: Path) -> None:
     """
     if file.suffix.lower() not in FIGURE_ENDINGS:
         raise RecipeError(
-            f"{file} is no name of a figure", expected=" or ".join(FIGURE_ENDINGS), given=file.name, fix="--out fig.png"
+            f"{file} is no name of a figure",
+            expected=" or ".join(FIGURE_ENDINGS),
+            given=file.name,
+            fix=f"such as {file.with_suffix('.png') if file.stem else 'fig.png'}",
         )
     if file.is_dir() or not file.absolute().parent.is_dir():
         raise RecipeError(
-            f"{file} cannot be written", expected="a file in a folder that exists", given=str(file), fix="--out"
+            f"{file} cannot be written", expected="a file in a folder that exists", given=str(file), fix="name another"
         )
 
 

@@ -65,6 +65,7 @@ def test_the_command(folder: Path, tmp_path: Path) -> None:
     refused = CliRunner().invoke(app, ["compare", *names, "--figure", str(tmp_path / "gains.txt")])
     assert refused.exit_code == 1
     assert "no name of a figure" in refused.stderr
+    assert f"fix: such as {tmp_path / 'gains.png'}" in refused.stderr  # --out is no option of this command
     assert not (tmp_path / "gains.txt").exists()
 
 
