@@ -203,6 +203,8 @@ def test_distributed_steps_without_a_source(trainable: str, group: None) -> None
             assert sourced or not one.grad.any()
     with torch.no_grad():
         same(parallel(PICTURES), alone)
+    me.eval()  # no step: nobody waits for gradients
+    assert me(PICTURES).requires_grad is me.backbone(PICTURES).requires_grad is (trainable == "all")
 
 
 def test_alone_a_step_without_a_source_leaves_the_units_alone() -> None:
