@@ -127,9 +127,9 @@ def render_results() -> str:
         "",
         "Not run yet: the table `defaults` with three seeds; Tux Paint's stamps; the systems of the",
         "literature with several labels; Table 5 with today's units; Table 6 with them on Open Clip Art. The defaults",
-        "rest on a smaller study before these tables. Systems of the literature have the same epochs, batches and rates",
-        "as the others; nothing was tuned for them, while the defaults of expanded models were chosen on validation",
-        "splits of such sets.",
+        "rest on a smaller study before these tables. Systems of the literature have the same epochs, batches and",
+        "rates as the others; nothing was tuned for them, while the defaults of expanded models were chosen on",
+        "validation splits of such sets.",
     ]
     for folder, (title, what) in SETS.items():
         found = {path.stem: _read(path) for path in (RESULTS / folder).glob("*.json")}
