@@ -108,7 +108,12 @@ def _picture(cell: Any, where: str) -> bytes | str:
     if isinstance(cell, (str, Path)):
         return str(Path(cell).expanduser().absolute()) if str(cell).strip() else ""
     if isinstance(cell, Image.Image):
-        return _png(cell)
+        try:
+            return _png(cell)
+        except (ValueError, OSError) as error:
+            raise RecipeError(
+                f"{where} holds a picture that cannot be read: {error}", expected="an open picture", fix="open it again"
+            ) from error
     if isinstance(cell, bytes):
         return cell
     raise RecipeError(

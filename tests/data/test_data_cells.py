@@ -12,8 +12,10 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 from data_files import Load, draw, load, note
+from PIL import Image
 
 from mi2p_inject.recipes.data import Samples
+from mi2p_inject.recipes.data.in_memory import as_file
 from mi2p_inject.recipes.data.labels import classes_of
 from mi2p_inject.recipes.data.tables.cells import labels_of
 from mi2p_inject.recipes.data.values import MISSING_WORD, UNDECODABLE
@@ -281,3 +283,18 @@ def test_labels_that_python_reads_as_no_number() -> None:
     assert classes_of(rows, "") == ("10", "9", "9" * 5000)
     assert classes_of(rows[1:], "") == ("9", "10")
     assert labels_of("\x1b[31mred\x1b[0m\0", True, "") == labels_of("[31mred[0m", True, "")
+
+
+def test_parquet_dates_that_python_does_not_have(tmp_path: Path, load: Load) -> None:
+    columns = {"text": pyarrow.array([2**31 - 1] * 30, pyarrow.date32()), "label": ["a", "b"] * 15}
+    pyarrow.parquet.write_table(pyarrow.table(columns), tmp_path / "a.parquet")
+    with pytest.raises(RecipeError, match="cannot read"):
+        load(tmp_path / "a.parquet")
+
+
+@pytest.mark.parametrize("size", [(0, 0), (8, 8)])
+def test_a_picture_in_memory_that_is_closed_or_empty(size: tuple[int, int], tmp_path: Path) -> None:
+    picture = Image.new("RGB", size)
+    picture.close()
+    with pytest.raises(RecipeError, match="row 0: column 'image' holds a picture that cannot be read"):
+        as_file([{"image": picture, "label": "a"}], folder=tmp_path)

@@ -137,7 +137,12 @@ def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
     try:
         for batch in file.iter_batches(batch_size=1000):
             yield from batch.to_pylist()
-    except (OSError, pyarrow.ArrowException) as error:
+    except (
+        OSError,
+        ValueError,
+        OverflowError,
+        pyarrow.ArrowException,
+    ) as error:  # such as a date too late
         raise RecipeError(f"cannot read {path}: {error}", fix="write it again") from error
 
 
