@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import re
+from datetime import date
+from decimal import Decimal
 from typing import Any
+
+import numpy as np
 
 __all__ = ["MISSING_WORD", "UNDECODABLE", "is_missing", "missing_word", "visible"]
 
@@ -21,10 +25,12 @@ _SPACES = re.compile("[ \u00a0\u2007\u202f]+")
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a cell is empty: null, NaN, white space, characters that nobody sees."""
+    """Whether a cell is empty: null, NaN or NaT of any library, white space, characters that nobody sees."""
     if isinstance(value, str):
         return not (value if value.isascii() else _INVISIBLE.sub("", value)).strip()
-    return value is None or (isinstance(value, float) and value != value)
+    if value is None or type(value).__name__ == "NAType":  # pandas'
+        return True
+    return isinstance(value, (float, Decimal, date, np.generic)) and bool(value != value)
 
 
 def visible(label: str) -> str:

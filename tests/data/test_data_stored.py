@@ -2,19 +2,38 @@
 
 from __future__ import annotations
 
+import math
 import resource
 import subprocess
 import sys
 import textwrap
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pandas
+import pyarrow.parquet
 import pytest
 from data_files import Load, draw, ids, load, pets, save
 
 from mi2p_inject.recipes.data import load_data
+from mi2p_inject.recipes.data.in_memory import as_file
 from mi2p_inject.recipes.errors import RecipeError
 
 __all__ = ["load"]
+
+
+@pytest.mark.parametrize(
+    "empty",
+    [pandas.NaT, pandas.NA, np.float32("nan"), np.datetime64("NaT"), Decimal("nan"), None, math.nan],
+    ids=lambda value: type(value).__name__,
+)
+@pytest.mark.parametrize("column", ["text", "label"])
+def test_nothing_of_any_library_in_memory(column: str, empty: Any, tmp_path: Path) -> None:
+    rows = [{"text": f"word {i}", "label": "ab"[i % 2], column: empty if i % 3 == 0 else "ab"[i % 2]} for i in range(9)]
+    stored = pyarrow.parquet.read_table(as_file(rows, None, tmp_path)).to_pylist()
+    assert [row[column] for row in stored] == [None if i % 3 == 0 else "ab"[i % 2] for i in range(9)]
 
 
 class TestStored:
@@ -45,6 +64,7 @@ class TestStored:
         code = f"""
             from pathlib import Path
             from mi2p_inject.recipes.data import load_data
+from mi2p_inject.recipes.data.in_memory import as_file
             import datasets, sklearn.model_selection, ftfy
             def held():
                 return int(Path("/proc/self/status").read_text().split("RssAnon:")[1].split()[0]) / 1024
