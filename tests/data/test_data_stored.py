@@ -64,7 +64,6 @@ class TestStored:
         code = f"""
             from pathlib import Path
             from mi2p_inject.recipes.data import load_data
-from mi2p_inject.recipes.data.in_memory import as_file
             import datasets, sklearn.model_selection, ftfy
             def held():
                 return int(Path("/proc/self/status").read_text().split("RssAnon:")[1].split()[0]) / 1024
