@@ -22,7 +22,7 @@ from benchmarks.scaling import all_curves
 from benchmarks.table import BENCHMARKS, measurable, measured
 from mi2p_inject.core.files.atomic_write import write_file
 
-__all__ = ["PACKAGES", "machine", "main"]
+__all__ = ["PACKAGES", "machine", "main", "measured_elsewhere"]
 
 PACKAGES = ("torch", "timm", "transformers", "peft", "numpy")
 
@@ -58,7 +58,7 @@ def main(
     )
     here = {"machine": machine(), "date": datetime.date.today().isoformat()}
     on_gpu = {one.name for one in BENCHMARKS if one.gpu}
-    data = here | data | (here if wanted - on_gpu else {})  # two machines may have measured: each its own rows
+    data = here | data if only else data | here
     if wanted & on_gpu and torch.cuda.is_available():
         data["gpu"] = here
     for benchmark in BENCHMARKS:
@@ -84,12 +84,25 @@ def main(
     if "floor" in wanted:
         data["floor"] = in_process(all_parts)
         _save(data, out)
+    data["elsewhere"] = measured_elsewhere(data, wanted - on_gpu, here)
     order = [benchmark.name for benchmark in BENCHMARKS]
     kept = [one for one in data["benchmarks"] if one["name"] in order]
     data["benchmarks"] = sorted(kept, key=lambda one: order.index(one["name"]))
     _save(data, out)
     render(out)
     console.print(f"written: {out.with_suffix('.md')}")
+
+
+def measured_elsewhere(data: dict[str, Any], names: set[str], here: dict[str, Any]) -> dict[str, Any]:
+    """Name of a benchmark -> machine and day, of those that another machine than the page's measured.
+
+    Args:
+        data: of the page.
+        names: what has been measured here and now.
+        here: machine and day.
+    """
+    others = {name: where for name, where in data.get("elsewhere", {}).items() if name not in names}
+    return others if here["machine"] == data["machine"] else others | dict.fromkeys(names, here)
 
 
 def machine() -> dict[str, Any]:

@@ -23,14 +23,16 @@ def render(results: Path) -> None:
 def page(data: dict[str, Any], plot: str) -> str:
     """The Markdown page of one run."""
     on_gpu = {one.name for one in BENCHMARKS if one.gpu}
-    sections = [_head(data), _limits([one for one in data["benchmarks"] if one["name"] not in on_gpu])]
+    others = data.get("elsewhere", {})
+    on_cpu = [one for one in data["benchmarks"] if one["name"] not in on_gpu]
+    sections = [_head(data), _limits(on_cpu), _elsewhere([one["name"] for one in on_cpu], others)]
     if data["floor"]:
-        sections.append(_floor(data["floor"]))
+        sections += [_floor(data["floor"]), _elsewhere(["floor"], others)]
     sections += _gpu([one for one in data["benchmarks"] if one["name"] in on_gpu], data.get("gpu"))
     if data["peers"]:
-        sections.append(_peers(data["peers"]))
+        sections += [_peers(data["peers"]), _elsewhere(["peers"], others)]
     if data["scaling"]:
-        sections.append(_growth(data["scaling"], plot))
+        sections += [_growth(data["scaling"], plot), _elsewhere(["scaling"], others)]
     return "\n".join(line for section in sections for line in section)
 
 
@@ -53,6 +55,15 @@ def machine_line(measured: dict[str, Any]) -> str:
     machine = measured["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     return f"{machine['device']}, {machine['threads']} threads; {versions}; {measured['date']}."
+
+
+def _elsewhere(names: list[str], others: dict[str, Any]) -> list[str]:
+    """What of a section another machine than the page's measured."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        if name in others:
+            found.setdefault(machine_line(others[name]), []).append(f"`{name}`")
+    return [line for where, rows in found.items() for line in (f"{', '.join(rows)}: on {where}", "")]
 
 
 def _limits(found: list[dict[str, Any]]) -> list[str]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from benchmarks import gpu, render
+from benchmarks.__main__ import measured_elsewhere
 from benchmarks.table import BENCHMARKS, measurable
 
 ROOT = Path(__file__).parents[2]
@@ -73,3 +75,22 @@ def _result(name: str) -> dict[str, object]:
         "name": name, "ours": "a", "base": "b", "limit": 1.1, "at_least": False, "unit": "s", "ratio": 1.0,
         "spread": [1.0, 1.0], "samples": {"base": [1.0], "ours": [1.0]}, "profile": None,
     }  # fmt: skip
+
+
+def test_rows_of_another_machine_are_named() -> None:
+    """`--only` on another machine puts neither the old rows under its name nor its own under theirs."""
+    first, second = ({"machine": {"device": one, "threads": 2, "versions": {}}, "date": one} for one in "AB")
+    data: dict[str, Any] = {
+        **first,
+        "benchmarks": [_result("c"), _result("d")],
+        "peers": [],
+        "scaling": [],
+        "floor": {},
+    }
+    data["elsewhere"] = measured_elsewhere(data, {"d"}, second)
+    assert data["elsewhere"] == {"d": second}
+    page = render.page(data, "")
+    assert "`d`: on B, 2 threads" in page
+    assert page.index("A, 2 threads") < page.index("| c |") < page.index("`d`: on B")
+    assert measured_elsewhere(data, {"d"}, first) == {}
+    assert measured_elsewhere(data, {"c"}, first) == {"d": second}
