@@ -54,7 +54,7 @@ class Mi2pError(Exception):
             f"  {label}: {text}" for label, text in (("expected", expected), ("given", given), ("fix", fix)) if text
         ]
         super().__init__(printable("\n".join(lines)))
-        self.what, self.path, self.fix = what, path, fix
+        self.what, self.path, self.expected, self.given, self.fix = what, path, expected, given, fix
 
 
 class SelectionError(Mi2pError, ValueError):

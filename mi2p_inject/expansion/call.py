@@ -18,7 +18,7 @@ from mi2p_inject.sources.features import PreparedSource
 from mi2p_inject.units.base import Unit
 from mi2p_inject.units.unit_dict import UnitDict
 
-__all__ = ["Call", "Calls", "Recorder", "TakesPart", "UnitForward", "choices"]
+__all__ = ["Call", "Calls", "Now", "Recorder", "TakesPart", "UnitForward", "choices"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -56,6 +56,8 @@ def load_encoder(
     except Mi2pError as error:
         raise RecipeError(
             f"cannot load the {modality} encoder {name!r}: {error.what}",
+            expected=error.expected,
+            given=error.given,
             fix=error.fix or "name another encoder, or repair what the message says",
         ) from error
     except Exception as error:

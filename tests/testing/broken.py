@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mi2p_inject import MI2P, ViewSpec
-from mi2p_inject.expansion.call import Call, Calls
+from mi2p_inject.expansion.call import Calls, Now
 from mi2p_inject.sources.features import PreparedSource
 from mi2p_inject.units import Unit, UnitConfig
 
@@ -94,31 +94,34 @@ class WrappedUnit(Unit):
 class SharedCalls:
     """One call for all threads of an expanded model."""
 
-    call: Call | None = None
-    disabled = False
-    recorders = ()
+    block, check_task = Calls.block, Calls.check_task
+
+    def __init__(self) -> None:
+        self.now = Now()
 
     def __deepcopy__(self, memo: Any) -> SharedCalls:
-        return SharedCalls()
+        return type(self)()
 
 
 class GlobalCalls(SharedCalls):
     """One call for all expanded models."""
 
-    current: Call | None = None
+    everybodys = Now()
 
-    @property
-    def call(self) -> Call | None:  # type: ignore[override]
-        return GlobalCalls.current
-
-    @call.setter
-    def call(self, call: Call | None) -> None:
-        GlobalCalls.current = call
+    def __init__(self) -> None:
+        self.now = self.everybodys
 
 
-class StickyCalls(Calls):
+class StickyNow(Now):
     """A call that an exception does not end."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         if value is not None or sys.exc_info()[1] is None:
             super().__setattr__(name, value)
+
+
+class StickyCalls(Calls):
+    """Its call is not ended by an exception."""
+
+    def __init__(self) -> None:
+        self.now = StickyNow()
