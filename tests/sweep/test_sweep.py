@@ -94,7 +94,7 @@ SAMPLE = [
 
 
 #: of which `tests/expansion/test_contract.py` asks every adapter; a sweep by hand runs them too
-SLOW = ["threads", "two_models", "copies", "checkpoint", "exception", "eject", "frozen", "given_back"]
+SLOW = ["threads", "two_models", "copies", "checkpoint", "exception"]
 #: asked for everything, as a sweep by hand does: an adapter's, a derived one's, an open_clip tower
 WHOLE = ["test_vit", "BloomModel", "FNetModel", "coca_ViT-B-32/text"]
 
