@@ -109,21 +109,21 @@ def run_experiments(
         folder = RunFolder(out, identity, overwrite=overwrite, extend=True)
     processes.wait_for_everyone()
 
-    cache = out / _CACHE if experiments.cache_sources else None
+    cache = out / _CACHE
     for number, ((name, seed), own) in enumerate(planned.items(), start=1):
         console.print(f"[{number}/{len(planned)}] {name}, seed {seed}: ", end="", highlight=False, markup=False)
         if (name, seed) not in missing:
             console.print("read back", highlight=False)
             continue
         runs = [str(folder_of(out, source, seed)) for source in sources[name]]
-        train_run(_placed(own, cache, runs), folder_of(out, name, seed), console, samples=samples)
+        needed = experiments.cache_sources or own.model.source_folds
+        train_run(_placed(own, cache if needed else None, runs), folder_of(out, name, seed), console, samples=samples)
     processes.wait_for_everyone()
     results = _read(experiments, config, out, encoders, samples)
     numbers = collect(experiments, results, config, encoders=encoders, smoke=smoke)
     if processes.is_main_process:
         _write(folder, numbers, results, experiments, console)
-        if cache is not None:
-            shutil.rmtree(cache, ignore_errors=True)
+        shutil.rmtree(cache, ignore_errors=True)
     processes.wait_for_everyone()
     return numbers
 

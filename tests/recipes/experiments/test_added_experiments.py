@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from recipes_data import write_table
 from table_runs import ONLY, TABLE, numbers_of, run
 
 from mi2p_inject.recipes.experiments.compare import compare_runs
 from mi2p_inject.recipes.experiments.experiment import Experiment
+from mi2p_inject.recipes.experiments.sets.paper_tables import TABLES
 from mi2p_inject.recipes.metrics.probability_metrics import log_loss
 from mi2p_inject.recipes.saving.saved import load_run
 
@@ -92,3 +94,11 @@ def test_the_best_expanded_experiment_is_held_to_what_is_not(finished: tuple[Pat
     (out / "metrics.json").unlink()
     unheld = run(table, out, (0,), experiments=replace(more, held_to_rivals=False), only=["plain"])
     assert list(unheld["experiments"]["me-clip-image"]["gain"]) == ["clip-image"]
+
+
+def test_folds_of_a_source_need_no_cache_of_ones_own(tmp_path: Path) -> None:
+    """A table without `source_cache` ended at this line, after all before it had been trained."""
+    table, out, only = write_table(tmp_path), tmp_path / "out", ("text", "me-vision-folds")
+    numbers = run(table, out, (0,), given={"source_cache": None}, experiments=TABLES[3], only=only)
+    assert set(numbers["experiments"]) == set(only)
+    assert not (out / "source-cache").exists()
