@@ -8,13 +8,16 @@ import re
 import sys
 import unicodedata
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from mi2p_inject.core.human import printable
 
-__all__ = ["as_written", "composed", "decodable", "in_markdown", "print_anything"]
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["as_written", "composed", "decodable", "in_markdown", "print_anything", "print_notes"]
 
 #: what would start or end something in Markdown: a tag, a link, a cell of a table, stress, code, an entity
 _MARKS = re.compile(r"[\\`*|]|<(?=[A-Za-z/!?])|\](?=[\[(:])|(?<!\w)_|_(?!\w)|&(?=#?\w+;)|~(?=~)")
@@ -75,6 +78,12 @@ def in_markdown(value: str) -> str:
         a\\|b \\<img src=x> ![\\](http://x) [0.1, 0.2]
     """
     return printable(_MARKS.sub(r"\\\g<0>", " ".join(value.split())))
+
+
+def print_notes(notes: Iterable[str], console: Console) -> None:
+    """What there is to say of the data, a line each."""
+    for note in notes:
+        console.print(f"note: {printable(note)}", highlight=False, markup=False)
 
 
 def print_anything(*streams: TextIO) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar
 
 from mi2p_inject.core.errors import Mi2pError
 
-__all__ = ["Registry", "closest", "entry_points_of", "load_entry_point"]
+__all__ = ["Registry", "closest", "entry_points_of", "load_entry_point", "nearest"]
 
 T = TypeVar("T")
 
@@ -144,6 +144,18 @@ def closest(name: str, names: list[str]) -> str:
         >>> closest("FiLMs", ["film", "mmtm"]), closest("x", ["film", "mmtm"])
         ("did you mean 'film'?", 'choose one of film, mmtm')
     """
+    meant = nearest(name, names)
+    return f"did you mean {meant!r}?" if meant is not None else f"choose one of {', '.join(names)}"
+
+
+def nearest(name: str, names: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """The name that was probably meant, whatever its capitals; None where nothing is close.
+
+    Args:
+        name: as it was written.
+        names: those that there are.
+        cutoff: the least likeness, from 0 (anything) to 1 (the same).
+    """
     lower = {one.lower(): one for one in names}
-    close = difflib.get_close_matches(name.lower(), list(lower), n=1)
-    return f"did you mean {lower[close[0]]!r}?" if close else f"choose one of {', '.join(names)}"
+    close = difflib.get_close_matches(name.lower(), list(lower), n=1, cutoff=cutoff)
+    return lower[close[0]] if close else None

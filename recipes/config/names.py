@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
+
+from mi2p_inject.core.registry import nearest
 
 __all__ = ["INSTEAD", "closest", "instead"]
 
@@ -126,6 +127,5 @@ def instead(name: str, names: Iterable[str]) -> str | None:
 
 def closest(name: str, names: Iterable[str], otherwise: str = "choose one of these") -> str:
     """``did you mean 'epochs'?``, or what to say where nothing is close."""
-    lower = {one.lower(): one for one in names}
-    close = difflib.get_close_matches(name.lower(), list(lower), n=1, cutoff=0.5)
-    return f"did you mean {lower[close[0]]!r}?" if close else otherwise
+    meant = nearest(name, names, cutoff=0.5)
+    return f"did you mean {meant!r}?" if meant is not None else otherwise

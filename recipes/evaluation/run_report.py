@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mi2p_inject.core.human import printable
-from mi2p_inject.recipes.characters import in_markdown
+from mi2p_inject.recipes.characters import in_markdown, print_notes
 from mi2p_inject.recipes.data.in_memory import called
 from mi2p_inject.recipes.metrics.metric_info import info_of, metrics_of
 from mi2p_inject.recipes.saving.saved import SavedRun
@@ -79,8 +79,7 @@ def print_evaluation(numbers: dict[str, Any], console: Console) -> None:
         numbers: of `evaluate_run`.
         console: where to print.
     """
-    for note in numbers["notes"]:
-        console.print(f"note: {printable(note)}", highlight=False, markup=False)
+    print_notes(numbers["notes"], console)
     heading = f"{numbers['split']}, {numbers['samples']} samples, % [95 % interval]"
     _print_metrics(console, heading, numbers["metrics"])
 

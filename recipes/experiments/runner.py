@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from mi2p_inject.core.human import printable
+from mi2p_inject.recipes.characters import print_notes
 from mi2p_inject.recipes.config import Config, with_options
 from mi2p_inject.recipes.data import Samples
 from mi2p_inject.recipes.encoders.encoder import Encoder
@@ -100,8 +100,7 @@ def run_experiments(
             check_out(out, overwrite=overwrite, extend=True)
         samples = _fewer(load_samples(config)) if smoke else load_samples(config)
     _check_data(experiments, samples)
-    for note in samples.notes:
-        console.print(f"note: {printable(note)}", highlight=False, markup=False)
+    print_notes(samples.notes, console)
     missing = _missing(planned, out, overwrite)
     _check_models(missing, load_task(config, samples))
     if processes.is_main_process:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from mi2p_inject.adapters.adapter import Modality
 from mi2p_inject.checkpoint.card import write_card
 from mi2p_inject.core.errors import CheckpointError
-from mi2p_inject.core.human import printable
+from mi2p_inject.recipes.characters import print_notes
 from mi2p_inject.recipes.config import Config
 from mi2p_inject.recipes.data import Samples, load_data
 from mi2p_inject.recipes.encoders.encoder import Encoder
@@ -91,7 +91,7 @@ def train_run(
                 samples = load_samples(config)
         task = load_task(config, samples)
         metric = _check(config, task, samples)
-    _say(samples.notes if notes is None else notes, console)
+    print_notes(samples.notes if notes is None else notes, console)
 
     with busy(console, "loading the encoders"):
         columns, encoders, model, pathway = _build(config, task, samples)
@@ -203,13 +203,8 @@ def _build(
 def _noted(columns: Columns | None, samples: Samples, console: Console) -> Samples:
     """The samples with what there is to say of their columns, which is printed, too."""
     found = column_notes(columns, samples)
-    _say(found, console)
+    print_notes(found, console)
     return replace(samples, notes=(*samples.notes, *found))
-
-
-def _say(notes: Iterable[str], console: Console) -> None:
-    for note in notes:
-        console.print(f"note: {printable(note)}", highlight=False, markup=False)
 
 
 def _check(config: Config, task: Task, samples: Samples) -> str:

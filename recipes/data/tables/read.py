@@ -137,12 +137,7 @@ def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
     try:
         for batch in file.iter_batches(batch_size=1000):
             yield from batch.to_pylist()
-    except (
-        OSError,
-        ValueError,
-        OverflowError,
-        pyarrow.ArrowException,
-    ) as error:  # such as a date too late
+    except (OSError, ValueError, OverflowError, pyarrow.ArrowException) as error:  # such as a date too late for Python
         raise RecipeError(f"cannot read {path}: {error}", fix="write it again") from error
 
 
