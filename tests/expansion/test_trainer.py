@@ -162,7 +162,7 @@ def test_label_smoothing_shifts_the_labels_of_a_language_model(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("precision", ["no", "bf16"])
-@pytest.mark.parametrize("name", ["pictures", "module"])
+@pytest.mark.parametrize("name", ["pictures", "language", "module"])
 @pytest.mark.fault("S4", "Accelerate: three steps, saved and loaded state, unwrapped", "as on the backbone")
 def test_accelerate(name: str, precision: str, tmp_path: Path) -> None:
     """Three steps, a saved and a loaded state, and the model unwrapped."""
@@ -173,7 +173,7 @@ def test_accelerate(name: str, precision: str, tmp_path: Path) -> None:
         torch.manual_seed(0)
         optimizer = torch.optim.AdamW([one for one in model.parameters() if one.requires_grad], lr=1e-2)
         loader = torch.utils.data.DataLoader(
-            rows("image"), 4, collate_fn=lambda batch: collate([dict(list(row.items())[:-1]) for row in batch])
+            rows(MODELS[name][1]), 4, collate_fn=lambda batch: collate([dict(list(row.items())[:-1]) for row in batch])
         )
         prepared, optimizer, loader = accelerator.prepare(model.train(), optimizer, loader)
         takes = isinstance(model, ExpandedModel)
