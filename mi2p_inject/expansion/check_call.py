@@ -14,6 +14,7 @@ from mi2p_inject.core.errors import InjectionError, SiteError, SourceError
 from mi2p_inject.core.expansion_config import ExpansionConfig
 from mi2p_inject.core.site import Site
 from mi2p_inject.expansion.call import Call
+from mi2p_inject.expansion.hook import hooked_paths
 from mi2p_inject.inspection.switches import checkpointed
 from mi2p_inject.sources.features import PreparedSource, SourceFeatures
 from mi2p_inject.units.unit_dict import UnitDict
@@ -174,6 +175,11 @@ def _why(backbone: nn.Module, path: str, once: bool, computed: Sequence[str]) ->
         return (
             f"{' and '.join(computed)} came ready-made, so the modules that compute it did not run: leave it out "
             "(me.call runs them with the source), or choose sites that run nevertheless"
+        )
+    if path not in hooked_paths(backbone):
+        return (
+            "the module was taken out of the model, copied or replaced after injection: me.eject() before the model "
+            "is changed, and inject again"
         )
     if any(not on or path == on or path.startswith(f"{on}.") for on in checkpointed(backbone)):
         return "gradient checkpointing runs other modules in its place: switch that off, or choose modules inside"

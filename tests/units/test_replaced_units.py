@@ -86,7 +86,7 @@ class TestReplacedUnits:
         ):
             me = expanded()
             replace(me)
-            with complains(SiteError, "did not fire"):
+            with complains(SiteError, "did not fire", "replaced after injection"):
                 me(PICTURES, source=SOURCE)
         me = expanded()
         before = me(PICTURES, source=SOURCE)
