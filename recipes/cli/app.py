@@ -11,11 +11,12 @@ from mi2p_inject.recipes.cli.config_options import ConfigCommand
 from mi2p_inject.recipes.cli.doctor import doctor
 from mi2p_inject.recipes.cli.experiment_commands import compare, demo, table
 from mi2p_inject.recipes.cli.layers import layers
-from mi2p_inject.recipes.cli.run_commands import evaluate, export, predict, report
+from mi2p_inject.recipes.cli.run_commands import evaluate, predict, report
 from mi2p_inject.recipes.cli.sweep import sweep
 from mi2p_inject.recipes.cli.train_commands import settings, train
 from mi2p_inject.recipes.cli.use.app_command import app_command
 from mi2p_inject.recipes.cli.use.explain_command import explain
+from mi2p_inject.recipes.cli.use.export_command import ExportCommand, export
 from mi2p_inject.recipes.cli.use.push import push
 
 __all__ = ["app"]
@@ -46,7 +47,7 @@ app.command("eval", cls=ConfigCommand)(evaluate)
 app.command(cls=ConfigCommand)(predict)
 app.command(cls=ConfigCommand)(report)
 app.command(cls=ConfigCommand)(explain)
-app.command()(export)
+app.command(cls=ExportCommand)(export)
 app.command("app")(app_command)
 app.command()(push)
 app.command("table", cls=ConfigCommand)(table)

@@ -1,4 +1,4 @@
-"""`mi2p eval`, `mi2p predict`, `mi2p report`, `mi2p export`: what is done with a trained run."""
+"""`mi2p eval`, `mi2p predict`, `mi2p report`: what is done with a trained run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ __all__ = [
     "JsonOption",
     "RunArgument",
     "evaluate",
-    "export",
     "given",
     "named_cells",
     "predict",
@@ -213,57 +212,6 @@ def report(
         typer.echo(
             json.dumps(saved.numbers, indent=2, ensure_ascii=False) if as_json else run_markdown(saved), nl=False
         )
-
-
-def export(
-    run: RunArgument,
-    onnx: Annotated[
-        Path | None,
-        typer.Option(parser=home_path, metavar="PATH", help="A .onnx file with the weights inside, for onnxruntime."),
-    ] = None,
-    program: Annotated[
-        Path | None, typer.Option(parser=home_path, metavar="PATH", help="A .pt2 file of torch.export, for torch.")
-    ] = None,
-    aoti: Annotated[
-        Path | None,
-        typer.Option(
-            parser=home_path, metavar="PATH", help="A .pt2 file that AOTInductor compiled for this kind of machine."
-        ),
-    ] = None,
-    torchscript: Annotated[
-        Path | None, typer.Option(parser=home_path, metavar="PATH", help="A .pt file of torch.jit.trace, for libtorch.")
-    ] = None,
-    logits: Annotated[bool, typer.Option("--logits", help="Give logits; default: probabilities.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")] = False,
-) -> None:
-    """A trained run as one file for other programs, for any number of samples and any text length.
-
-    Beside it stand NAME.json, with all that has to be known to feed it, and NAME.tokenizer/. The file is read back and
-    compared with the run before it is kept.
-
-    Examples:
-
-    - `mi2p export runs/first --onnx first.onnx`
-    """
-    with reported():
-        given = {"onnx": onnx, "program": program, "aoti": aoti, "torchscript": torchscript}
-        wanted = [(form, path) for form, path in given.items() if path is not None]
-        if len(wanted) != 1:
-            raise RecipeError(
-                "an export writes one file",
-                expected="one of " + ", ".join(f"--{form}" for form in given),
-                given=", ".join(f"--{form}" for form, _ in wanted) or "none of them",
-                fix="--onnx FILE",
-            )
-        from mi2p_inject.recipes.export.export_run import TOLERANCE, export_run
-
-        form, target = wanted[0]
-        made = export_run(run, target, form, logits=logits, overwrite=overwrite, say=typer.echo)
-        sizes = ", ".join(f"{rows}" + (f" x {tokens} tokens" if tokens else "") for rows, tokens in made.checked)
-        typer.echo(f"inputs: {', '.join(made.inputs)}; output: {made.output}")
-        typer.echo(f"checked against the run: largest difference {made.difference:.1e} (limit {TOLERANCE:g})")
-        typer.echo(f"samples: {sizes}")
-        typer.echo(f"written: {', '.join(str(target.parent / one) for one in made.files)}")
 
 
 def named_cells(column: list[str] | None) -> dict[str, str]:

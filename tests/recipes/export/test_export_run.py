@@ -126,6 +126,17 @@ def test_probabilities_are_those_of_predict() -> None:
         assert f"{decision['temperature']:g}" in notes["output"]["how"]
 
 
+@pytest.mark.parametrize("rest", [(), ("--logits",)], ids=["last", "an option behind it"])
+def test_a_form_without_a_path_is_named_after_the_run(
+    rest: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = mi2p("export", RUN, "--torchscript", *rest)
+    assert result.exit_code == 0, result.output
+    assert {path.name for path in tmp_path.iterdir()} == {"run.pt", "run.json", "run.tokenizer"}
+    assert (json.loads(Path("run.json").read_text())["output"]["name"] == "logits") is bool(rest)
+
+
 REFUSED = {
     "no form": ((), "an export writes one file"),
     "two forms": (("--onnx", "a.onnx", "--program", "a.pt2"), "an export writes one file"),
