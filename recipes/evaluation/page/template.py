@@ -17,13 +17,13 @@ TEMPLATE = """<!doctype html>
   --box: #161b22; --bar: #58a6ff; --bad: #ff7b72; --good: #3fb950; } }
 * { box-sizing: border-box; }
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--ground); margin: 0 auto;
-  max-width: 62rem; padding: 1.5rem 1.2rem 4rem; }
+  max-width: 66rem; padding: 1.5rem 1.2rem 4rem; }
 h1 { font-size: 1.6rem; margin: 0 0 .2rem; } h2 { font-size: 1.15rem; margin: 2.2rem 0 .6rem; }
 p { margin: .4rem 0; } .soft { color: var(--soft); }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: .25rem .9rem .25rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 th { font-weight: 600; } td.n, th.n { text-align: right; } td.i { white-space: nowrap; }
-.wide { overflow-x: auto; } img { max-width: 100%; height: auto; }
+.wide { overflow-x: auto; font-size: .94em; } img { max-width: 100%; height: auto; }
 .remark { border-left: 3px solid var(--bar); background: var(--box); padding: .35rem .8rem; margin: .4rem 0; }
 .mistakes { display: grid; grid-template-columns: repeat(auto-fill, minmax(11.5rem, 1fr)); gap: .9rem; }
 .mistake { background: var(--box); border: 1px solid var(--line); border-radius: 6px; padding: .6rem; font-size: .88rem;
