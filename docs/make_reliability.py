@@ -30,7 +30,7 @@ SECTIONS = {
     "tables": "Tables and folders of one's own data",
     "folders": "An encoder's folder that lacks something",
     "predict": "Prediction",
-    "terminal": "Terminals and paths",
+    "terminal": "Terminals, paths and options",
     "files": "Files that are none, and their modes",
     "kills": "Killed processes",
     "fuzz": "Random changes of what is read (`make fuzz` tries them for an hour)",

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mi2p_inject.recipes.config import ModelConfig
     from mi2p_inject.recipes.tasks import Task
 
-__all__ = ["OTHER", "PRETRAINED", "Batch", "FrozenSource", "Group", "System", "SystemModel"]
+__all__ = ["OF_FUSION", "OTHER", "PRETRAINED", "Batch", "FrozenSource", "Group", "System", "SystemModel"]
 
 Batch = Mapping[str, Tensor]
 """What `mi2p_inject.recipes.systems.inputs.Collator` makes of samples."""
@@ -30,6 +30,9 @@ starts from nothing."""
 
 OTHER: dict[Modality, Modality] = {"image": "text", "text": "image"}
 """Modality -> the one whose features a model of it is expanded with."""
+
+OF_FUSION = ("fusion", "fusion_options", "branch_loss")
+"""Options that say something to a late fusion of branches only."""
 
 PRETRAINED: tuple[Group, ...] = ("image", "text")
 """The groups whose parameters come with an encoder."""
@@ -56,6 +59,13 @@ class System(ABC):
     def attends(self) -> bool:
         """Whether it has an expanded model, which can attend to columns of a table too: see `with_columns`."""
         return False
+
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """Names of the options of `ModelConfig` that say nothing to it: a training that sets one notes it."""
+        layers = {"vision_layers": "text", "text_layers": "image"}  # of the encoder that reads the other
+        idle = tuple(name for name, source in layers.items() if source not in self.source_modalities)
+        return idle if self.attends else ("unit", "unit_options", "zero_init", *idle)
 
     def with_columns(self, columns: Columns) -> System:
         """The same system, whose expanded models attend to columns besides.

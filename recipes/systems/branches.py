@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mi2p_inject.adapters.adapter import Modality
 from mi2p_inject.fusion import Fusion, ScoreFusion, build_fusion
 from mi2p_inject.recipes.encoders.encoder import Encoder
-from mi2p_inject.recipes.systems.base import OTHER, Batch, FrozenSource, Group, System, SystemModel
+from mi2p_inject.recipes.systems.base import OF_FUSION, OTHER, Batch, FrozenSource, Group, System, SystemModel
 from mi2p_inject.recipes.systems.branch import Branch, freeze
 from mi2p_inject.sources.columns import Columns
 
@@ -48,6 +48,10 @@ class Branches(System):
     @property
     def attends(self) -> bool:
         return bool(self.source_modalities)
+
+    @property
+    def unused(self) -> tuple[str, ...]:
+        return super().unused if len(self.reads) > 1 else (*super().unused, *OF_FUSION)
 
     def with_columns(self, columns: Columns) -> System:
         return replace(self, columns=columns) if self.attends else super().with_columns(columns)

@@ -24,6 +24,7 @@ from mi2p_inject.checkpoint.card import write_card
 from mi2p_inject.core.errors import CheckpointError
 from mi2p_inject.recipes.characters import print_notes
 from mi2p_inject.recipes.config import Config
+from mi2p_inject.recipes.config.unused import unused_notes
 from mi2p_inject.recipes.data import Samples, load_data
 from mi2p_inject.recipes.encoders.encoder import Encoder
 from mi2p_inject.recipes.encoders.load import load_encoder
@@ -88,7 +89,7 @@ def train_run(
         notes = () if samples else None  # whoever has loaded them has shown them
         if samples is None:
             with busy(console, "reading the data"):
-                samples = load_samples(config)
+                samples = _with_notes(load_samples(config), unused_notes(config))
         task = load_task(config, samples)
         metric = _check(config, task, samples)
     print_notes(samples.notes if notes is None else notes, console)
@@ -204,7 +205,11 @@ def _noted(columns: Columns | None, samples: Samples, console: Console) -> Sampl
     """The samples with what there is to say of their columns, which is printed, too."""
     found = column_notes(columns, samples)
     print_notes(found, console)
-    return replace(samples, notes=(*samples.notes, *found))
+    return _with_notes(samples, found)
+
+
+def _with_notes(samples: Samples, notes: tuple[str, ...]) -> Samples:
+    return replace(samples, notes=(*samples.notes, *notes))
 
 
 def _check(config: Config, task: Task, samples: Samples) -> str:

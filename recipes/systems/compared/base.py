@@ -10,7 +10,7 @@ from torch import nn
 
 from mi2p_inject.adapters.adapter import Modality
 from mi2p_inject.recipes.encoders.encoder import Encoder
-from mi2p_inject.recipes.systems.base import Group, System, SystemModel
+from mi2p_inject.recipes.systems.base import OF_FUSION, Group, System, SystemModel
 from mi2p_inject.recipes.systems.branch import freeze
 from mi2p_inject.recipes.systems.compared.options import checked_options
 
@@ -27,6 +27,10 @@ class Compared(System):
     @property
     def reads(self) -> tuple[Modality, ...]:
         return ("image", "text")
+
+    @property
+    def unused(self) -> tuple[str, ...]:
+        return (*super().unused, *OF_FUSION)
 
     def options(self) -> dict[str, Any]:
         return asdict(self)

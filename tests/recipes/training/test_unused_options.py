@@ -1,0 +1,71 @@
+"""Which options of the model say nothing to a system: those that change nothing of it, and no others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+from training_runs import SMALL as TINY
+
+from mi2p_inject.recipes.config import PRESETS, make_config
+from mi2p_inject.recipes.config.unused import unused_notes
+from mi2p_inject.recipes.systems import SYSTEMS, SystemModel, build_system
+from mi2p_inject.recipes.tasks import SingleLabel
+from mi2p_inject.recipes.training.train import load_encoders, train_run
+
+SMALL = {**TINY, "text": "tiny:bert"}
+CHANGED: dict[str, Any] = {
+    "unit": "cross-attention",
+    "unit_options": {"num_heads": 1},
+    "zero_init": "channel",
+    "vision_layers": [0],
+    "text_layers": [0],
+    "fusion": "gmu",
+    "fusion_options": {"width": 7},
+    "branch_loss": True,
+}
+BESIDE: dict[str, dict[str, Any]] = {
+    "unit_options": {"unit": "mi2p"},
+    "branch_loss": {"fusion": "concat"},
+    "fusion_options": {"fusion": "gmu"},
+}
+"""What another option has to be for this one to count."""
+
+
+def look(model: str, **more: Any) -> tuple[str, dict[str, float]]:
+    """What there is of a model: its modules, and a number of each of its tensors."""
+    config = make_config({"data": "my.csv", "model": model, **SMALL, **more})
+    torch.manual_seed(0)
+    built: SystemModel = build_system(config, load_encoders(config), SingleLabel(("a", "b")))
+    return repr(built), {name: one.double().abs().sum().item() for name, one in built.state_dict().items()}
+
+
+@pytest.mark.parametrize("model", SYSTEMS)
+def test_what_is_noted_changes_nothing_and_all_else_something(model: str) -> None:
+    plain = look(model)
+    for option, value in CHANGED.items():
+        beside = BESIDE.get(option, {})
+        with_it, without = ({"data": "my.csv", "model": model, **beside, **more} for more in ({option: value}, {}))
+        changes = look(model, **beside, **{option: value}) != (look(model, **beside) if beside else plain)
+        noted = unused_notes(make_config(with_it)) != unused_notes(make_config(without))
+        assert changes is not noted, option
+
+
+@pytest.mark.parametrize("model", SYSTEMS)
+def test_the_presets_and_the_defaults_get_no_note(model: str) -> None:
+    for preset in PRESETS:
+        assert unused_notes(make_config({"data": "my.csv", "model": model}, preset=preset)) == ()
+
+
+@pytest.mark.fault("terminal", "an option that the chosen model takes no notice of", "a note names it")
+def test_a_training_notes_what_its_model_takes_no_notice_of(table: Path, tmp_path: Path) -> None:
+    chosen = {"unit": "film", "text_layers": [-1], "vision_layers": [-1], "epochs": 1, "max_steps": 1}
+    config = make_config({"data": str(table), "model": "mmbt", **SMALL, **chosen})
+    with Console(record=True, width=200, quiet=False, file=open(tmp_path / "log", "w")) as console:
+        numbers = train_run(config, tmp_path / "run", console)
+    line = "model 'mmbt' takes no notice of unit, vision_layers, text_layers"
+    assert line in console.export_text()
+    assert line in str(numbers)
