@@ -20,9 +20,9 @@ def as_path(folder: str | Path) -> Path:
     """A folder as a path.
 
     Raises:
-        CheckpointError: it is neither a string nor a path.
+        CheckpointError: it is neither a string nor a path, or an empty string, which would be the current folder.
     """
-    if not isinstance(folder, (str, Path)):
+    if not isinstance(folder, (str, Path)) or not str(folder).strip():
         raise CheckpointError(
             "a folder is named by a string or a path", expected="str or Path", given=repr(folder), fix="pass a folder"
         )

@@ -24,6 +24,16 @@ class TestCheckpoints:
             with complains(CheckpointError):
                 load(absent, backbone=net())
 
+    @pytest.mark.parametrize("named", ["", " ", None, 3])
+    def test_no_name_of_a_folder(self, named: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """An empty variable would fill the current folder."""
+        monkeypatch.chdir(tmp_path)
+        with complains(CheckpointError, "named by a string"):
+            expanded().save_pretrained(named)
+        with complains(CheckpointError, "named by a string"):
+            load(named, backbone=net())
+        assert not list(tmp_path.iterdir())
+
     def test_another_backbone(self, folder: Path) -> None:
         other = nn.Sequential(*list(net())[:-1], nn.Linear(6, 7))
         with complains(CheckpointError, "another backbone", r"4\.(weight|bias)"):

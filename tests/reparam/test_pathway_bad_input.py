@@ -66,6 +66,12 @@ class TestBadInput:
         assert load_pathway(tmp_path, model=built("vit"), auxiliary=built("bert")).blocks == pw.blocks
         assert pair(blocks=(number for number in range(2))).blocks == ((0, 0), (1, 1))
 
+    def test_an_empty_name_of_a_folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        with complains(CheckpointError, "named by a string"):
+            pair().save_pretrained("")
+        assert not list(tmp_path.iterdir())
+
     def test_what_is_no_model_or_no_bool(self) -> None:
         with complains(PathwayError, "auxiliary is no model", "str"):
             pathway(built("vit"), auxiliary="bert-base-uncased")  # type: ignore[arg-type]
