@@ -13,10 +13,9 @@ from mi2p_inject.expansion.expanded_model import ExpandedModel
 from mi2p_inject.recipes.api import Run
 from mi2p_inject.recipes.data.images import ImageError
 from mi2p_inject.recipes.data.source_table import MAX_CHARACTERS
-from mi2p_inject.recipes.encoders.preprocess import TextSpec
 from mi2p_inject.recipes.errors import RecipeError
-from mi2p_inject.recipes.evaluation.evaluate import notes_on_cells, predict_one
-from mi2p_inject.recipes.explain.words import words_of
+from mi2p_inject.recipes.evaluation.evaluate import predict_one
+from mi2p_inject.recipes.evaluation.sample_notes import notes_on_sample
 
 __all__ = ["NAMES", "Answer", "Reply", "given_columns", "is_expanded", "one_line", "reply_to"]
 
@@ -69,7 +68,8 @@ def reply_to(run: Run, image: str | Path | None, text: str | None, columns: Mapp
         SourceError: a cell of a numeric column that is no number.
     """
     reads = run.saved.config.model.system.modalities
-    given: dict[str, Any] = {"image": Path(image) if image else None, "text": (text or "").strip() or None}
+    typed = {"image": Path(image) if image else None, "text": (text or "").strip() or None}
+    given: dict[str, Any] = {modality: one if modality in reads else None for modality, one in typed.items()}
     here = [modality for modality in reads if given[modality] is not None]
     if not here:
         wanted = f"a {' or a '.join(NAMES[one] for one in reads)}"
@@ -89,9 +89,8 @@ def reply_to(run: Run, image: str | Path | None, text: str | None, columns: Mapp
     notes = [f"No {NAMES[one]} was given: this is the model's answer without one." for one in reads if one not in here]
     if run.saved.config.data.column_names and not cells:
         notes.append("No column was given: this is the model's answer without them.")
-    notes += [f"{note[0].upper()}{note[1:]}." for note in notes_on_cells(run.saved, cells)]
-    if "text" in here:
-        notes += _cut(run, given["text"])
+    found_notes = notes_on_sample(run.saved, given["image"], given["text"], cells)
+    notes += [f"{note[0].upper()}{note[1:]}." for note in found_notes]
     key = "labels" if run.saved.task.multi_label else "label"
     answers = tuple(Answer(of, _labels(answer[key]), answer["probabilities"]) for of, answer in found.items())
     return Reply(answers, next(iter(found.values())).get("thresholds", {}), tuple(notes))
@@ -129,16 +128,3 @@ def one_line(error: Mi2pError, image: str | None = None) -> str:
 
 def _labels(answer: Any) -> tuple[str, ...]:
     return tuple(answer) if isinstance(answer, list) else (str(answer),)
-
-
-def _cut(run: Run, text: str) -> list[str]:
-    """A note where the text is longer than what the model reads of it."""
-    spec = run.saved.model()[1]["text"].spec
-    if not isinstance(spec, TextSpec):
-        return []
-    try:
-        read = len(words_of(text, spec).words)
-    except RecipeError:  # a tokenizer that does not tell which words its tokens are of
-        return []
-    words = len(text.split())
-    return [f"The model reads the first {read} of the text's {words} words."] if read < words else []

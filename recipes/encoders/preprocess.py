@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -138,3 +138,12 @@ class TextSpec:
                 )
             ids, mask = ids.new_full((len(texts), 1), padding), ids.new_ones((len(texts), 1))
         return {"input_ids": ids, "attention_mask": mask}
+
+    def cuts(self, texts: list[str]) -> list[bool]:
+        """Whether each text has more tokens than are read: one more would be taken, or the last one be another."""
+        read, more = self(texts), replace(self, max_length=self.max_length + 1)(texts)
+        if self.fixed:
+            cut = (read["input_ids"] != more["input_ids"][:, : self.max_length]).any(1)
+        else:
+            cut = more["attention_mask"].sum(1) > read["attention_mask"].sum(1)
+        return [bool(one) for one in cut]

@@ -22,7 +22,7 @@ from mi2p_inject.recipes.evaluation.answers import Answers, answers_of
 from mi2p_inject.recipes.evaluation.records import read_records
 from mi2p_inject.recipes.metrics.metrics import resampled_answers
 from mi2p_inject.recipes.saving.saved import SavedRun
-from mi2p_inject.recipes.systems.columns import given_cells, unusual_cells
+from mi2p_inject.recipes.systems.columns import given_cells
 from mi2p_inject.recipes.systems.inputs import ImageTextDataset
 from mi2p_inject.recipes.training.numbers import targets_of
 from mi2p_inject.recipes.training.progress.bars import OnStep, no_progress
@@ -34,7 +34,6 @@ __all__ = [
     "PREDICT_OPTIONS",
     "evaluate_run",
     "labelled_samples",
-    "notes_on_cells",
     "predict_file",
     "predict_one",
 ]
@@ -139,18 +138,6 @@ def predict_one(
         "text": text and decodable(text),
     }
     return answers_of(run, _logits(run, [row]))[0]
-
-
-def notes_on_cells(run: SavedRun, columns: Mapping[str, Any] | None) -> list[str]:
-    """What a user should know of the cells that `predict_one` read.
-
-    Args:
-        run: the model.
-        columns: as of `predict_one`.
-    """
-    known = run.columns()
-    cells = given_cells(known, columns)
-    return [] if known is None or cells is None else [f"{what}: {cell}" for what, cell in unusual_cells(known, cells)]
 
 
 def predict_file(run: SavedRun, data: str, options: Mapping[str, Any], *, progress: bool = False) -> Answers:

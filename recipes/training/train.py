@@ -48,6 +48,7 @@ from mi2p_inject.recipes.training.reading import reading_numbers
 from mi2p_inject.recipes.training.sharding import check_launch
 from mi2p_inject.recipes.training.sources.out_of_fold import check_folds, fold_folder, folds_of, out_of_fold
 from mi2p_inject.recipes.training.sources.tuned import SOURCES, alone, check_source_runs, digests, use_tuned
+from mi2p_inject.recipes.training.text_notes import text_notes
 from mi2p_inject.recipes.training.trainer import fit
 from mi2p_inject.reparam import Pathway
 from mi2p_inject.sources.columns import Columns
@@ -96,7 +97,7 @@ def train_run(
 
     with busy(console, "loading the encoders"):
         columns, encoders, model, pathway = _build(config, task, samples)
-    samples = _noted(columns, samples, console)
+    samples = _noted((*column_notes(columns, samples), *text_notes(encoders, samples)), samples, console)
     sources = check_source_runs(config, task, encoders, samples.fingerprint)
     if processes.is_main_process:  # not before: a mistaken name must neither leave a folder nor delete an earlier run
         folder = RunFolder(out, _identity(config, samples, sources), overwrite=overwrite)
@@ -201,11 +202,10 @@ def _build(
     return columns, encoders, model, add_auxiliary(encoders, auxiliary, config.model)
 
 
-def _noted(columns: Columns | None, samples: Samples, console: Console) -> Samples:
-    """The samples with what there is to say of their columns, which is printed, too."""
-    found = column_notes(columns, samples)
-    print_notes(found, console)
-    return _with_notes(samples, found)
+def _noted(notes: tuple[str, ...], samples: Samples, console: Console) -> Samples:
+    """The samples with what else there is to say of them, which is printed, too."""
+    print_notes(notes, console)
+    return _with_notes(samples, notes)
 
 
 def _with_notes(samples: Samples, notes: tuple[str, ...]) -> Samples:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -226,3 +227,19 @@ def test_a_text_without_any_token() -> None:
     found = TextSpec(Words(), 8)(["", ""])
     assert found["input_ids"].tolist() == [[0], [0]]
     assert found["attention_mask"].tolist() == [[1], [1]]
+
+
+@pytest.mark.parametrize("kind", [kind for kind, modality in TINY if modality == "text"])
+def test_cut_texts_are_those_with_more_tokens_than_are_read(kind: str) -> None:
+    """The oracle counts the tokens of the whole text."""
+    spec = load_encoder(f"tiny:{kind}", "text").spec
+    assert isinstance(spec, TextSpec)
+    spec = replace(spec, max_length=spec.max_length if spec.fixed else 8)
+    texts = ["pear " * count for count in range(spec.max_length + 4)] + [" ", "unbelievably!" * 9]
+
+    def tokens(text: str) -> int:
+        return len(spec.tokenizer.encode(text)) + 2 if spec.fixed else len(spec.tokenizer(text)["input_ids"])
+
+    wanted = [tokens(text) > spec.max_length for text in texts]
+    assert set(wanted) == {True, False}
+    assert spec.cuts(texts) == wanted

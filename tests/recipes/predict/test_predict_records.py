@@ -43,6 +43,23 @@ def test_what_the_model_does_not_read_is_no_input(tmp_path: Path, holes: Path, m
     assert "nothing to read" in mi2p("predict", run, "--data", tmp_path / "other.csv", code=1).stderr
 
 
+@pytest.mark.parametrize(("model", "given", "words"), [
+    ("vision", ("--text", "navy"), "model 'vision' reads no texts: the text was left out"),
+    ("text", ("--image", "a.png"), "model 'text' reads no images: the image was left out"),
+    ("text", (), "the model reads the first 6 of the text's 40 words"),
+])  # fmt: skip
+@pytest.mark.fault("predict", "a modality that the model does not read, a text read in part", "a note says so")
+def test_what_of_a_sample_is_not_read_is_said(
+    holes: Path, tmp_path: Path, model: str, given: tuple[str, str], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(holes.parent)
+    run = train(write_table(tmp_path / "data"), tmp_path / "run", model=model, max_length=8, max_steps=1)
+    own = ("--image", "a.png") if model == "vision" else ("--text", "pear " * 40 if not given else "pear")
+    result = mi2p("predict", run, *own, *given)
+    assert words in result.stderr
+    assert "note:" not in result.stdout
+
+
 @pytest.mark.parametrize("cells", ["2024-05", "train", "test", "", "purple|green"])
 @pytest.mark.fault("predict", "label and split columns of a table to predict", "not read")
 def test_labels_and_splits_are_not_read(both: Path, tmp_path: Path, cells: str) -> None:

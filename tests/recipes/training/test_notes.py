@@ -1,4 +1,4 @@
-"""Which options of the model say nothing to a system: those that change nothing of it, and no others."""
+"""What a training notes that it takes no notice of: options that change nothing of a model, and ends of texts."""
 
 from __future__ import annotations
 
@@ -67,5 +67,15 @@ def test_a_training_notes_what_its_model_takes_no_notice_of(table: Path, tmp_pat
     with Console(record=True, width=200, quiet=False, file=open(tmp_path / "log", "w")) as console:
         numbers = train_run(config, tmp_path / "run", console)
     line = "model 'mmbt' takes no notice of unit, vision_layers, text_layers"
+    assert line in console.export_text()
+    assert line in str(numbers)
+
+
+@pytest.mark.fault("tables", "texts of more tokens than are read", "a note says how many")
+def test_a_training_notes_texts_that_are_cut(table: Path, tmp_path: Path) -> None:
+    config = make_config({"data": str(table), "model": "text", **SMALL, "max_length": 4, "epochs": 1, "max_steps": 1})
+    with Console(record=True, width=200, file=open(tmp_path / "log", "w")) as console:
+        numbers = train_run(config, tmp_path / "run", console)
+    line = "training texts have more than max_length=4 tokens: what is beyond is not read"
     assert line in console.export_text()
     assert line in str(numbers)

@@ -1,0 +1,51 @@
+"""What a user should know of one sample that a run answered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mi2p_inject.recipes.encoders.preprocess import TextSpec
+from mi2p_inject.recipes.errors import RecipeError
+from mi2p_inject.recipes.explain.words import words_of
+from mi2p_inject.recipes.saving.saved import SavedRun
+from mi2p_inject.recipes.systems.columns import given_cells, unusual_cells
+
+__all__ = ["notes_on_sample"]
+
+
+def notes_on_sample(
+    run: SavedRun, image: Path | None, text: str | None, columns: Mapping[str, Any] | None = None
+) -> list[str]:
+    """What the model did not read, and unusual cells.
+
+    Args:
+        run: the model.
+        image: the sample, as `mi2p_inject.recipes.evaluation.evaluate.predict_one` read it.
+        text: the same.
+        columns: the same.
+    """
+    model, given = run.config.model, {"image": image is not None, "text": bool(text and text.strip())}
+    unread = [one for one, here in given.items() if here and one not in model.system.modalities]
+    notes = [f"model {model.model!r} reads no {one}s: the {one} was left out" for one in unread]
+    if text and given["text"] and "text" not in unread:
+        notes += _cut(run, text)
+    known = run.columns()
+    cells = given_cells(known, columns)
+    if known is not None and cells is not None:
+        notes += [f"{what}: {cell}" for what, cell in unusual_cells(known, cells)]
+    return notes
+
+
+def _cut(run: SavedRun, text: str) -> list[str]:
+    """A note where the text is longer than what the model reads of it."""
+    spec = run.model()[1]["text"].spec
+    if not isinstance(spec, TextSpec):
+        return []
+    try:
+        read = len(words_of(text, spec).words)
+    except RecipeError:  # a tokenizer that does not tell which words its tokens are of
+        return []
+    words = len(text.split())
+    return [f"the model reads the first {read} of the text's {words} words"] if read < words else []
