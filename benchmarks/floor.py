@@ -18,10 +18,12 @@ from benchmarks import models as m
 from benchmarks.measure import seconds_of
 from mi2p_inject.units.cpu_kernel.block_parts import product_by_rows
 
-__all__ = ["UNITS", "Part", "all_parts", "parts"]
+__all__ = ["KINDS", "UNITS", "Part", "all_parts", "parts"]
 
 HEADS, KEYS, WIDTH = 12, 1024, 768
 UNITS = 12
+KINDS = {"parts": "mi2p", "parts_of_paper": "mi2p-paper"}
+"""Name in performance.json -> kind of unit, of benchmarks c and c-paper."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +43,13 @@ class Part:
     seconds: float
 
 
-def parts() -> list[Part]:
-    """The operations of forward and backward of the twelve units of benchmark c; for a fresh process."""
-    unit: Any = m.me_bert(sites=1).unit(m.LAYERS[0])
+def parts(kind: str = "mi2p") -> list[Part]:
+    """The operations of forward and backward of the twelve units of benchmark c; for a fresh process.
+
+    Args:
+        kind: of unit; one without identities or readout has products of no width in their places.
+    """
+    unit: Any = m.me_bert(sites=1, unit=kind).unit(m.LAYERS[0])
     of_keys, of_values = unit.source_key_embedding, unit.source_value_embedding
     key, value = of_keys.width, of_values.width
     learned = key - of_keys.given, value - of_values.given
@@ -101,4 +107,4 @@ def all_parts() -> dict[str, object]:
     step = m.forward_backward(m.bert(), m.ids())
     step()
     backbone = statistics.median(seconds_of(step) for _ in range(6))
-    return {"backbone": backbone, "parts": [vars(part) for part in parts()]}
+    return {"backbone": backbone, **{name: [vars(part) for part in parts(kind)] for name, kind in KINDS.items()}}

@@ -142,14 +142,14 @@ def _unmeasured(missing: list[Any]) -> list[str]:
 
 def _floor(floor: dict[str, Any]) -> list[str]:
     return [
-        "## What benchmark c is made of",
+        "## What benchmarks c and c-paper are made of",
         "",
         "The operations of the twelve units, forward and backward, each measured alone in buffers that are there",
         "already; no other order of the products has fewer. What c takes beyond their sum is allocation, copies",
-        "and Python.",
+        "and Python. The last column is that of the units `mi2p-paper`, which have neither identities nor a readout.",
         "",
-        "| part | GFLOP | GB moved | ms | of BERT-base's step |",
-        "|---|---|---|---|---|",
+        "| part | GFLOP | GB moved | ms | of BERT-base's step | `mi2p-paper` |",
+        "|---|---|---|---|---|---|",
         *_parts(floor),
         "",
     ]
@@ -187,13 +187,15 @@ def _growth(curves: list[dict[str, Any]], plot: str) -> list[str]:
 
 
 def _parts(floor: dict[str, Any]) -> list[str]:
-    total = {name: sum(part[name] for part in floor["parts"]) for name in ("gigaflops", "gigabytes", "seconds")} | {
-        "name": "**together**"
-    }
+    rows = [
+        (ours["name"], ours["gigaflops"], ours["gigabytes"], ours["seconds"], paper["seconds"])
+        for ours, paper in zip(floor["parts"], floor["parts_of_paper"], strict=True)
+    ]
+    total = ("**together**", *(sum(column) for column in list(zip(*rows, strict=True))[1:]))
     return [
-        f"| {part['name']} | {part['gigaflops']:.1f} | {part['gigabytes']:.1f} | {1000 * part['seconds']:.0f} "
-        f"| {part['seconds'] / floor['backbone']:.1%} |"
-        for part in [*floor["parts"], total]
+        f"| {name} | {flops:.1f} | {moved:.1f} | {1000 * ours:.0f} | {ours / floor['backbone']:.1%} "
+        f"| {paper / floor['backbone']:.1%} |"
+        for name, flops, moved, ours, paper in [*rows, total]
     ]
 
 

@@ -59,6 +59,7 @@ def leaves(*sides: TokenFactors) -> list[Tensor]:
     masked=st.booleans(),
     block=st.sampled_from([1, 12, 40, 2**20]),
     least_rows=st.sampled_from([1, 2, 64]),
+    many=st.sampled_from([0, 2**18]),
     seed=st.integers(0, 2**16),
 )
 def test_equals_the_whole(
@@ -73,6 +74,7 @@ def test_equals_the_whole(
     masked: bool,
     block: int,
     least_rows: int,
+    many: int,
     seed: int,
 ) -> None:
     all_groups = samples * num_heads
@@ -94,6 +96,7 @@ def test_equals_the_whole(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(block_parts, "BLOCK", block)
         patch.setattr(block_parts, "LEAST_ROWS", least_rows)
+        patch.setattr(block_parts, "MANY", many)
         found = attend_in_blocks(queries, keys, values, mask, width)
         ours = torch.autograd.grad(found, wanted, weight)
     torch.testing.assert_close(found, expected, atol=1e-10, rtol=1e-10)

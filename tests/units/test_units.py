@@ -68,6 +68,7 @@ def run(unit: MI2PUnit, view: Tensor, source: Tensor, mask: Tensor | None) -> Te
     kernel=st.sampled_from(get_args(Kernel)),
     block=st.sampled_from([0, 7, 60, 2**20]),
     least_rows=st.sampled_from([1, 64]),
+    many=st.sampled_from([0, 2**18]),
     trained=st.booleans(),
     seed=st.integers(0, 2**16),
 )
@@ -83,6 +84,7 @@ def test_equals_the_literal_form(
     kernel: Kernel,
     block: int,
     least_rows: int,
+    many: int,
     trained: bool,
     seed: int,
 ) -> None:
@@ -103,6 +105,7 @@ def test_equals_the_literal_form(
             patch.setattr(attention, "kernel_for", lambda *_: kernel)
             patch.setattr(block_parts, "BLOCK", block)
             patch.setattr(block_parts, "LEAST_ROWS", least_rows)
+            patch.setattr(block_parts, "MANY", many)
             fast = run(unit, view, features, mask)
             ours = gradients(fast, weight, wanted)
         slow = literal(unit, view, features, mask)

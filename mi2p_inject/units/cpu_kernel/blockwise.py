@@ -161,11 +161,8 @@ def backward(*inputs: Any) -> list[Tensor | None]:
         torch.ops.aten._softmax_backward_data.out(of_scores, attention, -1, attention.dtype, grad_input=of_scores)
         flat = of_scores.flatten(1)
         if found:
-            asked, first = divmod(number, blocks.share)
-            if first == 0:
-                product_by_rows(flat, keys.rows(number), found[asked][rows])
-            else:
-                found[asked][rows].addmm_(flat, keys.rows(number))
+            asked, again = divmod(number, blocks.share)
+            product_by_rows(flat, keys.rows(number), found[asked][rows], add=again > 0)
         keys.collect(number, flat, blocks.asking(number)[rows])
     return [grad_queries, *keys.gradients(), *values.gradients()]
 
