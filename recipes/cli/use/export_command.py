@@ -15,17 +15,16 @@ from mi2p_inject.recipes.errors import RecipeError
 
 __all__ = ["ExportCommand", "export"]
 
-_FORMS = ("--onnx", "--program", "--aoti", "--torchscript")
-
 
 class ExportCommand(TyperCommand):
     """A command whose forms may stand without a PATH, which click's options cannot."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """As its base class; behind a form without a PATH comes an empty one."""
+        forms = {name for one in self.params if one.metavar == "[PATH]" for name in one.opts}
         given: list[str] = []
         for argument, following in zip(args, [*args[1:], "--"], strict=True):
-            given += [argument, ""] if argument in _FORMS and following.startswith("-") else [argument]
+            given += [argument, ""] if argument in forms and following.startswith("-") else [argument]
         parsed: list[str] = super().parse_args(ctx, given)
         return parsed
 
