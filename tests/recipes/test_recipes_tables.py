@@ -11,6 +11,8 @@ import pytest
 from published_files import crisis, imdb
 from rich.console import Console
 
+from mi2p_inject import ExpandedModel
+from mi2p_inject.recipes.config import PRESETS
 from mi2p_inject.recipes.data.formats.crisismmd import TASKS
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.experiments.experiment import Experiment, ExperimentSet
@@ -20,6 +22,9 @@ from mi2p_inject.recipes.experiments.sets.demo import DEMO
 from mi2p_inject.recipes.experiments.sets.paper_tables import ENCODERS, TABLES
 from mi2p_inject.recipes.experiments.sets.pathway import PATHWAY
 from mi2p_inject.recipes.saving.saved import load_run
+from mi2p_inject.recipes.systems import build_system
+from mi2p_inject.recipes.tasks import SingleLabel
+from mi2p_inject.recipes.training.train import load_encoders
 
 SETS = [DEMO, DEFAULTS, PATHWAY, *TABLES.values()]
 EVERY = [(experiments, one) for experiments in SETS for one in experiments.experiments]
@@ -103,6 +108,24 @@ def test_the_demo() -> None:
             if one.name in values:  # only the units differ
                 differ = {name for name, value in values[one.name].items() if value != values[base][name]}
                 assert differ == ({"model", "source"} if one.sources else {"model"})
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize(
+    ("quarters", "whole"),
+    [([f"vision-{i}" for i in range(1, 5)], "vision-1-4"),
+     ([f"text-{i}-{i + 2}" for i in range(1, 11, 3)], "text-1-12")],
+)  # fmt: skip
+def test_the_line_of_all_sites_has_those_of_the_quarters(quarters: list[str], whole: str, preset: str) -> None:
+    """Whatever sites the preset recommends: the paper's lines are named after sites."""
+
+    def sites(name: str) -> list[str]:
+        config = TABLES[5].config({"data": "-"}, preset=preset)
+        one = TABLES[5].config_of(TABLES[5].select([name])[-1], config, encoders="tiny", seed=0)
+        model = build_system(one, load_encoders(one), SingleLabel(("a", "b")))
+        return [site.path for me in model.modules() if isinstance(me, ExpandedModel) for site in me.sites]
+
+    assert sites(whole) == [path for name in quarters for path in sites(name)]
 
 
 def test_selecting() -> None:

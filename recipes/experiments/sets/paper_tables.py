@@ -213,7 +213,14 @@ _ABLATION = (
         )
         for i, quarter in enumerate(_QUARTERS, start=1)
     ),
-    _line("vision-1-4", "ME {vision}, reads {text}", "DenseNet + MI2P{1-4}", "me-vision", "vision"),
+    _line(
+        "vision-1-4",
+        "ME {vision}, all of its sites, reads {text}",
+        "DenseNet + MI2P{1-4}",
+        "me-vision",
+        "vision",
+        vision_layers=["paper"],
+    ),
     _line("text", "{text}", "BERT", "text"),
     *(
         _line(
@@ -226,7 +233,14 @@ _ABLATION = (
         )
         for i, quarter in enumerate(_QUARTERS, start=1)
     ),
-    _line("text-1-12", "ME {text}, reads {vision}", "BERT + MI2P{1-12}", "me-text", "text"),
+    _line(
+        "text-1-12",
+        "ME {text}, all of its sites, reads {vision}",
+        "BERT + MI2P{1-12}",
+        "me-text",
+        "text",
+        text_layers=["paper"],
+    ),
 )
 
 
