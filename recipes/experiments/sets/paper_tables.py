@@ -219,6 +219,7 @@ _ABLATION = (
         "DenseNet + MI2P{1-4}",
         "me-vision",
         "vision",
+        "vision-4",
         vision_layers=["paper"],
     ),
     _line("text", "{text}", "BERT", "text"),
@@ -239,6 +240,7 @@ _ABLATION = (
         "BERT + MI2P{1-12}",
         "me-text",
         "text",
+        "text-10-12",
         text_layers=["paper"],
     ),
 )
