@@ -5,7 +5,7 @@ from __future__ import annotations
 __all__ = ["KNOWN", "reason"]
 
 KNOWN: dict[str, str] = {
-    "test_head_hidden_size[": "it prunes a stage that holds a site: known limit, the SiteError says to eject first",
+    "test_head_hidden_size[convnext_atto-": "it prunes a stage that holds a site: a known limit, and the error says so",
 }
 """The start of a test's name, as in ``test_model_forward_torchscript`` -> the reason."""
 

@@ -134,11 +134,11 @@ def predict(
         if data is not None:
             _predict_file(run, data, options, out, overwrite)
             return
+        from mi2p_inject.recipes.api import load_run
         from mi2p_inject.recipes.evaluation.evaluate import predict_one
         from mi2p_inject.recipes.evaluation.sample_notes import notes_on_sample
-        from mi2p_inject.recipes.saving.saved import load_run
 
-        saved, cells = load_run(run), named_cells(column)
+        saved, cells = load_run(run).saved, named_cells(column)
         typer.echo(json.dumps(predict_one(saved, image, text, cells), indent=2, ensure_ascii=False))
         for note in notes_on_sample(saved, image, text, cells):
             typer.echo(f"note: {printable(note)}", err=True)

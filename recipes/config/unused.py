@@ -6,7 +6,6 @@ from mi2p_inject.recipes.config.config import Config
 from mi2p_inject.recipes.config.presets import PRESETS
 from mi2p_inject.recipes.config.sections.model import ModelConfig
 from mi2p_inject.recipes.systems.base import OTHER
-from mi2p_inject.units import option_names
 
 __all__ = ["unused_notes"]
 
@@ -30,11 +29,11 @@ def unused_notes(config: Config) -> tuple[str, ...]:
 
 
 def _of_no_unit(model: ModelConfig, chosen: set[str]) -> list[str]:
-    """Options of units that none of the recommended kinds has; a kind that is named refuses them."""
+    """Options of units that no unit of the model gets; one that is named gets all, and refuses what it has not."""
     expanded = [OTHER[source] for source in model.system.source_modalities]
-    if model.unit is not None or not expanded:
+    if not expanded:  # then they are among `System.unused`
         return []
-    known = {name for modality in expanded for name in option_names(model.unit_in(modality))}
+    taken = {name for modality in expanded for name in model.options_of_unit(modality)}
     given = {"zero_init": "zero_init"} if "zero_init" in chosen else {}
     given |= {name: f"unit_options.{name}" for name in model.unit_options}
-    return [shown for name, shown in given.items() if name not in known]
+    return [shown for name, shown in given.items() if name not in taken]

@@ -141,9 +141,9 @@ class TextSpec:
 
     def cuts(self, texts: list[str]) -> list[bool]:
         """Whether each text has more tokens than are read: one more would be taken, or the last one be another."""
-        read, more = self(texts), replace(self, max_length=self.max_length + 1)(texts)
+        more = replace(self, max_length=self.max_length + 1)(texts)
         if self.fixed:
-            cut = (read["input_ids"] != more["input_ids"][:, : self.max_length]).any(1)
+            cut = (self(texts)["input_ids"] != more["input_ids"][:, : self.max_length]).any(1)
         else:
-            cut = more["attention_mask"].sum(1) > read["attention_mask"].sum(1)
+            cut = more["attention_mask"].sum(1) > self.max_length
         return [bool(one) for one in cut]

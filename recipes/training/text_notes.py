@@ -25,7 +25,7 @@ def text_notes(encoders: Mapping[Modality, Encoder], samples: Samples) -> tuple[
     spec = encoders["text"].spec if "text" in encoders else None
     if not isinstance(spec, TextSpec):
         return ()
-    texts = [text for text in samples.splits["train"][:_MOST]["text"] if text and text.strip()]
+    texts = [text for text in samples.splits["train"].select_columns("text")[:_MOST]["text"] if text and text.strip()]
     cut = sum(spec.cuts(texts)) if texts else 0
     if not cut:
         return ()

@@ -9,6 +9,8 @@ import pytest
 from predict_commands import PROBLEMS, alone, lines, mi2p, picture, same, train
 from recipes_data import write_table
 
+from mi2p_inject.recipes.saving.saved import SavedRun
+
 
 @pytest.mark.fault(
     "predict",
@@ -55,7 +57,10 @@ def test_what_of_a_sample_is_not_read_is_said(
     monkeypatch.chdir(holes.parent)
     run = train(write_table(tmp_path / "data"), tmp_path / "run", model=model, max_length=8, max_steps=1)
     own = ("--image", "a.png") if model == "vision" else ("--text", "pear " * 40 if not given else "pear")
+    built, build = list[SavedRun](), SavedRun.model
+    monkeypatch.setattr(SavedRun, "model", lambda self: built.append(self) or build(self))
     result = mi2p("predict", run, *own, *given)
+    assert len(built) == 1  # the notes take the model that answered
     assert words in result.stderr
     assert "note:" not in result.stdout
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def test_the_presets_and_the_defaults_get_no_note(model: str) -> None:
 def test_a_training_notes_what_its_model_takes_no_notice_of(table: Path, tmp_path: Path) -> None:
     chosen = {"unit": "film", "text_layers": [-1], "vision_layers": [-1], "epochs": 1, "max_steps": 1}
     config = make_config({"data": str(table), "model": "mmbt", **SMALL, **chosen})
-    with Console(record=True, width=200, quiet=False, file=open(tmp_path / "log", "w")) as console:
+    with Console(record=True, width=200, file=io.StringIO()) as console:
         numbers = train_run(config, tmp_path / "run", console)
     line = "model 'mmbt' takes no notice of unit, vision_layers, text_layers"
     assert line in console.export_text()
@@ -74,7 +75,7 @@ def test_a_training_notes_what_its_model_takes_no_notice_of(table: Path, tmp_pat
 @pytest.mark.fault("tables", "texts of more tokens than are read", "a note says how many")
 def test_a_training_notes_texts_that_are_cut(table: Path, tmp_path: Path) -> None:
     config = make_config({"data": str(table), "model": "text", **SMALL, "max_length": 4, "epochs": 1, "max_steps": 1})
-    with Console(record=True, width=200, file=open(tmp_path / "log", "w")) as console:
+    with Console(record=True, width=200, file=io.StringIO()) as console:
         numbers = train_run(config, tmp_path / "run", console)
     line = "training texts have more than max_length=4 tokens: what is beyond is not read"
     assert line in console.export_text()
