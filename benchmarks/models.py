@@ -12,7 +12,8 @@ import transformers
 from torch import Tensor, nn
 
 from mi2p_inject import ExpandedModel, SourceFeatures, ViewSpec, inject
-from mi2p_inject.sources.features import PreparedSource, prepare
+from mi2p_inject.sources.features import prepare
+from mi2p_inject.sources.prepared import PreparedSource
 
 __all__ = [
     "DEVICE",

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from mi2p_inject import SourceFeatures, ViewSpec, inject
-from mi2p_inject.sources.features import PreparedSource
+from mi2p_inject.sources.prepared import PreparedSource
 from mi2p_inject.units import UNITS, Unit, UnitConfig
 
 

@@ -32,6 +32,7 @@ from mi2p_inject.core.site import Site
 from mi2p_inject.core.views import ViewSpec
 from mi2p_inject.sources.by_name import check_name
 from mi2p_inject.units import UNITS, UnitConfig, unit_config
+from mi2p_inject.units.base import options_before
 
 __all__ = [
     "CONFIG_NAME",
@@ -135,7 +136,7 @@ def expansion_config_of(config: dict[str, Any], path: Path) -> ExpansionConfig:
         sources = {
             source["name"]: SourceConfig(
                 ViewSpec.from_json(source["source"]),
-                unit_config(kinds[source["name"]], source["unit"]["options"]),
+                _unit(kinds[source["name"]], source["unit"]["options"]),
                 tuple(source["paths"]),
             )
             for source in given
@@ -161,6 +162,10 @@ def expansion_config_of(config: dict[str, Any], path: Path) -> ExpansionConfig:
     if {path for one in sources.values() for path in one.paths} != set(paths):
         raise damaged(path, "its sources' sites are not those that it describes")
     return expansion_config
+
+
+def _unit(kind: UnitConfig, options: Mapping[str, Any]) -> UnitConfig:
+    return unit_config(kind, {**options_before(kind), **options})
 
 
 def _known(kind: str) -> UnitConfig:

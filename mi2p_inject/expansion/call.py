@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mi2p_inject.core.errors import SourceError
 from mi2p_inject.core.expansion_config import UnitPlace
-from mi2p_inject.sources.features import PreparedSource
+from mi2p_inject.sources.prepared import PreparedSource
 from mi2p_inject.units.base import Unit
 from mi2p_inject.units.unit_dict import UnitDict
 

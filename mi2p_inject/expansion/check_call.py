@@ -16,7 +16,8 @@ from mi2p_inject.core.site import Site
 from mi2p_inject.expansion.call import Call
 from mi2p_inject.expansion.hook import hooked_paths
 from mi2p_inject.inspection.switches import checkpointed
-from mi2p_inject.sources.features import PreparedSource, SourceFeatures
+from mi2p_inject.sources.features import SourceFeatures
+from mi2p_inject.sources.prepared import PreparedSource
 from mi2p_inject.units.unit_dict import UnitDict
 
 __all__ = [

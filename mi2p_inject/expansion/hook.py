@@ -16,7 +16,7 @@ from mi2p_inject.core.numerics.precision import floating_dtype
 from mi2p_inject.core.numerics.weights_taken import taken_weights
 from mi2p_inject.expansion.call import Call, Calls, TakesPart, UnitForward
 from mi2p_inject.expansion.recompute import check_gradients, in_backward, recall, remember
-from mi2p_inject.sources.features import PreparedSource
+from mi2p_inject.sources.prepared import PreparedSource
 from mi2p_inject.units.base import Unit
 
 __all__ = ["SiteHook", "hook_path", "hooked_paths", "purge"]

@@ -30,7 +30,8 @@ from mi2p_inject.expansion.check_call import (
 from mi2p_inject.expansion.hook import SiteHook
 from mi2p_inject.sources.by_name import Given, given_sources
 from mi2p_inject.sources.encoder import Source
-from mi2p_inject.sources.features import PreparedSource, SourceFeatures, prepare
+from mi2p_inject.sources.features import SourceFeatures, prepare
+from mi2p_inject.sources.prepared import PreparedSource
 
 __all__ = ["RunningModel"]
 

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mi2p_inject.core.errors import LayoutError, UnitError
 from mi2p_inject.core.numerics.precision import autocast_dtype, compute_dtype, floating_dtype
 from mi2p_inject.core.numerics.weights_taken import Axis
 from mi2p_inject.core.views import ViewSpec
-from mi2p_inject.sources.features import PreparedSource
+from mi2p_inject.sources.prepared import PreparedSource
 
 __all__ = [
     "Unit",
@@ -26,7 +25,8 @@ __all__ = [
     "check_source_norm",
     "is_positive",
     "largest_divisor",
-    "normalised",
+    "later_option",
+    "options_before",
 ]
 
 ZeroInit = Literal["value_proj", "scalar", "channel"]
@@ -135,6 +135,28 @@ class UnitConfig(ABC):
         """
 
 
+def later_option(default: Any, before: Any) -> Any:
+    """A field of a `UnitConfig` that checkpoints may lack, because the option came after them.
+
+    Args:
+        default: of new units.
+        before: what it was for units when there was no such option.
+    """
+    return field(default=default, metadata={"before": before})
+
+
+def options_before(config: UnitConfig) -> dict[str, Any]:
+    """The options that checkpoints may lack, as their units had them.
+
+    Examples:
+        >>> from mi2p_inject import MI2P
+        >>> from mi2p_inject.units.base import options_before
+        >>> options_before(MI2P())
+        {'source_norm': False}
+    """
+    return {one.name: one.metadata["before"] for one in fields(config) if "before" in one.metadata}
+
+
 def check_option(name: str, value: Any, ok: bool, expected: str) -> None:
     """Raise `UnitError` for an option out of range."""
     if not ok:
@@ -159,15 +181,6 @@ def attention_weights(queries: Tensor, keys: Tensor, mask: Tensor | None) -> Ten
     if mask is not None:
         scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
     return scores.softmax(-1)
-
-
-def normalised(tokens: Tensor) -> Tensor:
-    """Layer normalisation over the last axis without weights: mean 0, variance 1; zeros stay zeros.
-
-    Numbers above 1e10 are scaled down first, as the squares of the largest that sources may hold are infinite.
-    """
-    largest = torch.linalg.vector_norm(tokens.detach(), torch.inf, -1, keepdim=True)
-    return F.layer_norm(tokens / (largest.clamp_min(1e10) / 1e10), tokens.shape[-1:])
 
 
 def check_source_norm(source_norm: bool, source: ViewSpec) -> None:

@@ -8,10 +8,11 @@ from typing import final
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mi2p_inject.core.numerics.normalise import normalised
 from mi2p_inject.core.numerics.precision import full_range, saturated
 from mi2p_inject.core.numerics.weights_taken import Axis, give_weights, wants_weights
 from mi2p_inject.core.views import ViewSpec
-from mi2p_inject.sources.features import PreparedSource
+from mi2p_inject.sources.prepared import PreparedSource
 from mi2p_inject.units.base import (
     Unit,
     UnitConfig,
@@ -20,7 +21,6 @@ from mi2p_inject.units.base import (
     check_option,
     check_source_norm,
     is_positive,
-    normalised,
 )
 from mi2p_inject.units.layers.linear import FullRangeLinear
 
@@ -107,9 +107,10 @@ class CrossAttentionUnit(Unit):
 
     def _residual(self, view: Tensor, source: PreparedSource) -> Tensor:
         positions = view.flatten(2).mT if self.site.kind == "map" else view
-        attended = source.tokens if source.grid is None else source.tokens.mT
-        if self.source_norm:
-            attended = normalised(attended)
+        if source.grid is None:
+            attended = (source.normalised() if self.source_norm else source).tokens
+        else:
+            attended = normalised(source.tokens.mT) if self.source_norm else source.tokens.mT
         queries = self._by_head(self.site_to_queries(normalised(positions)))
         keys, values = (self._by_head(layer(attended)) for layer in (self.source_to_keys, self.source_to_values))
         mask = None if source.mask is None else source.mask[:, None, None, :]

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from mi2p_inject.core.numerics.windows import window_means
 from mi2p_inject.core.views import ViewSpec
-from mi2p_inject.sources.features import PreparedSource
+from mi2p_inject.sources.prepared import PreparedSource
 from mi2p_inject.units.layers.linear import PlainLinear
 from mi2p_inject.units.token_factors import TokenFactors
 

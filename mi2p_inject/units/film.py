@@ -7,10 +7,11 @@ from typing import final
 
 from torch import Tensor, nn
 
+from mi2p_inject.core.numerics.normalise import normalised
 from mi2p_inject.core.numerics.precision import full_range, saturated
 from mi2p_inject.core.views import ViewSpec
-from mi2p_inject.sources.features import PreparedSource
-from mi2p_inject.units.base import Unit, UnitConfig, check_flag, check_source_norm, normalised
+from mi2p_inject.sources.prepared import PreparedSource
+from mi2p_inject.units.base import Unit, UnitConfig, check_flag, check_source_norm
 from mi2p_inject.units.layers.linear import FullRangeLinear
 
 __all__ = ["FiLM", "FiLMUnit"]

@@ -13,9 +13,18 @@ from torch import Tensor, nn
 from mi2p_inject.core.numerics.precision import full_range, saturated
 from mi2p_inject.core.numerics.weights_taken import Axis
 from mi2p_inject.core.views import ViewSpec
-from mi2p_inject.sources.features import PreparedSource
+from mi2p_inject.sources.prepared import PreparedSource
 from mi2p_inject.units.attention import attend
-from mi2p_inject.units.base import Unit, UnitConfig, ZeroInit, check_flag, check_option, is_positive, largest_divisor
+from mi2p_inject.units.base import (
+    Unit,
+    UnitConfig,
+    ZeroInit,
+    check_flag,
+    check_option,
+    is_positive,
+    largest_divisor,
+    later_option,
+)
 from mi2p_inject.units.embed import key_for, query_for, value_for
 from mi2p_inject.units.layers.gate import ZeroGate
 from mi2p_inject.units.layers.linear import PlainLinear
@@ -50,6 +59,9 @@ class MI2P(UnitConfig):
             it: their values are feature vectors, and the option is ignored there.
         output_projection: value width rounded up to a multiple of the heads, then a linear layer to the site's vector:
             exactly the asked number of heads. The readout is added after it.
+        source_norm: layer normalisation of each token that is attended to, without weights of its own: how fast a unit
+            learns no longer depends on how large a source encoder's numbers are. A map's channels are left alone, as
+            how active each is says what the map shows, and so are tokens of width 1, of which nothing would be left.
 
     Raises:
         UnitError: an option out of range.
@@ -70,6 +82,7 @@ class MI2P(UnitConfig):
     channel_embedding_dim: int = 16
     readout: int = 16
     output_projection: bool = False
+    source_norm: bool = later_option(True, before=False)
 
     def __post_init__(self) -> None:
         width, starts = self.channel_embedding_dim, (None, *get_args(ZeroInit))
@@ -86,6 +99,7 @@ class MI2P(UnitConfig):
         check_option("channel_embedding_dim", width, width == 0 or is_positive(width), "an integer, 0 or more")
         check_option("readout", self.readout, self.readout == 0 or is_positive(self.readout), "an integer, 0 or more")
         check_flag("output_projection", self.output_projection)
+        check_flag("source_norm", self.source_norm)
 
     @property
     def kind(self) -> str:
@@ -113,6 +127,7 @@ class MI2PUnit(Unit):
     def __init__(self, config: MI2P, site: ViewSpec, source: ViewSpec, num_heads: int) -> None:
         super().__init__(site, source)
         self.head_dim, self.asked_heads = config.head_dim, num_heads
+        self.source_norm = config.source_norm and source.kind == "tokens" and source.width > 1
         self.num_heads = num_heads if config.output_projection else largest_divisor(site.vector, num_heads)
         self.d_v, self.readout = math.ceil(site.vector / self.num_heads), config.readout if site.kind == "map" else 0
         value_dim = self.d_v + self.readout
@@ -167,6 +182,8 @@ class MI2PUnit(Unit):
         return saturated(residual, dtype) if dtype == torch.float16 else residual
 
     def _residual(self, view: Tensor, source: PreparedSource) -> Tensor:
+        if self.source_norm:
+            source = source.normalised()
         query, key, value = self.site_embedding, self.source_key_embedding, self.source_value_embedding
         factors = query.factors(view), key.factors(source), value.factors(source)
         read = attend(self.order, query, key, value, factors, source.mask, self.head_dim**-0.5)

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from mi2p_inject.core.errors import UnitError
+from mi2p_inject.core.numerics.normalise import normalised
 from mi2p_inject.core.numerics.precision import full_range, saturated
 from mi2p_inject.core.views import ViewSpec
-from mi2p_inject.sources.features import PreparedSource
+from mi2p_inject.sources.prepared import PreparedSource
 from mi2p_inject.units.base import (
     Unit,
     UnitConfig,
@@ -19,7 +20,6 @@ from mi2p_inject.units.base import (
     check_option,
     check_source_norm,
     is_positive,
-    normalised,
 )
 from mi2p_inject.units.layers.linear import FullRangeLinear
 

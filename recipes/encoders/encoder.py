@@ -17,7 +17,22 @@ from mi2p_inject.core.errors import AdapterError
 from mi2p_inject.recipes.encoders.preprocess import ImageSpec, TextSpec
 from mi2p_inject.recipes.errors import RecipeError
 
-__all__ = ["Encoder", "adapter_of"]
+__all__ = ["Encoder", "Expansion", "adapter_of"]
+
+
+@dataclass(frozen=True)
+class Expansion:
+    """How the encoder of a run was expanded.
+
+    Attributes:
+        layers: paths of the sites.
+        kind: of the units.
+        options: of the units.
+    """
+
+    layers: tuple[str, ...]
+    kind: str
+    options: Mapping[str, Any]
 
 
 @dataclass
@@ -33,6 +48,7 @@ class Encoder:
             gives vectors.
         width: of the vector.
         random: the weights are not pre-trained.
+        expansion: of a run that is read back: how it was expanded, whatever the defaults have become since.
     """
 
     model: nn.Module
@@ -42,6 +58,7 @@ class Encoder:
     pooling: Pooling | None = None
     width: int = 0
     random: bool = False
+    expansion: Expansion | None = None
 
     @property
     def name(self) -> str:

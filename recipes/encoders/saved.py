@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,7 +14,7 @@ from mi2p_inject.adapters.adapter import Modality, Pooling
 from mi2p_inject.core.errors import Mi2pError
 from mi2p_inject.core.model_folder import bounded, check_size, checked_fields, checked_folder, own_file, read_json
 from mi2p_inject.core.model_folder.transformers import model_config, tokenizer_config
-from mi2p_inject.recipes.encoders.encoder import Encoder
+from mi2p_inject.recipes.encoders.encoder import Encoder, Expansion
 from mi2p_inject.recipes.encoders.libraries import REBUILDERS
 from mi2p_inject.recipes.encoders.load import finished
 from mi2p_inject.recipes.encoders.open_clip_encoder import check_context, open_clip_tokenizer
@@ -24,13 +25,21 @@ from mi2p_inject.recipes.errors import RecipeError
 __all__ = ["rebuild_encoder", "save_encoder"]
 
 _DESCRIPTION = "encoder.json"
+_MOST_SITES = 10_000
 _MAX_BYTES = 2**37  # of an encoder's weights: 128 GiB
 
 
-def save_encoder(encoder: Encoder, folder: Path) -> None:
-    """Write what `rebuild_encoder` needs, all but the weights: JSON and the tokenizer's own files."""
+def save_encoder(encoder: Encoder, folder: Path, expansion: Expansion | None = None) -> None:
+    """Write what `rebuild_encoder` needs, all but the weights: JSON and the tokenizer's own files.
+
+    Args:
+        encoder: as it was trained.
+        folder: a new one.
+        expansion: how it was expanded; None: it was not.
+    """
     folder.mkdir(parents=True)
-    description = {"origin": encoder.origin, "pooling": encoder.pooling, "random": encoder.random}
+    description: dict[str, Any] = {"origin": encoder.origin, "pooling": encoder.pooling, "random": encoder.random}
+    description["expansion"] = None if expansion is None else asdict(expansion)
     if isinstance(encoder.spec, ImageSpec):
         description["image"] = encoder.spec.to_json()
     else:
@@ -87,7 +96,15 @@ def rebuild_encoder(folder: Path, modality: Modality, *, max_bytes: int = _MAX_B
                 spec = TextSpec(tokenizer, **description["text"])
                 _check_text(spec, model, origin["library"])
         return finished(
-            Encoder(model, modality, spec, origin, description["pooling"], random=description["random"]),
+            Encoder(
+                model,
+                modality,
+                spec,
+                origin,
+                description["pooling"],
+                random=description["random"],
+                expansion=_expansion(description["expansion"]),
+            ),
             origin["name"],
         )
     except Exception as error:
@@ -127,6 +144,7 @@ def _description(folder: Path, modality: Modality) -> dict[str, Any]:
         "origin": lambda one: isinstance(one, dict),
         "pooling": lambda one: one is None or one in get_args(Pooling),
         "random": lambda one: isinstance(one, bool),
+        "expansion": lambda one: one is None or isinstance(one, dict),
         kind: lambda one: isinstance(one, dict),
     }
     where = str(folder / _DESCRIPTION)
@@ -139,13 +157,23 @@ def _description(folder: Path, modality: Modality) -> dict[str, Any]:
             fix="copy the run folder again",
         )
     checked_fields(value["origin"], _ORIGINS[library], f"{where}: origin", needed={*_ORIGINS[library]} - {"kwargs"})
+    if (expansion := value["expansion"]) is not None:
+        checked_fields(expansion, _EXPANSION, f"{where}: expansion", needed=_EXPANSION)
     sizes = _IMAGE if kind == "image" else _TEXT
     checked_fields(value[kind], sizes, f"{where}: {kind}", needed=sizes)
     return value
 
 
+def _expansion(stored: dict[str, Any] | None) -> Expansion | None:
+    return None if stored is None else Expansion(tuple(stored["layers"]), stored["kind"], stored["options"])
+
+
 def _text(one: Any) -> bool:
     return isinstance(one, str) and 0 < len(one) <= 200 and one.isprintable()
+
+
+def _is_option(one: Any) -> bool:
+    return one is None or isinstance(one, (bool, int, str)) or (isinstance(one, float) and math.isfinite(one))
 
 
 def _object(one: Any) -> bool:
@@ -170,6 +198,11 @@ _ORIGINS: dict[str, dict[str, Any]] = {
         "model_cfg": _object,
         "image_size": lambda one: one is None or type(one) is int,
     },
+}
+_EXPANSION: dict[str, Any] = {
+    "layers": lambda one: isinstance(one, list) and 0 < len(one) <= _MOST_SITES and all(map(_text, one)),
+    "kind": _text,
+    "options": lambda one: isinstance(one, dict) and all(map(_is_option, one.values())),
 }
 _IMAGE: dict[str, Any] = {
     "size": lambda one: isinstance(one, list) and len(one) == 2 and all(type(x) is int and 1 <= x <= 8192 for x in one),

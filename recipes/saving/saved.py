@@ -26,6 +26,7 @@ from torch import nn
 from mi2p_inject.adapters.adapter import Modality
 from mi2p_inject.core.errors import Mi2pError
 from mi2p_inject.core.files.json_rules import Fault
+from mi2p_inject.expansion.expanded_model import ExpandedModel
 from mi2p_inject.recipes.config import Config, make_config
 from mi2p_inject.recipes.encoders.encoder import Encoder
 from mi2p_inject.recipes.encoders.preprocess import ImageSpec, TextSpec
@@ -37,6 +38,7 @@ from mi2p_inject.recipes.saving.numbers_schema import history_fault, numbers_fau
 from mi2p_inject.recipes.saving.run_folder import FINISHED, IDENTITY, read_identity, which_run
 from mi2p_inject.recipes.systems import System, SystemModel, build_system
 from mi2p_inject.recipes.systems.columns import COLUMNS_FILE, load_columns
+from mi2p_inject.recipes.systems.expand import expansion_of
 from mi2p_inject.recipes.systems.inputs import Collator
 from mi2p_inject.recipes.tasks import TASKS, Decision, Floats, Labels, Logits, Task
 from mi2p_inject.sources.cache import SourceCache
@@ -45,7 +47,7 @@ from mi2p_inject.sources.columns import Columns
 __all__ = ["FORMAT", "SavedRun", "collator_of", "load_run", "save_trained"]
 
 #: of a run folder; another one is refused
-FORMAT = 2
+FORMAT = 3
 _MODEL, _SOURCES, _PREDICTIONS = "model.safetensors", "sources.safetensors", "predictions.safetensors"
 _HISTORY, _SLACK = "history.json", 2**24
 
@@ -241,7 +243,7 @@ def load_run(path: str | Path, *, revision: str | None = None, token: str | bool
     if broken := numbers_fault(numbers):
         raise _damaged(path, f"{FINISHED}: {broken.place or 'all of it'}", broken)
     try:
-        config = make_config(_todays(identity["config"]))
+        config = make_config(identity["config"])
         task = TASKS[numbers["problem_type"]](tuple(numbers["classes"]))
         task.answers(np.zeros((1, task.outputs), dtype=np.float32), numbers["decision"])
         return SavedRun(path, config, task, numbers["decision"], numbers)
@@ -249,12 +251,6 @@ def load_run(path: str | Path, *, revision: str | None = None, token: str | bool
         raise
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError) as error:
         raise _damaged(path, f"{type(error).__name__}: {error}") from error
-
-
-def _todays(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of a run folder, those of earlier releases by the names of today."""
-    found = {name: value for name, value in options.items() if name != "tensorboard"}
-    return {**found, "log": "tensorboard"} if options.get("tensorboard") else found
 
 
 def save_trained(
@@ -266,8 +262,9 @@ def save_trained(
     save_model(model, str(folder / _MODEL))
     if model.sources():
         save_model(_sources(model), str(folder / _SOURCES))
+    expanded = {id(one.backbone): expansion_of(one) for one in model.modules() if isinstance(one, ExpandedModel)}
     for modality, encoder in encoders.items():
-        save_encoder(encoder, folder / "encoders" / modality)
+        save_encoder(encoder, folder / "encoders" / modality, expanded.get(id(encoder.model)))
 
 
 def collator_of(

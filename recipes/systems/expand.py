@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 from torch.utils import _pytree as pytree
 
 from mi2p_inject.adapters.recommended import PAPER
+from mi2p_inject.expansion.expanded_model import ExpandedModel
 from mi2p_inject.expansion.inject import Plan, inject, inject_as_planned
 from mi2p_inject.inspection.resolve import resolve
-from mi2p_inject.recipes.encoders.encoder import Encoder
+from mi2p_inject.recipes.encoders.encoder import Encoder, Expansion
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.systems.columns import COLUMNS, cells_batch, cells_inputs
 from mi2p_inject.sources.columns import ColumnEncoder, Columns
@@ -20,7 +22,7 @@ from mi2p_inject.sources.columns import ColumnEncoder, Columns
 if TYPE_CHECKING:
     from mi2p_inject.recipes.config import ModelConfig
 
-__all__ = ["expand"]
+__all__ = ["expand", "expansion_of"]
 
 _MOST = 64
 _PLANS: OrderedDict[str, Plan] = OrderedDict()
@@ -42,6 +44,8 @@ def expand(encoder: Encoder, source: Encoder, config: ModelConfig, columns: Colu
     modality = encoder.modality
     layers = _sites(encoder.model, config.vision_layers if modality == "image" else config.text_layers)
     unit, options = config.unit_in(modality), config.options_of_unit(modality)
+    if (before := encoder.expansion) is not None:
+        layers, unit, options = list(before.layers), before.kind, dict(before.options)
     encoders: Any = source.model
     examples: Any = source.inputs(source.example())
     if columns is not None:
@@ -67,6 +71,12 @@ def expand(encoder: Encoder, source: Encoder, config: ModelConfig, columns: Colu
     if len(_PLANS) > _MOST:
         _PLANS.popitem(last=False)
     return me
+
+
+def expansion_of(me: ExpandedModel) -> Expansion:
+    """How a model was expanded; all its sources have the same units at the same sites, as `expand` makes them."""
+    source = next(iter(me.expansion_config.sources.values()))
+    return Expansion(source.paths, source.unit.kind, asdict(source.unit))
 
 
 def _code_and_shapes(encoder: Encoder) -> str:

@@ -19,7 +19,7 @@ from mi2p_inject.recipes.config.read import parse_assignments
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.saving.saved import load_run
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "run-2" / "run"
+GOLDEN = Path(__file__).parents[1] / "golden" / "run-3" / "run"
 READ_AT_ONCE = ["run.json", "metrics.json", "checksums.json", "predictions.safetensors"]
 OF_THE_MODEL = [
     "model/encoders/text/encoder.json",

@@ -1,4 +1,4 @@
-"""Makes the golden files: `PYTHONPATH=.:tests python tests/golden/make.py FOLDER`. They are made once a format.
+"""Makes the golden files: `PYTHONPATH=.:tests/support python tests/golden/make.py FOLDER`. They are made once a format.
 
 A release must read what every release before it has written. When a format changes, the files of the old one stay,
 the new ones come beside them under the number of the new format, and reading the old one goes on.

@@ -21,6 +21,7 @@ def literal(unit: MI2PUnit, view: Tensor, source: Tensor, mask: Tensor | None = 
     Of a map with a readout r, the last r numbers of a head are u_{c,h}: e_{c,h} · u_{c,h} is added at every pixel of c.
     """
     num_heads, head_dim, readout = unit.num_heads, unit.head_dim, unit.readout
+    source = layer_normalised(source) if unit.source_norm else source
     queries = embed(view, unit.site_embedding)
     keys = embed(source, unit.source_key_embedding)
     values = value(source, unit)
@@ -61,6 +62,7 @@ def literal(unit: MI2PUnit, view: Tensor, source: Tensor, mask: Tensor | None = 
 def literal_weights(unit: MI2PUnit, view: Tensor, source: Tensor, mask: Tensor | None = None) -> Tensor:
     """softmax(QKᵀ/√head_dim) of each head and sample, (B, heads, N, M); 0 for padding and in rows of padding only."""
     head_dim = unit.head_dim
+    source = layer_normalised(source) if unit.source_norm else source
     queries, keys = embed(view, unit.site_embedding), embed(source, unit.source_key_embedding)
     weights = torch.zeros(len(view), unit.num_heads, queries.shape[1], keys.shape[1], dtype=view.dtype)
     for row in range(len(view)):
@@ -75,6 +77,17 @@ def literal_weights(unit: MI2PUnit, view: Tensor, source: Tensor, mask: Tensor |
                 if real.any():
                     weights[row, head, token] = exponentials / exponentials.sum()
     return weights
+
+
+def layer_normalised(tokens: Tensor) -> Tensor:
+    """Each token minus the mean of its numbers, divided by their standard deviation."""
+    out = torch.zeros_like(tokens)
+    for row in range(len(tokens)):
+        for place in range(tokens.shape[1]):
+            token = tokens[row, place]
+            centred = token - token.sum() / len(token)
+            out[row, place] = centred / ((centred * centred).sum() / len(token) + 1e-5).sqrt()
+    return out
 
 
 def embed(view: Tensor, embedder: Embedder) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mi2p_inject import MI2P, ViewSpec
 from mi2p_inject.expansion.call import Calls, Now
-from mi2p_inject.sources.features import PreparedSource
+from mi2p_inject.sources.prepared import PreparedSource
 from mi2p_inject.units import Unit, UnitConfig
 
 GENERATOR = torch.Generator().manual_seed(0)

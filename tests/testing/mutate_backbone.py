@@ -14,7 +14,7 @@ from mi2p_inject import ExpandedModel, Layout, SourceFeatures
 from mi2p_inject.core.shared_state import Record
 from mi2p_inject.expansion import expanded_model, running
 from mi2p_inject.expansion.hook import SiteHook
-from mi2p_inject.sources.features import PreparedSource
+from mi2p_inject.sources.prepared import PreparedSource
 
 Patch = pytest.MonkeyPatch
 

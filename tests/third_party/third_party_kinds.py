@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mi2p_inject import ViewSpec
 from mi2p_inject.fusion import Fusion
-from mi2p_inject.sources.features import PreparedSource
+from mi2p_inject.sources.prepared import PreparedSource
 from mi2p_inject.units import Unit, UnitConfig
 
 

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from mi2p_inject import SourceFeatures, ViewSpec
 from mi2p_inject.core.errors import LayoutError, UnitError
 from mi2p_inject.report.cost import unit_cost
-from mi2p_inject.sources.features import PreparedSource, prepare
+from mi2p_inject.sources.features import prepare
+from mi2p_inject.sources.prepared import PreparedSource
 from mi2p_inject.units import UNITS, Unit, unit_config
 
 VIEWS = {"map": ViewSpec.map(6, 3, 4), "tokens": ViewSpec.tokens(6)}

@@ -21,7 +21,7 @@ import pytest
 from forked import Forked, run_forked
 from PIL import Image
 
-GOLDEN = Path(__file__).parents[2] / "golden" / "run-2"
+GOLDEN = Path(__file__).parents[2] / "golden" / "run-3"
 TEXT = "crimson thing number 3"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 needs_chromium = pytest.mark.skipif(

@@ -17,7 +17,7 @@ from mi2p_inject.recipes.data.images import ImageError
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.evaluation.evaluate import predict_one
 
-PICTURE = Path(__file__).parents[2] / "golden" / "run-2" / "picture.png"
+PICTURE = Path(__file__).parents[2] / "golden" / "run-3" / "picture.png"
 TEXT = "crimson thing number 3"
 BOTH, NO_TEXT, NO_PICTURE = "picture and text", "without the text", "without the picture"
 #: kind -> settings, what its answers are of, whether something is explained

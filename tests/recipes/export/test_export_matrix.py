@@ -18,7 +18,7 @@ from mi2p_inject.recipes.saving.saved import load_run
 from mi2p_inject.recipes.systems import SYSTEMS
 
 pytestmark = pytest.mark.slow
-GOLDEN = Path(__file__).parents[2] / "golden" / "run-2" / "run"
+GOLDEN = Path(__file__).parents[2] / "golden" / "run-3" / "run"
 ENCODERS = [("resnet", "bert"), ("densenet", "xlnet"), ("clip", "clip"), ("vit", "bert")]
 FITTING = {"vilt": [("vit", "bert")], "centralnet": [("resnet", "bert"), ("densenet", "bert")]}
 CASES = [

@@ -27,7 +27,7 @@ from mi2p_inject.recipes.export.notes import notes_of
 from mi2p_inject.recipes.saving.saved import load_run
 from mi2p_inject.recipes.tasks import MultiLabel
 
-GOLDEN = Path(__file__).parents[2] / "golden" / "run-2"
+GOLDEN = Path(__file__).parents[2] / "golden" / "run-3"
 RUN = GOLDEN / "run"
 TEXT = "crimson thing number 3"
 

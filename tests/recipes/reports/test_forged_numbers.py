@@ -26,7 +26,7 @@ from mi2p_inject.recipes.saving.run_folder import text_of
 from mi2p_inject.recipes.saving.saved import SavedRun, load_run
 from mi2p_inject.recipes.training.reading import mean_reading
 
-GOLDEN = Path(__file__).parents[2] / "golden" / "run-2" / "run"
+GOLDEN = Path(__file__).parents[2] / "golden" / "run-3" / "run"
 WRONG: tuple[Any, ...] = (None, 5, "", [5], {"x": 5}, 10**400)
 READING = {
     "metric": "accuracy", "split": "validation", "samples": 4, "permutations": 3, "as_is": {"accuracy": 0.5},

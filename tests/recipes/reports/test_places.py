@@ -21,7 +21,7 @@ from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.saving.hub import portable
 from mi2p_inject.recipes.saving.saved import SavedRun, load_run
 
-GOLDEN = Path(__file__).parents[2] / "golden" / "run-2" / "run"
+GOLDEN = Path(__file__).parents[2] / "golden" / "run-3" / "run"
 
 
 @pytest.mark.parametrize(

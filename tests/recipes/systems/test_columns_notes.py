@@ -17,7 +17,7 @@ from mi2p_inject.recipes.saving.saved import load_run
 from mi2p_inject.recipes.systems.columns import column_notes
 from mi2p_inject.sources.columns import Columns
 
-GOLDEN = Path(__file__).parents[2] / "golden" / "run-2" / "run"
+GOLDEN = Path(__file__).parents[2] / "golden" / "run-3" / "run"
 
 
 def test_a_training_says_what_its_columns_lack(tmp_path: Path) -> None:

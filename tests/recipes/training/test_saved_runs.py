@@ -18,11 +18,15 @@ from torch import Tensor
 from training_runs import edit, resealed
 
 from mi2p_inject import Mi2pError
+from mi2p_inject.adapters import recommended
+from mi2p_inject.recipes.config.sections.model import RECOMMENDED_UNITS
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.evaluation.evaluate import evaluate_run, predict_file, predict_one
 from mi2p_inject.recipes.evaluation.run_report import run_markdown
 from mi2p_inject.recipes.saving.saved import load_run
 from mi2p_inject.recipes.training.train import load_samples
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "run-3" / "run"
 
 
 def test_the_folder_holds_no_pickles_and_nothing_half_written(trained: Path) -> None:
@@ -46,6 +50,16 @@ def test_a_reloaded_model_gives_the_very_predictions(trained: Path) -> None:
             continue
         one = predict_one(run, Path(row["image"]) if row["image"] else None, row["text"])
         assert list(one["probabilities"].values()) == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.fault("S8", "a run whose options had other defaults when it was trained", "the model that was trained")
+def test_a_run_does_not_depend_on_the_defaults_of_today(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(RECOMMENDED_UNITS, "text", "cross-attention")
+    monkeypatch.setitem(recommended.SHARES, "text", 1.0)
+    run = load_run(shutil.copytree(GOLDEN, tmp_path / "run"))
+    expected = json.loads((GOLDEN.parent / "answer.json").read_text())
+    answer = predict_one(run, GOLDEN.parent / "picture.png", "crimson thing number 3")
+    assert answer["probabilities"] == pytest.approx(expected["probabilities"], abs=1e-4)
 
 
 def test_the_report_says_it_all(trained: Path) -> None:
@@ -173,23 +187,49 @@ def test_forged_predictions_are_named(copied: Path, change: Callable[[dict[str, 
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("file", "options"),
     [
-        {"unit_options": {"head_dim": 10**8}},
-        {"unit_options": {"num_heads": 2**16, "head_dim": 10**4}},
-        {"unit_options": {"channel_embedding_dim": 10**9}},
-        {"fusion": "cross-attention", "fusion_options": {"width": 10**9}},
-        {"fusion": "gmu", "fusion_options": {"width": 10**9}},
+        ("model/encoders/image/encoder.json", {"head_dim": 10**8}),
+        ("model/encoders/image/encoder.json", {"num_heads": 2**16, "head_dim": 10**4}),
+        ("model/encoders/image/encoder.json", {"channel_embedding_dim": 10**9}),
+        ("model/encoders/image/encoder.json", {"readout": 10**9}),
+        ("run.json", {"fusion": "cross-attention", "fusion_options": {"width": 10**9}}),
+        ("run.json", {"fusion": "gmu", "fusion_options": {"width": 10**9}}),
     ],
     ids=str,
 )
-@pytest.mark.fault("files", "a run.json that asks for a model of 100 GB", "RecipeError; no memory is taken")
-def test_a_forged_run_takes_no_more_memory_than_its_weights(tmp_path: Path, options: dict[str, Any]) -> None:
-    golden = Path(__file__).parents[2] / "golden" / "run-2" / "run"
-    run = Path(shutil.copytree(golden, tmp_path / "run"))
-    settings = json.loads((run / "run.json").read_text())
-    resealed(run, lambda folder: edit(folder / "run.json", config={**settings["config"], **options}))
+@pytest.mark.fault("files", "a run folder that asks for a model of 100 GB", "RecipeError; no memory is taken")
+def test_a_forged_run_takes_no_more_memory_than_its_weights(tmp_path: Path, file: str, options: dict[str, Any]) -> None:
+    run = Path(shutil.copytree(GOLDEN, tmp_path / "run"))
+    stored = json.loads((run / file).read_text())
+    if file == "run.json":
+        forged = {"config": {**stored["config"], **options}}
+    else:
+        expansion = stored["expansion"]
+        forged = {"expansion": {**expansion, "options": {**expansion["options"], **options}}}
+    resealed(run, lambda folder: edit(folder / file, **forged))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(Mi2pError):
         load_run(run).model()
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kB
+
+
+@pytest.mark.parametrize(
+    "expansion",
+    [
+        {"layers": ["layers.0"], "kind": "no-such-kind", "options": {}},
+        {"layers": ["layers.0"], "kind": "film", "options": {"scale": [True]}},
+        {"layers": ["layers.0"], "kind": "film", "options": {"no_such": 1}},
+        {"layers": ["no.such.layer"], "kind": "film", "options": {}},
+        {"layers": [], "kind": "film", "options": {}},
+        {"layers": ["layers.0"]},
+        ["layers.0"],
+    ],
+    ids=str,
+)
+@pytest.mark.fault("files", "an encoder.json with another expansion than its weights have", "RecipeError or UnitError")
+def test_a_forged_expansion_is_refused(tmp_path: Path, expansion: object) -> None:
+    run = Path(shutil.copytree(GOLDEN, tmp_path / "run"))
+    resealed(run, lambda folder: edit(folder / "model/encoders/text/encoder.json", expansion=expansion))
+    with pytest.raises(Mi2pError):
+        load_run(run).model()
