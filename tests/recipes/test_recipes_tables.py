@@ -50,8 +50,7 @@ def test_experiments_are_settings_that_exist(experiments: ExperimentSet, one: Ex
         assert config.run.seed == 5
         assert {config.model.vision, config.model.text} <= set(roles.values())
         assert all(NAMES[modality] in title for modality in config.model.system.modalities)
-    if experiments is not DEFAULTS:  # there the first of each kind is what the others are compared with
-        assert one.compared_with or not bool(config.model.system.source_modalities)
+    assert one.compared_with or not bool(config.model.system.source_modalities)
 
 
 def test_a_title_names_the_encoders_that_ran() -> None:
