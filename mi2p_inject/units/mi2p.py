@@ -62,6 +62,7 @@ class MI2P(UnitConfig):
         source_norm: layer normalisation of each token that is attended to, without weights of its own: how fast a unit
             learns no longer depends on how large a source encoder's numbers are. A map's channels are left alone, as
             how active each is says what the map shows, and so are tokens of width 1, of which nothing would be left.
+            False: for tokens that say something by their length.
 
     Raises:
         UnitError: an option out of range.

@@ -33,6 +33,8 @@ def markdown(numbers: Numbers) -> str:
     paper = [name for name in metrics if any(name in line["paper"] for line in lines.values())]
     named = any(line["paper_title"] for line in lines.values())
     heads = ["experiment", "system", *map(_head, metrics.values())]
+    chosen = [name for name in [*metrics][:1] if any(name in line["validation"] for line in lines.values())]
+    heads += [f"{_head(metrics[name])} on validation" for name in chosen]
     heads += [*(["paper's line"] if named else []), *(f"paper's {metrics[name]['title']}" for name in paper)]
     apart = {tuple(line["seeds"]) for line in lines.values()} != {tuple(numbers["seeds"])}
     text = _table([*heads, "seeds"] if apart else heads)
@@ -41,6 +43,7 @@ def markdown(numbers: Numbers) -> str:
             in_markdown(name),
             in_markdown(line["title"]),
             *(_with_interval(line, one, info) for one, info in metrics.items()),
+            *(_on_validation(line, one, metrics[one]) for one in chosen),
         ]
         cells += [*([line["paper_title"]] if named else []), *(str(line["paper"].get(one, "")) for one in paper)]
         text.append(_cells([*cells, _listed(line["seeds"])] if apart else cells))
@@ -124,6 +127,11 @@ def _with_interval(line: Mapping[str, Any], name: str, info: Mapping[str, Any]) 
     scale, digits = _scale(info)
     low, high = (scale * line["test"][name][end] for end in ("low", "high"))
     return f"{_mean(line, name, info)} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def _on_validation(line: Mapping[str, Any], name: str, info: Mapping[str, Any]) -> str:
+    scale, digits = _scale(info)
+    return f"{scale * line['validation'][name]:.{digits}f}" if name in line["validation"] else ""
 
 
 def _marked(gain: Mapping[str, float], info: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ __all__ = ["DEFAULTS"]
 
 _ROLES = {"vision": "densenet", "text": "bert"}
 _ALL = {"vision_layers": ["paper"]}
+_NARROW = {"unit": "mi2p", "unit_options": {"channel_embedding_dim": 12}}
 _WITHOUT = {"unit": "mi2p", "unit_options": {"source_norm": False}}
 
 
@@ -43,6 +44,7 @@ DEFAULTS = ExperimentSet(
         Experiment("text", "{text}", {"model": "text"}, _ROLES),
         _vision("me-vision", "by default, mi2p at the last third of its sites"),
         _vision("me-vision-no-norm", "mi2p without source_norm", **_WITHOUT),
+        _vision("me-vision-narrow", "mi2p with channel_embedding_dim=12", **_NARROW),
         _vision("me-vision-film", "unit film", unit="film"),
         _vision("me-vision-cross-attention", "unit cross-attention", unit="cross-attention"),
         _vision("me-vision-paper-unit", "unit mi2p-paper", unit="mi2p-paper"),
@@ -54,6 +56,7 @@ DEFAULTS = ExperimentSet(
         _vision("me-vision-tuned-film", "unit film", tuned=True, unit="film"),
         _text("me-text", "by default, film at the last sixth of its sites, a third of the rate"),
         _text("me-text-mi2p", "unit mi2p", unit="mi2p"),
+        _text("me-text-mi2p-narrow", "unit mi2p with channel_embedding_dim=12", **_NARROW),
         _text("me-text-cross-attention", "unit cross-attention", unit="cross-attention"),
         _text("me-text-all", "every default site", text_layers=["paper"]),
         _text("me-text-full-rate", "the rate of new parameters", unit_learning_rate=1e-3),
