@@ -40,6 +40,7 @@ def report(gains: Values, ends: dict[str, tuple[float, float]], seeds: list[int]
             "seeds": seeds,
             "test": test,
             "sd": sd,
+            "validation": {},
             "gain": {},
             "over_baseline": {},
             "paper": {},
@@ -93,6 +94,16 @@ def test_markdown() -> None:
     assert text.endswith("A note of the set.\n")
     assert "SMOKE" not in text
     assert "paper" not in text
+
+
+def test_what_may_be_chosen_by_stands_beside() -> None:
+    """The first metric on the validation split, where the data have one."""
+    numbers = report({"accuracy": [0.1], "log_loss": [-0.1]}, {"accuracy": (0.05, 0.15), "log_loss": (-1, 1)}, [3])
+    numbers["experiments"]["expanded"]["validation"] = {"accuracy": 0.6251, "log_loss": 0.4}
+    lines = markdown(numbers).splitlines()
+    assert lines[0] == "| experiment | system | accuracy | log-loss ↓ | accuracy on validation |"
+    assert lines[2].endswith("| 0.500 [0.400, 0.600] |  |")
+    assert lines[3].endswith("| 62.5 |")
 
 
 def test_the_papers_lines_and_figures_stand_beside() -> None:
