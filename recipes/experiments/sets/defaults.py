@@ -11,9 +11,9 @@ from mi2p_inject.recipes.experiments.sets.paper_tables import ENCODERS
 __all__ = ["DEFAULTS"]
 
 _ROLES = {"vision": "densenet", "text": "bert"}
-_ALL = {"vision_layers": ["paper"]}
-_NARROW = {"unit": "mi2p", "unit_options": {"channel_embedding_dim": 12}}
-_WITHOUT = {"unit": "mi2p", "unit_options": {"source_norm": False}}
+_ALL: dict[str, Any] = {"vision_layers": ["paper"]}
+_NARROW: dict[str, Any] = {"unit": "mi2p", "unit_options": {"channel_embedding_dim": 12}}
+_WITHOUT: dict[str, Any] = {"unit": "mi2p", "unit_options": {"source_norm": False}}
 
 
 def _vision(name: str, title: str, *, tuned: bool = False, **settings: Any) -> Experiment:
