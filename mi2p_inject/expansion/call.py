@@ -70,7 +70,7 @@ class Call:
     fired: list[str] = field(default_factory=list)
     gradients: bool = field(default_factory=torch.is_grad_enabled)
     """Whether gradients were wanted when it began."""
-    _given: dict[tuple[str, int, torch.device], PreparedSource] = field(default_factory=dict)
+    _given: dict[tuple[str, int, torch.device, bool], PreparedSource] = field(default_factory=dict)
 
     def source_for(self, name: str, batch: int, device: torch.device) -> PreparedSource:
         """A source for a batch at a site: the batch of the call, or each of its rows repeated alike.
@@ -85,12 +85,13 @@ class Call:
         same = self.repeat is None or batch == rows or not rows or batch != rows * (self.times or batch // rows)
         if same and device == source.tokens.device:
             return source
-        if (name, batch, device) not in self._given:
+        key = name, batch, device, torch.is_grad_enabled()  # what is made without gradients has no graph to hand on
+        if key not in self._given:
             if not same and self.repeat is not None:
                 indices = torch.arange(rows, device=source.tokens.device).repeat_interleave(batch // rows)
                 source = self.repeat(name, indices)
-            self._given[name, batch, device] = source.to(device)
-        return self._given[name, batch, device]
+            self._given[key] = source.to(device)
+        return self._given[key]
 
 
 class Now:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,6 +17,8 @@ __all__ = ["STRENGTH_EPSILON", "PreparedSource"]
 
 STRENGTH_EPSILON = 1e-8
 """Keeps the strengths of a map whose channels are all alike (a missing row's zeros) at zero."""
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -32,11 +36,7 @@ class PreparedSource:
     rows: Tensor | None
     """(B,) True for rows that get a residual; None: all."""
     grid: tuple[int, int] | None
-    _windows: dict[int, Tensor] = field(default_factory=dict)
-    _strengths: Tensor | None = None
-    _pooled: Tensor | None = None
-    _normalised: PreparedSource | None = None
-    _converted: dict[tuple[torch.device, torch.dtype], PreparedSource] = field(default_factory=dict)
+    _derived: dict[tuple[Any, ...], Any] = field(default_factory=dict)
 
     @property
     def batch(self) -> int:
@@ -48,50 +48,57 @@ class PreparedSource:
         key = device or self.tokens.device, dtype or self.tokens.dtype
         if key == (self.tokens.device, self.tokens.dtype):
             return self
-        if key not in self._converted:
+
+        def convert() -> PreparedSource:
             tokens, mask, rows = self.tokens.to(*key), self.mask, self.rows
             if tokens.device != self.tokens.device:
                 mask, rows = (None if one is None else one.to(tokens.device) for one in (mask, rows))
-            self._converted[key] = PreparedSource(tokens, mask, rows, self.grid)
-        return self._converted[key]
+            return PreparedSource(tokens, mask, rows, self.grid)
+
+        return self._once(("converted", *key), convert)
 
     def windows(self, kernel_size: int) -> Tensor:
         """Window means (B, C, kernel_size²) of the source map, computed at the first call and kept."""
-        if self.grid is None:
+        grid = self.grid
+        if grid is None:
             raise SourceError("only a map has window means", expected="a map", given="tokens", fix="report this bug")
-        if kernel_size not in self._windows:
-            self._windows[kernel_size] = window_means(self.tokens.unflatten(2, self.grid), kernel_size)
-        return self._windows[kernel_size]
+        return self._once(("windows", kernel_size), lambda: window_means(self.tokens.unflatten(2, grid), kernel_size))
 
     def strengths(self) -> Tensor:
         """How active each channel of the source map is, (B, C): its mean, standardised over the sample's channels."""
-        if self._strengths is None:
-            means = self.tokens.float().mean(2) if self.tokens.itemsize < 4 else self.tokens.mean(2)
-            centred = means - means.mean(1, keepdim=True)
-            scale = centred.detach().abs().amax(1, keepdim=True).clamp_min(1)  # squares of large numbers are infinite
-            scaled = centred / scale
-            self._strengths = (
-                scaled * (scaled.square().mean(1, keepdim=True) + STRENGTH_EPSILON / scale.square()).rsqrt()
-            )
-        return self._strengths
+        return self._once(("strengths",), self._make_strengths)
 
     def pooled(self) -> Tensor:
         """The mean over the real tokens, or over the pixels of each channel: (B, width); zero in missing rows."""
-        if self._pooled is None:
-            tokens = self.tokens.float() if self.tokens.itemsize < 4 else self.tokens
-            if self.grid is not None:
-                mean = tokens.mean(2)
-            elif self.mask is None:
-                mean = tokens.mean(1)
-            else:  # padding is zeros; no token at all counts as one
-                mean = tokens.sum(1) / self.mask.sum(1, keepdim=True).clamp(min=1)
-            self._pooled = mean.to(self.tokens.dtype)
-        return self._pooled
+        return self._once(("pooled",), self._make_pooled)
 
     def normalised(self) -> PreparedSource:
         """The same with each token layer-normalised, made at the first call and kept; of a map, itself."""
-        if self._normalised is None:
-            self._normalised = (
-                PreparedSource(normalised(self.tokens), self.mask, self.rows, None) if self.grid is None else self
-            )
-        return self._normalised
+        if self.grid is not None:
+            return self
+        return self._once(("normalised",), lambda: PreparedSource(normalised(self.tokens), self.mask, self.rows, None))
+
+    def _once(self, name: tuple[Any, ...], make: Callable[[], T]) -> T:
+        """What `make` gives, kept for forwards with gradients and for those without: these have no graph to hand on."""
+        key = (*name, torch.is_grad_enabled())
+        if key not in self._derived:
+            self._derived[key] = make()
+        found: T = self._derived[key]
+        return found
+
+    def _make_strengths(self) -> Tensor:
+        means = self.tokens.float().mean(2) if self.tokens.itemsize < 4 else self.tokens.mean(2)
+        centred = means - means.mean(1, keepdim=True)
+        scale = centred.detach().abs().amax(1, keepdim=True).clamp_min(1)  # squares of large numbers are infinite
+        scaled = centred / scale
+        return scaled * (scaled.square().mean(1, keepdim=True) + STRENGTH_EPSILON / scale.square()).rsqrt()
+
+    def _make_pooled(self) -> Tensor:
+        tokens = self.tokens.float() if self.tokens.itemsize < 4 else self.tokens
+        if self.grid is not None:
+            mean = tokens.mean(2)
+        elif self.mask is None:
+            mean = tokens.mean(1)
+        else:  # padding is zeros; no token at all counts as one
+            mean = tokens.sum(1) / self.mask.sum(1, keepdim=True).clamp(min=1)
+        return mean.to(self.tokens.dtype)
