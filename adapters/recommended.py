@@ -12,8 +12,8 @@ __all__ = ["PAPER", "SHARES", "recommended"]
 PAPER = "paper"
 """As ``layers=``: every default site, which is what the paper does."""
 
-#: modality of the backbone -> the share of its default sites, from the last one on, where it is not a third; chosen by
-#: the validation figures of `mi2p table defaults`
+#: modality of the backbone -> the share of its default sites, from the last one on, where it is not a third; from a
+#: preliminary study, `mi2p table defaults` measures the alternatives
 SHARES: dict[Modality, float] = {"text": 1 / 6}
 _USUAL = 1 / 3
 

@@ -68,9 +68,15 @@ class PreparedSource:
         """How active each channel of the source map is, (B, C): its mean, standardised over the sample's channels."""
         return self._once(("strengths",), self._make_strengths)
 
-    def pooled(self) -> Tensor:
-        """The mean over the real tokens, or over the pixels of each channel: (B, width); zero in missing rows."""
-        return self._once(("pooled",), self._make_pooled)
+    def pooled(self, norm: bool = False) -> Tensor:
+        """The mean over the real tokens, or over the pixels of each channel: (B, width); zero in missing rows.
+
+        Args:
+            norm: layer-normalised.
+        """
+        if norm:
+            return self._once(("pooled", norm), lambda: normalised(self.pooled()))
+        return self._once(("pooled", norm), self._make_pooled)
 
     def normalised(self) -> PreparedSource:
         """The same with each token layer-normalised, made at the first call and kept; of a map, itself."""

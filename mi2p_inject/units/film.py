@@ -7,7 +7,6 @@ from typing import final
 
 from torch import Tensor, nn
 
-from mi2p_inject.core.numerics.normalise import normalised
 from mi2p_inject.core.numerics.precision import full_range, saturated
 from mi2p_inject.core.views import ViewSpec
 from mi2p_inject.sources.prepared import PreparedSource
@@ -85,7 +84,7 @@ class FiLMUnit(Unit):
         return self.zero_missing(saturated(residual, view.dtype), source)
 
     def _residual(self, view: Tensor, source: PreparedSource) -> Tensor:
-        pooled = normalised(source.pooled()) if self.source_norm else source.pooled()
+        pooled = source.pooled(self.source_norm)
         residual = self._at_every_position(self.source_to_shift(pooled))
         if self.source_to_scale is not None:
             residual = self._at_every_position(self.source_to_scale(pooled)) * view + residual

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from mi2p_inject.core.errors import UnitError
-from mi2p_inject.core.numerics.normalise import normalised
 from mi2p_inject.core.numerics.precision import full_range, saturated
 from mi2p_inject.core.views import ViewSpec
 from mi2p_inject.sources.prepared import PreparedSource
@@ -107,7 +106,7 @@ class MMTMUnit(Unit):
         return self.zero_missing(saturated(residual, view.dtype), source)
 
     def _residual(self, view: Tensor, source: PreparedSource) -> Tensor:
-        pooled = normalised(source.pooled()) if self.source_norm else source.pooled()
+        pooled = source.pooled(self.source_norm)
         joint = self.squeeze(torch.cat([view.mean((2, 3)), pooled], 1)).relu()
         gate = torch.tanh(self.excite(joint) / 2)  # 2σ(E) − 1, without the rounding beside 1 in half precision
         return gate[:, :, None, None] * view

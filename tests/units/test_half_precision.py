@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 from helpers import complains
+from random_units import run
 from torch import Tensor, nn
 
 from mi2p_inject import MI2P, SourceFeatures, ViewSpec, inject
@@ -31,10 +32,6 @@ def unit_of(site: ViewSpec, source: ViewSpec) -> MI2PUnit:
     """Weights and biases that float16 holds exactly."""
     torch.manual_seed(0)
     return MI2P(zero_init=None).build(site, source).half().float()
-
-
-def run(unit: MI2PUnit, view: Tensor, data: Tensor) -> Tensor:
-    return unit(view, prepare(SourceFeatures(data), unit.source, next(unit.parameters()).dtype))  # type: ignore[no-any-return]
 
 
 @VIEWS

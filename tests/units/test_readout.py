@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import timm
 import torch
 from helpers import same
 from oracle import literal
+from random_units import random_unit, run
 from torch import Tensor
 
 from mi2p_inject import MI2P, SourceFeatures, ViewSpec, inject
-from mi2p_inject.sources.features import prepare
 from mi2p_inject.units import UNITS
 from mi2p_inject.units.base import ZeroInit
-from mi2p_inject.units.mi2p import MI2PUnit
 from mi2p_inject.units.product_order import Sizes, cheapest
 
 SITE, WORDS, PICTURE = ViewSpec.map(6, 4, 4), ViewSpec.tokens(24), ViewSpec.map(5, 3, 3)
@@ -26,18 +23,6 @@ def features(spec: ViewSpec, batch: int = 2, length: int = 5, dtype: torch.dtype
     return torch.randn(batch, spec.width, *spec.grid, dtype=dtype) if spec.grid else torch.randn(
         batch, length, spec.width, dtype=dtype
     )  # fmt: skip
-
-
-def run(unit: MI2PUnit, view: Tensor, source: Tensor) -> Tensor:
-    return unit(view, prepare(SourceFeatures(source), unit.source, view.dtype))  # type: ignore[no-any-return]
-
-
-def random_unit(site: ViewSpec, source: ViewSpec, dtype: torch.dtype = torch.float64, **options: Any) -> MI2PUnit:
-    torch.manual_seed(0)
-    unit = MI2P(**options).build(site, source).to(dtype)
-    for parameter in unit.parameters():
-        parameter.data.normal_()
-    return unit
 
 
 @pytest.mark.parametrize(("readout", "rank"), [(0, 1), (1, 2 + 1), (3, 2 * 3 + 1), (16, 2 * 16 + 1)])

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from random_units import random_unit, run
 from torch import Tensor, nn
 
 from mi2p_inject import MI2P, SourceFeatures, ViewSpec, inject, load
@@ -18,17 +19,9 @@ from mi2p_inject.units.mi2p import MI2PUnit
 SITE, WORDS = ViewSpec.map(6, 4, 4), ViewSpec.tokens(24)
 
 
-def random_unit(site: ViewSpec, source: ViewSpec, **options: bool) -> MI2PUnit:
-    torch.manual_seed(0)
-    unit = MI2P(**options).build(site, source).double()
-    for parameter in unit.parameters():
-        parameter.data.normal_()
-    return unit
-
-
 def read(unit: MI2PUnit, source: Tensor, mask: Tensor | None = None) -> Tensor:
     view = torch.linspace(-1, 1, len(source) * 6 * 4 * 4, dtype=torch.float64).view(-1, 6, 4, 4)
-    return unit(view, prepare(SourceFeatures(source, mask), unit.source, torch.float64))  # type: ignore[no-any-return]
+    return run(unit, view, source, mask)
 
 
 def test_how_large_the_numbers_of_a_source_are_does_not_count() -> None:

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import literal
+from random_units import run
 from torch import Tensor
 from torch._dynamo.backends.debugging import aot_eager
 
@@ -20,7 +21,6 @@ from mi2p_inject.sources.features import prepare
 from mi2p_inject.units import UNITS, attention, unit_config
 from mi2p_inject.units.base import largest_divisor
 from mi2p_inject.units.cpu_kernel import block_parts
-from mi2p_inject.units.mi2p import MI2PUnit
 from mi2p_inject.units.product_order import Kernel, Order, ScoreOrder, ValueOrder
 
 sizes = st.integers(1, 6)
@@ -35,6 +35,7 @@ options = st.builds(
     channel_embedding_dim=st.integers(0, 3),
     readout=st.integers(0, 3),
     output_projection=st.booleans(),
+    source_norm=st.booleans(),
 )
 
 
@@ -42,10 +43,6 @@ def example(spec: ViewSpec, batch: int, length: int, dtype: torch.dtype, stride:
     """A random view, its last axis strided: what a slice or a permuted map hands a unit."""
     shape = (batch, spec.width, *spec.grid) if spec.grid else (batch, length, spec.width)
     return torch.randn(*shape[:-1], shape[-1] * stride, dtype=dtype)[..., ::stride]
-
-
-def run(unit: MI2PUnit, view: Tensor, source: Tensor, mask: Tensor | None) -> Tensor:
-    return unit(view, prepare(SourceFeatures(source, mask), unit.source, view.dtype))
 
 
 @settings(max_examples=250, deadline=None)

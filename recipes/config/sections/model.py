@@ -14,7 +14,7 @@ from mi2p_inject.units import UNITS, option_names
 
 __all__ = ["RECOMMENDED_UNITS", "ModelConfig"]
 
-#: modality of a backbone -> the kind of unit that its validation figures in `mi2p table defaults` recommend
+#: modality of a backbone -> the kind of unit that did best in it in a preliminary study; `mi2p table defaults`
 RECOMMENDED_UNITS: dict[Modality, str] = {"image": "mi2p", "text": "film"}
 
 
