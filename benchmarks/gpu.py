@@ -9,7 +9,7 @@ import functools
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -34,7 +34,7 @@ class Scale:
         layers: of BERT.
     """
 
-    batch: int = 64
+    batch: int = 256
     tokens: int = 128
     pixels: int = 224
     rounds: int = 30
@@ -46,7 +46,7 @@ class Scale:
 
 FULL = Scale()
 TINY = Scale(
-    batch=2,
+    batch=4,
     tokens=8,
     pixels=64,
     rounds=1,
@@ -94,17 +94,19 @@ def profiled(pair: Callable[..., Pair], *, scale: Scale = FULL, **options: Any) 
     return {"units": made.units} | {name: _asked(step) for name, step in steps.items()}
 
 
-def bert_units(*, all_sites: bool, compiled: bool = False, scale: Scale = FULL) -> Pair:
+def bert_units(*, all_sites: bool, quarter: bool = False, compiled: bool = False, scale: Scale = FULL) -> Pair:
     """ME BERT ÷ BERT; the maps are given.
 
     Args:
         all_sites: a unit after every layer; else at the recommended sites.
+        quarter: of the batch: the card waits for Python then.
         compiled: both by `torch.compile(fullgraph=True)`.
         scale: sizes.
     """
     from benchmarks import models as m
     from mi2p_inject import SourceFeatures, ViewSpec, inject
 
+    scale = replace(scale, batch=scale.batch // 4) if quarter else scale
     layers = [f"encoder.layer.{number}" for number in range(scale.layers)] if all_sites else None
     me = inject(m.bert(**scale.bert), layers, source_spec=ViewSpec.map(1024, 7, 7))
     source = SourceFeatures(torch.randn(scale.batch, 1024, 7, 7, device=m.DEVICE))

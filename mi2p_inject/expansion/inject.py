@@ -40,6 +40,7 @@ class UnitOptions(TypedDict, total=False):
     readout: int
     output_projection: bool
     source_norm: bool
+    pooled_shift: bool
     scale: bool
     reduction: int
 
@@ -89,7 +90,7 @@ def inject(
             adapter knows the model, useful where images have another size than the model's default.
         source_example_inputs: the same for the source encoder; by name where sources have names.
         **options: options of the unit: num_heads, head_dim, kernel_size, zero_init, channel_embedding_dim,
-            readout, output_projection, source_norm.
+            readout, output_projection, source_norm, pooled_shift.
 
     Returns:
         The expanded model: `me(images, source=batch)` returns whatever the backbone returns.

@@ -38,7 +38,7 @@ UNITS: Registry[UnitConfig] = Registry(
     "a UnitConfig with its default options",
     {
         "mi2p": MI2P(),
-        "mi2p-paper": MI2P(channel_embedding_dim=0, readout=0, source_norm=False),
+        "mi2p-paper": MI2P(channel_embedding_dim=0, readout=0, source_norm=False, pooled_shift=False),
         "cross-attention": CrossAttention(),
         "film": FiLM(),
         "mmtm": MMTM(),

@@ -26,7 +26,7 @@ from mi2p_inject.units.base import attention_weights
 from mi2p_inject.units.cpu_kernel.block_operator import opaque
 from mi2p_inject.units.cpu_kernel.blockwise import attend_in_blocks
 from mi2p_inject.units.embed import SiteEmbedder, SourceEmbedder, filled
-from mi2p_inject.units.product_order import Order, ScoreOrder, kernel_for
+from mi2p_inject.units.product_order import Order, ScoreOrder, kernel_for, wants_one_width
 from mi2p_inject.units.token_factors import TokenFactors
 
 __all__ = ["attend"]
@@ -57,8 +57,12 @@ def attend(
     """
     (batch, tokens, _), num_heads = factors[0].given.shape, query.num_heads
     of_queries, of_keys = (1 if order.scores == shared else num_heads for shared in ("queries", "keys"))
-    queries, keys = _pair(order.scores, query, key, factors[0], factors[1], scale)
-    projected = order.values == "projected"
+    projected, recorded = order.values == "projected", wants_weights()
+    value_width = value.weight.shape[0] // num_heads if projected else filled(value.width)
+    kernel = kernel_for(order, batch * num_heads * tokens * factors[1].given.shape[1], factors[0].given.device)
+    fused = kernel == "fused" and not recorded
+    one_width = fused and wants_one_width(factors[0].given.device)
+    queries, keys = _pair(order.scores, query, key, factors[0], factors[1], scale, value_width if one_width else 0)
     of_values = num_heads if projected else 1
     values = TokenFactors(_groups(value.all_heads(factors[2]), num_heads)) if projected else factors[2]
     alone = of_keys == of_values == 1
@@ -66,14 +70,13 @@ def attend(
         queries, of_queries = queries.unflatten(2, (num_heads, -1)).flatten(1, 2), 1
     elif of_queries == num_heads:
         queries = _groups(queries, num_heads)
-    key_width, value_width = queries.shape[-1], values.width if projected else filled(values.width)
-    recorded = wants_weights()
-    kernel = kernel_for(order, batch * num_heads * tokens * keys.given.shape[1], queries.device)
+    key_width = queries.shape[-1]
     if kernel == "blocks" and not recorded:
         read = _blocks(queries, keys, values, mask, value_width, batch * max(of_queries, of_keys, of_values))
     else:
-        if kernel == "fused":  # its kernels want one width: zeros change nothing
-            key_width = value_width = max(key_width, value_width)
+        if fused:
+            widest = max(key_width, value_width)
+            key_width, value_width = (widest, widest) if one_width else (filled(key_width), filled(value_width))
             queries = _padded(queries, key_width)
         whole = (queries, of_queries), (keys.whole(key_width), of_keys), (values.whole(value_width), of_values)
         most = max(of_queries, of_keys, of_values)
@@ -82,7 +85,7 @@ def attend(
         if recorded:
             read = _recorded(q, k, v, seen, tokens)
         else:
-            read = _fused(q, k, v, seen) if kernel == "fused" else _plain(q, k, v, seen)
+            read = _fused(q, k, v, seen) if fused else _plain(q, k, v, seen)
         read = read[..., : values.width]
     if alone:
         read = read.reshape(batch, tokens, num_heads, read.shape[-1]).transpose(1, 2)
@@ -94,23 +97,30 @@ def attend(
 
 
 def _pair(
-    order: ScoreOrder, query: SiteEmbedder, key: SourceEmbedder, left: TokenFactors, right: TokenFactors, scale: float
+    order: ScoreOrder,
+    query: SiteEmbedder,
+    key: SourceEmbedder,
+    left: TokenFactors,
+    right: TokenFactors,
+    scale: float,
+    least: int,
 ) -> tuple[Tensor, TokenFactors]:
     """Queries (B, N, · or heads·) and keys (B or B·heads, M, ·) whose products are the scaled scores.
 
-    The keys lack the zeros that fill them to the queries' width.
+    Some fused kernels want queries, keys and values of one width, and zeros change nothing. Where a weight makes the
+    queries they come `least` wide, as zeros in it cost less than zeros beside them. The keys lack theirs.
     """
     if order == "projected":
         return query.all_heads(left) * scale, TokenFactors(_groups(key.all_heads(right), key.num_heads))
     bias = query.bias_by_head()
     rows = scale * key.by_head()  # (heads, head_dim, key width)
     if order == "keys":
-        rows = _padded(rows, filled(key.width))
+        rows = _padded(rows, max(filled(key.width), least))
         weight = (rows.mT @ query.by_head()).flatten(0, 1)  # of all heads: (heads·key width, query width)
         offset = None if bias is None else (bias @ rows).flatten()
         return F.linear(left.whole(), weight, offset), right
     columns = query.by_head() if bias is None else torch.cat([query.by_head(), bias.mT], -1)
-    width = filled(columns.shape[-1])
+    width = max(filled(query.width + int(bias is not None)), least)
     columns = _padded(columns, width)
     # transposed afterwards: the gradients of the weights are laid out as these, as the graphs of torch 2.6 want
     keys = F.linear(right.whole(), (rows.mT @ columns).mT.flatten(0, 1))

@@ -63,6 +63,9 @@ class MI2P(UnitConfig):
             learns no longer depends on how large a source encoder's numbers are. A map's channels are left alone, as
             how active each is says what the map shows, and so are tokens of width 1, of which nothing would be left.
             False: for tokens that say something by their length.
+        pooled_shift: adds a linear layer of the pooled source (its mean over tokens or pixels, layer-normalised) at every
+            position, as `FiLM` does: what the source says as a whole, of full rank. Attention adds what positions or
+            channels read of it each for themselves.
 
     Raises:
         UnitError: an option out of range.
@@ -84,6 +87,7 @@ class MI2P(UnitConfig):
     readout: int = 16
     output_projection: bool = False
     source_norm: bool = later_option(True, before=False)
+    pooled_shift: bool = later_option(True, before=False)
 
     def __post_init__(self) -> None:
         width, starts = self.channel_embedding_dim, (None, *get_args(ZeroInit))
@@ -101,6 +105,7 @@ class MI2P(UnitConfig):
         check_option("readout", self.readout, self.readout == 0 or is_positive(self.readout), "an integer, 0 or more")
         check_flag("output_projection", self.output_projection)
         check_flag("source_norm", self.source_norm)
+        check_flag("pooled_shift", self.pooled_shift)
 
     @property
     def kind(self) -> str:
@@ -145,6 +150,8 @@ class MI2PUnit(Unit):
         self.channel_readout = (
             nn.Parameter(torch.randn(site.width, of_channel) * of_channel**-0.5) if of_channel else None
         )
+        self.pooled_norm = source.width > 1
+        self.source_to_shift = PlainLinear(source.width, site.width) if config.pooled_shift else None
         self.zero_gate = (
             ZeroGate(site, config.zero_init == "channel") if config.zero_init in ("scalar", "channel") else None
         )
@@ -166,10 +173,9 @@ class MI2PUnit(Unit):
 
     @torch.no_grad()
     def _start_at_zero(self) -> None:
-        first = 0
-        if self.output_projection is not None:  # it makes zeros of a head's d_v values
-            first = self.d_v
-            for parameter in self.output_projection.parameters():
+        first = 0 if self.output_projection is None else self.d_v  # the projection makes zeros of a head's d_v values
+        for layer in (self.output_projection, self.source_to_shift):
+            for parameter in () if layer is None else layer.parameters():
                 parameter.zero_()
         for rows in (self.source_value_embedding.weight, self.source_value_embedding.bias):
             if rows is not None:
@@ -183,20 +189,24 @@ class MI2PUnit(Unit):
         return saturated(residual, dtype) if dtype == torch.float16 else residual
 
     def _residual(self, view: Tensor, source: PreparedSource) -> Tensor:
-        if self.source_norm:
-            source = source.normalised()
         query, key, value = self.site_embedding, self.source_key_embedding, self.source_value_embedding
-        factors = query.factors(view), key.factors(source), value.factors(source)
+        read_from = source.normalised() if self.source_norm else source
+        factors = query.factors(view), key.factors(read_from), value.factors(read_from)
         read = attend(self.order, query, key, value, factors, source.mask, self.head_dim**-0.5)
         residual, shift = self._split(read)
         if self.output_projection is not None:
             residual = self.output_projection(residual)
+        if self.source_to_shift is not None:
+            pooled = self.source_to_shift(source.pooled(self.pooled_norm))
+            shift = pooled if shift is None else shift + pooled
         if self.site.grid is not None:
             residual = residual.unflatten(2, self.site.grid)
             if tuple(view.shape[2:]) != self.site.grid:
                 residual = F.interpolate(residual, tuple(view.shape[2:]), mode="bilinear", align_corners=False)
         if shift is not None:
-            residual.add_(shift[..., None, None])  # fresh memory for a map would take longer than the sum
+            shift = shift[..., None, None] if self.site.kind == "map" else shift.unsqueeze(1)
+            # fresh memory for a map would take longer than the sum
+            residual = residual + shift if self.channel_readout is None else residual.add_(shift)
         if self.zero_gate is not None:
             residual = self.zero_gate(residual)
         return self.zero_missing(residual, source)

@@ -10,7 +10,9 @@ import torch
 
 from mi2p_inject.core.numerics.recording import is_exporting
 
-__all__ = ["MANY", "Kernel", "Order", "ScoreOrder", "Sizes", "ValueOrder", "cheapest", "kernel_for"]
+__all__ = [
+    "MANY", "Kernel", "Order", "ScoreOrder", "Sizes", "ValueOrder", "cheapest", "kernel_for", "wants_one_width",
+]  # fmt: skip
 
 ScoreOrder = Literal["projected", "keys", "queries"]
 ValueOrder = Literal["projected", "shared"]
@@ -109,6 +111,16 @@ def kernel_for(order: Order, scores: int, device: torch.device) -> Kernel:
     if torch.compiler.is_compiling():
         return "blocks" if many else "fused" if order.fused else "plain"
     return "blocks" if many else "plain"
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def wants_one_width(device: torch.device) -> bool:
+    """Whether a device's fused kernels are slow where queries and keys are narrower than values.
+
+    cuDNN's, which torch takes from compute capability 9 on, are as fast; others take one for any width then, which is
+    two to three times as slow as filling up with zeros.
+    """
+    return device.type != "cuda" or torch.cuda.get_device_capability(device) < (9, 0)
 
 
 def _score_count(sizes: Sizes, order: ScoreOrder) -> int:

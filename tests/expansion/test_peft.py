@@ -39,7 +39,7 @@ def randomise(module: nn.Module, seed: int) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for parameter in module.parameters():
-            nn.init.normal_(parameter, std=0.5)
+            nn.init.normal_(parameter, std=0.2)
 
 
 def lora(targets: Any, **options: Any) -> LoraConfig:
@@ -85,7 +85,7 @@ def test_over_the_expanded_model(targets: Any, kept: Any, tmp_path: Path) -> Non
             if name in gradients:
                 parameter.add_(0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2)))
     after = logits(peft).detach()
-    assert not torch.allclose(after, before, atol=1e-3)
+    assert not torch.allclose(after, before, atol=1e-4)
     with peft.disable_adapter():
         assert torch.equal(logits(peft), before)
     assert torch.equal(logits(peft), after)

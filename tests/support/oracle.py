@@ -19,8 +19,10 @@ def literal(unit: MI2PUnit, view: Tensor, source: Tensor, mask: Tensor | None = 
     """Equation 1 or 2 with every tensor formed: head by head, convolutions over whole maps, all keys and values.
 
     Of a map with a readout r, the last r numbers of a head are u_{c,h}: e_{c,h} · u_{c,h} is added at every pixel of c.
+    A pooled shift is added at every pixel or token.
     """
     num_heads, head_dim, readout = unit.num_heads, unit.head_dim, unit.readout
+    pooled = pooled_shift(unit, source, mask)
     source = layer_normalised(source) if unit.source_norm else source
     queries = embed(view, unit.site_embedding)
     keys = embed(source, unit.source_key_embedding)
@@ -55,7 +57,9 @@ def literal(unit: MI2PUnit, view: Tensor, source: Tensor, mask: Tensor | None = 
         out = out.reshape(len(view), -1, *unit.site.grid)
         if out.shape != view.shape:
             out = F.interpolate(out, view.shape[2:], mode="bilinear", align_corners=False)
-        out = out + torch.stack(shifts)[:, :, None, None]
+        out = out + (torch.stack(shifts) + pooled)[:, :, None, None]
+    else:
+        out = out + pooled[:, None]
     return unit.zero_gate(out) if unit.zero_gate is not None else out
 
 
@@ -77,6 +81,19 @@ def literal_weights(unit: MI2PUnit, view: Tensor, source: Tensor, mask: Tensor |
                 if real.any():
                     weights[row, head, token] = exponentials / exponentials.sum()
     return weights
+
+
+def pooled_shift(unit: MI2PUnit, source: Tensor, mask: Tensor | None) -> Tensor:
+    """W · LN(mean of a row's real tokens, or of each channel's pixels) + b, (B, C) or (B, D); 0 without any token."""
+    layer = unit.source_to_shift
+    shifts = torch.zeros(len(source), unit.site.width, dtype=source.dtype)
+    for row in range(len(source) if layer is not None else 0):
+        real = source[row] if mask is None else source[row][mask[row]]
+        if len(real):
+            mean = real.mean((1, 2)) if source.dim() == 4 else real.mean(0)
+            mean = layer_normalised(mean[None, None])[0, 0] if len(mean) > 1 else mean
+            shifts[row] = layer.weight @ mean + layer.bias
+    return shifts
 
 
 def layer_normalised(tokens: Tensor) -> Tensor:

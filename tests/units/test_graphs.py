@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mi2p_inject import MI2P, SourceFeatures, ViewSpec, inject
+from mi2p_inject.core.numerics.recording import is_exporting
 from mi2p_inject.sources.features import prepare
 from mi2p_inject.units import Unit, product_order
 
@@ -41,6 +42,23 @@ def inputs(site: ViewSpec, source: ViewSpec, batch: int, length: int, masked: bo
     if source.grid or not masked:
         return view, data, there
     return view, data, there, torch.arange(length + 1) < torch.arange(1, batch + 1).unsqueeze(1)
+
+
+class Asks(nn.Module):
+    """Adds one where the graph is to leave this process."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + int(is_exporting())
+
+
+def test_a_compiled_graph_does_not_leave_this_process_and_exported_ones_do() -> None:
+    """Up to torch 2.11 `torch.compiler.is_exporting` says otherwise, and compiled units held all scores in memory."""
+    x = torch.zeros(2)
+    assert Asks()(x).tolist() == torch.compile(Asks(), backend="eager", fullgraph=True)(x).tolist() == [0, 0]
+    for strict in (False, True):
+        assert torch.export.export(Asks(), (x,), strict=strict).module()(x).tolist() == [1, 1]
+    traced = torch.jit.trace(Asks(), x)  # type: ignore[no-untyped-call]
+    assert traced(x).tolist() == [1, 1]
 
 
 @VIEWS

@@ -29,7 +29,7 @@ def features(spec: ViewSpec, batch: int = 2, length: int = 5, dtype: torch.dtype
 def test_rank_of_what_reaches_the_pooled_map(readout: int, rank: int) -> None:
     """Sources of one token: one number for all channels, and with the readout r numbers a head beside it."""
     site, source = ViewSpec.map(48, 2, 2), ViewSpec.tokens(40)
-    unit = random_unit(site, source, num_heads=2, head_dim=4, readout=readout)
+    unit = random_unit(site, source, num_heads=2, head_dim=4, readout=readout, pooled_shift=False)
     assert unit.num_heads == 2
     view = torch.randn(1, 48, 2, 2, dtype=torch.float64).expand(64, -1, -1, -1)
     pooled = run(unit, view, features(source, 64, 1, torch.float64)).mean((2, 3))
@@ -104,7 +104,7 @@ def test_parameters_at_a_site_of_efficientnet_lite0() -> None:
     """`blocks.6` at 96 pixels, MiniLM as its source: 3 heads, as 9 pixels have no divisor 8."""
     counts = {}
     for readout in (0, 16):
-        unit = MI2P(readout=readout).build(ViewSpec.map(320, 3, 3), ViewSpec.tokens(384))
+        unit = MI2P(readout=readout, pooled_shift=False).build(ViewSpec.map(320, 3, 3), ViewSpec.tokens(384))
         counts[readout] = unit.num_heads, sum(parameter.numel() for parameter in unit.parameters())
     assert counts == {0: (3, 90_889), 16: (3, 124_729)}
 

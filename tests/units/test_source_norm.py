@@ -35,8 +35,9 @@ def test_it_reads_what_a_unit_without_it_reads_of_normalised_tokens() -> None:
     words = torch.randn(3, 5, 24, dtype=torch.float64)
     mask = torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1], [0, 0, 0, 0, 0]], dtype=torch.bool)
     literally = (words - words.mean(-1, keepdim=True)) / (words.var(-1, unbiased=False, keepdim=True) + 1e-5).sqrt()
-    expected = read(random_unit(SITE, WORDS, source_norm=False), literally, mask)
-    torch.testing.assert_close(read(random_unit(SITE, WORDS), words, mask), expected)
+    with_it, without = (random_unit(SITE, WORDS, source_norm=norm, pooled_shift=False) for norm in (True, False))
+    expected = read(without, literally, mask)
+    torch.testing.assert_close(read(with_it, words, mask), expected)
     assert not expected[2].any()  # no real token
 
 

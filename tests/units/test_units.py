@@ -36,6 +36,7 @@ options = st.builds(
     readout=st.integers(0, 3),
     output_projection=st.booleans(),
     source_norm=st.booleans(),
+    pooled_shift=st.booleans(),
 )
 
 
@@ -242,7 +243,7 @@ def test_embeddings_tell_channels_apart_and_the_literal_form_cannot() -> None:
     view, words = torch.randn(1, 6, 4, 4), torch.randn(1, 3, 5)
     order = torch.tensor([3, 0, 5, 1, 2, 4])
     for width in (0, 5):
-        config = MI2P(zero_init=None, channel_embedding_dim=width, readout=0)
+        config = MI2P(zero_init=None, channel_embedding_dim=width, readout=0, pooled_shift=False)
         unit = config.build(ViewSpec.map(6, 4, 4), ViewSpec.tokens(5))
         for parameter in unit.parameters():
             parameter.data.normal_()

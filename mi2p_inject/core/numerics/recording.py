@@ -10,6 +10,9 @@ from torch import Tensor
 __all__ = ["hides_values", "is_exporting", "is_recording"]
 
 
+_EXPORTING = "_is_exporting_flag" if hasattr(torch.compiler, "_is_exporting_flag") else "_is_compiling_flag"
+
+
 def is_recording() -> bool:
     """Whether `torch.compile`, `torch.export` or `torch.jit.trace` records a graph right now.
 
@@ -52,11 +55,10 @@ def _is_vectorised() -> bool:
 def is_exporting() -> bool:
     """Whether that graph will leave this process, as those of `torch.export`, ONNX and `torch.jit.trace` do.
 
-    torch 2.6 has no `torch.compiler.is_exporting`; there `torch.export` sets a flag that `torch.compile` leaves alone.
+    By the flag that `torch.export` sets: up to torch 2.11 `torch.compiler.is_exporting` is true under `torch.compile`
+    too, and torch 2.6 has neither; there the flag is that of `is_compiling`, which `torch.compile` leaves alone.
     """
-    if hasattr(torch.compiler, "is_exporting"):
-        return _is_tracing() or torch.compiler.is_exporting()
-    return _is_tracing() or bool(torch.compiler._is_compiling_flag)
+    return _is_tracing() or bool(getattr(torch.compiler, _EXPORTING))
 
 
 def _is_tracing() -> bool:

@@ -14,8 +14,8 @@ from mi2p_inject.units import UNITS, option_names
 
 __all__ = ["RECOMMENDED_UNITS", "ModelConfig"]
 
-#: modality of a backbone -> the kind of unit that did best in it in a preliminary study; `mi2p table defaults`
-RECOMMENDED_UNITS: dict[Modality, str] = {"image": "mi2p", "text": "film"}
+#: modality of a backbone -> the kind of unit that `mi2p table defaults` recommends in it
+RECOMMENDED_UNITS: dict[Modality, str] = {"image": "mi2p", "text": "mi2p"}
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class ModelConfig:
     pretrained: bool = option(True, "load the encoders' weights; else they start at random")
     unit: str | None = option(
         None,
-        "kind of unit of an expanded model; default: mi2p in an image encoder, film in a text encoder",
+        "kind of unit of an expanded model; default: mi2p",
         choices=lambda: tuple(UNITS),
     )
     unit_options: Mapping[str, Any] = option({}, "options of the unit, such as unit_options.num_heads=4")
