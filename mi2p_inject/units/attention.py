@@ -26,7 +26,7 @@ from mi2p_inject.units.base import attention_weights
 from mi2p_inject.units.cpu_kernel.block_operator import opaque
 from mi2p_inject.units.cpu_kernel.blockwise import attend_in_blocks
 from mi2p_inject.units.embed import SiteEmbedder, SourceEmbedder, filled
-from mi2p_inject.units.product_order import Order, ScoreOrder, kernel_for, wants_one_width
+from mi2p_inject.units.product_order import Order, ScoreOrder, kernel_for, takes_two_widths
 from mi2p_inject.units.token_factors import TokenFactors
 
 __all__ = ["attend"]
@@ -58,14 +58,14 @@ def attend(
     (batch, tokens, _), num_heads = factors[0].given.shape, query.num_heads
     of_queries, of_keys = (1 if order.scores == shared else num_heads for shared in ("queries", "keys"))
     projected, recorded = order.values == "projected", wants_weights()
+    of_values = num_heads if projected else 1
     value_width = value.weight.shape[0] // num_heads if projected else filled(value.width)
     kernel = kernel_for(order, batch * num_heads * tokens * factors[1].given.shape[1], factors[0].given.device)
     fused = kernel == "fused" and not recorded
-    one_width = fused and wants_one_width(factors[0].given.device)
-    queries, keys = _pair(order.scores, query, key, factors[0], factors[1], scale, value_width if one_width else 0)
-    of_values = num_heads if projected else 1
-    values = TokenFactors(_groups(value.all_heads(factors[2]), num_heads)) if projected else factors[2]
     alone = of_keys == of_values == 1
+    one_width = fused and not (alone and takes_two_widths(factors[0].given.device))
+    queries, keys = _pair(order.scores, query, key, factors[0], factors[1], scale, value_width if one_width else 0)
+    values = TokenFactors(_groups(value.all_heads(factors[2]), num_heads)) if projected else factors[2]
     if alone:  # one attention of N·heads queries, in the order in which they come
         queries, of_queries = queries.unflatten(2, (num_heads, -1)).flatten(1, 2), 1
     elif of_queries == num_heads:
@@ -74,9 +74,8 @@ def attend(
     if kernel == "blocks" and not recorded:
         read = _blocks(queries, keys, values, mask, value_width, batch * max(of_queries, of_keys, of_values))
     else:
-        if fused:
-            widest = max(key_width, value_width)
-            key_width, value_width = (widest, widest) if one_width else (filled(key_width), filled(value_width))
+        if one_width:
+            key_width = value_width = max(key_width, value_width)
             queries = _padded(queries, key_width)
         whole = (queries, of_queries), (keys.whole(key_width), of_keys), (values.whole(value_width), of_values)
         most = max(of_queries, of_keys, of_values)

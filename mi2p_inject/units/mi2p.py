@@ -63,9 +63,9 @@ class MI2P(UnitConfig):
             learns no longer depends on how large a source encoder's numbers are. A map's channels are left alone, as
             how active each is says what the map shows, and so are tokens of width 1, of which nothing would be left.
             False: for tokens that say something by their length.
-        pooled_shift: adds a linear layer of the pooled source (its mean over tokens or pixels, layer-normalised) at every
-            position, as `FiLM` does: what the source says as a whole, of full rank. Attention adds what positions or
-            channels read of it each for themselves.
+        pooled_shift: adds a linear layer of the pooled source (its mean over tokens or pixels, layer-normalised) at
+            every position, as `FiLM` does: what the source says as a whole, of full rank. Attention adds what positions
+            or channels read of it each for themselves.
 
     Raises:
         UnitError: an option out of range.

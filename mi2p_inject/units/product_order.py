@@ -11,7 +11,7 @@ import torch
 from mi2p_inject.core.numerics.recording import is_exporting
 
 __all__ = [
-    "MANY", "Kernel", "Order", "ScoreOrder", "Sizes", "ValueOrder", "cheapest", "kernel_for", "wants_one_width",
+    "MANY", "Kernel", "Order", "ScoreOrder", "Sizes", "ValueOrder", "cheapest", "kernel_for", "takes_two_widths",
 ]  # fmt: skip
 
 ScoreOrder = Literal["projected", "keys", "queries"]
@@ -114,13 +114,14 @@ def kernel_for(order: Order, scores: int, device: torch.device) -> Kernel:
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def wants_one_width(device: torch.device) -> bool:
-    """Whether a device's fused kernels are slow where queries and keys are narrower than values.
+def takes_two_widths(device: torch.device) -> bool:
+    """Whether a device's fused kernels are as fast where queries and keys are narrower than values.
 
-    cuDNN's, which torch takes from compute capability 9 on, are as fast; others take one for any width then, which is
-    two to three times as slow as filling up with zeros.
+    cuDNN's are, which torch takes from compute capability 9 on; it wants queries that are laid out as they come, and
+    fails on those of several heads that share memory. Others take a kernel for any width then, which is two to three
+    times as slow as filling up with zeros.
     """
-    return device.type != "cuda" or torch.cuda.get_device_capability(device) < (9, 0)
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0)
 
 
 def _score_count(sizes: Sizes, order: ScoreOrder) -> int:

@@ -51,16 +51,18 @@ def test_the_fused_path_gives_the_plain_one_s_numbers(
     """Residual and every gradient; with padding, and a row without any token."""
     given = example(site, source)
     found = {}
-    for kernel in ("plain", "fused"):
+    for kernel, two_widths in (("plain", False), ("fused", False), ("fused", True)):
         monkeypatch.setattr(attention, "kernel_for", lambda *args, kernel=kernel: kernel)
+        monkeypatch.setattr(attention, "takes_two_widths", lambda device, two_widths=two_widths: two_widths)
         calls: list[object] = []
         fused = attention._fused
         monkeypatch.setattr(attention, "_fused", lambda *args: calls.append(0) or fused(*args))  # noqa: B023
-        found[kernel] = gradients(*given)
+        found[kernel, two_widths] = gradients(*given)
         monkeypatch.setattr(attention, "_fused", fused)
         assert bool(calls) is (kernel == "fused")
-    for plain, fused_one in zip(found["plain"], found["fused"], strict=True):
-        torch.testing.assert_close(fused_one, plain, atol=2e-5, rtol=2e-4)
+    for plain, *fused_ones in zip(*found.values(), strict=True):
+        for fused_one in fused_ones:
+            torch.testing.assert_close(fused_one, plain, atol=2e-5, rtol=2e-4)
 
 
 @pytest.mark.parametrize("site", [MAP, TOKENS], ids=lambda spec: spec.kind)
@@ -107,6 +109,24 @@ class TestOnAGpu:
             found = gradients(*there)
         for on_gpu, on_cpu in zip(found, wanted, strict=True):
             assert torch.isfinite(on_gpu).all()
+            assert float((on_gpu.cpu().float() - on_cpu).norm() / on_cpu.norm().clamp(min=1e-6)) < 0.05
+
+    @pytest.mark.parametrize(
+        ("site", "source"),
+        [(ViewSpec.map(1024, 7, 7), ViewSpec.tokens(768)), (ViewSpec.tokens(768), ViewSpec.map(1024, 7, 7))],
+        ids=["DenseNet reads BERT", "BERT reads DenseNet"],
+    )
+    def test_sizes_of_real_models(self, site: ViewSpec, source: ViewSpec) -> None:
+        """cuDNN takes over at sizes that small units do not have, and fails on queries whose heads share memory."""
+        torch.manual_seed(0)
+        unit = MI2P(zero_init=None).build(site, source).cuda()
+        view, data = (
+            torch.randn(8, one.width, *one.grid) if one.grid else torch.randn(8, 64, 768) for one in (site, source)
+        )
+        wanted = gradients(copy.deepcopy(unit).cpu(), view, data, None)
+        with torch.autocast("cuda", torch.bfloat16):
+            found = gradients(unit, view.cuda(), data.cuda(), None)
+        for on_gpu, on_cpu in zip(found, wanted, strict=True):
             assert float((on_gpu.cpu().float() - on_cpu).norm() / on_cpu.norm().clamp(min=1e-6)) < 0.05
 
     @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
