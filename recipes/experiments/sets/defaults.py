@@ -13,7 +13,8 @@ __all__ = ["DEFAULTS"]
 _ROLES = {"vision": "densenet", "text": "bert"}
 _ALL: dict[str, Any] = {"vision_layers": ["paper"]}
 _NARROW: dict[str, Any] = {"unit": "mi2p", "unit_options": {"channel_embedding_dim": 12}}
-_WITHOUT: dict[str, Any] = {"unit": "mi2p", "unit_options": {"source_norm": False}}
+_NO_NORM: dict[str, Any] = {"unit": "mi2p", "unit_options": {"source_norm": False}}
+_NO_SHIFT: dict[str, Any] = {"unit": "mi2p", "unit_options": {"pooled_shift": False}}
 
 
 def _vision(name: str, title: str, *, tuned: bool = False, **settings: Any) -> Experiment:
@@ -43,7 +44,8 @@ DEFAULTS = ExperimentSet(
         Experiment("vision", "{vision}", {"model": "vision"}, _ROLES),
         Experiment("text", "{text}", {"model": "text"}, _ROLES),
         _vision("me-vision", "by default, mi2p at the last third of its sites"),
-        _vision("me-vision-no-norm", "mi2p without source_norm", **_WITHOUT),
+        _vision("me-vision-no-norm", "mi2p without source_norm", **_NO_NORM),
+        _vision("me-vision-no-shift", "mi2p without pooled_shift", **_NO_SHIFT),
         _vision("me-vision-narrow", "mi2p with channel_embedding_dim=12", **_NARROW),
         _vision("me-vision-film", "unit film", unit="film"),
         _vision("me-vision-cross-attention", "unit cross-attention", unit="cross-attention"),
@@ -51,19 +53,19 @@ DEFAULTS = ExperimentSet(
         _vision("me-vision-all", "every default site", **_ALL),
         _vision("me-vision-film-all", "unit film at every default site", unit="film", **_ALL),
         _vision("me-vision-tuned", "by default", tuned=True),
-        _vision("me-vision-tuned-no-norm", "mi2p without source_norm", tuned=True, **_WITHOUT),
+        _vision("me-vision-tuned-no-norm", "mi2p without source_norm", tuned=True, **_NO_NORM),
         _vision("me-vision-tuned-all", "every default site", tuned=True, **_ALL),
         _vision("me-vision-tuned-film", "unit film", tuned=True, unit="film"),
-        _text("me-text", "by default, film at the last sixth of its sites, a third of the rate"),
-        _text("me-text-mi2p", "unit mi2p", unit="mi2p"),
-        _text("me-text-mi2p-narrow", "unit mi2p with channel_embedding_dim=12", **_NARROW),
+        _text("me-text", "by default, mi2p at the last sixth of its sites, a third of the rate"),
+        _text("me-text-no-shift", "mi2p without pooled_shift", **_NO_SHIFT),
+        _text("me-text-narrow", "mi2p with channel_embedding_dim=12", **_NARROW),
+        _text("me-text-film", "unit film", unit="film"),
         _text("me-text-cross-attention", "unit cross-attention", unit="cross-attention"),
         _text("me-text-all", "every default site", text_layers=["paper"]),
         _text("me-text-full-rate", "the rate of new parameters", unit_learning_rate=1e-3),
         _text(
-            "me-text-mi2p-all-full-rate",
-            "unit mi2p at every default site, the rate of new parameters",
-            unit="mi2p",
+            "me-text-all-full-rate",
+            "every default site, the rate of new parameters",
             text_layers=["paper"],
             unit_learning_rate=1e-3,
         ),
