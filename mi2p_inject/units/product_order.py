@@ -113,15 +113,16 @@ def kernel_for(order: Order, scores: int, device: torch.device) -> Kernel:
     return "blocks" if many else "plain"
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def takes_two_widths(device: torch.device) -> bool:
     """Whether a device's fused kernels are as fast where queries and keys are narrower than values.
 
     cuDNN's are, which torch takes from compute capability 9 on; it wants queries that are laid out as they come, and
     fails on those of several heads that share memory. Others take a kernel for any width then, which is two to three
-    times as slow as filling up with zeros.
+    times as slow as filling up with zeros. A graph that is compiled does not ask the device.
     """
-    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0)
+    if device.type != "cuda" or torch.compiler.is_compiling():
+        return False
+    return torch.cuda.get_device_capability(device) >= (9, 0)
 
 
 def _score_count(sizes: Sizes, order: ScoreOrder) -> int:

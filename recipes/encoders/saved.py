@@ -21,6 +21,8 @@ from mi2p_inject.recipes.encoders.open_clip_encoder import check_context, open_c
 from mi2p_inject.recipes.encoders.preprocess import ImageSpec, TextSpec
 from mi2p_inject.recipes.encoders.tokenizers import load_tokenizer, longest
 from mi2p_inject.recipes.errors import RecipeError
+from mi2p_inject.units import UNITS
+from mi2p_inject.units.base import options_before
 
 __all__ = ["rebuild_encoder", "save_encoder"]
 
@@ -165,7 +167,11 @@ def _description(folder: Path, modality: Modality) -> dict[str, Any]:
 
 
 def _expansion(stored: dict[str, Any] | None) -> Expansion | None:
-    return None if stored is None else Expansion(tuple(stored["layers"]), stored["kind"], stored["options"])
+    """As it was; options that came after it was saved as they were before."""
+    if stored is None:
+        return None
+    before = options_before(UNITS[stored["kind"]]) if stored["kind"] in UNITS else {}
+    return Expansion(tuple(stored["layers"]), stored["kind"], before | stored["options"])
 
 
 def _text(one: Any) -> bool:

@@ -1,6 +1,8 @@
-"""The channel readout of map units: what it carries, where it starts, what it leaves alone."""
+"""What mi2p adds beside attention: the channel readout of map units, and the pooled shift."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 import timm
@@ -8,9 +10,10 @@ import torch
 from helpers import same
 from oracle import literal
 from random_units import random_unit, run
-from torch import Tensor
+from torch import Tensor, nn
 
 from mi2p_inject import MI2P, SourceFeatures, ViewSpec, inject
+from mi2p_inject.checkpoint.schema import expansion_config_of, read_config
 from mi2p_inject.units import UNITS
 from mi2p_inject.units.base import ZeroInit
 from mi2p_inject.units.product_order import Sizes, cheapest
@@ -132,3 +135,70 @@ def test_the_order_of_products_counts_it() -> None:
     unit = MI2P().build(ViewSpec.map(320, 3, 3), ViewSpec.tokens(384))
     assert unit.order.operations > cheapest(narrow).operations
     assert unit.order.operations == cheapest(Sizes(**{**vars(narrow), "value_dim": 3 + 16})).operations
+
+
+EITHER_SITE = pytest.mark.parametrize("site", [SITE, WORDS], ids=str)
+
+
+@EITHER_SITE
+@SOURCES
+@pytest.mark.parametrize("readout", [0, 3])
+def test_the_pooled_shift_is_the_same_at_every_position(site: ViewSpec, source: ViewSpec, readout: int) -> None:
+    """Attention's own part is the residual of the same unit without it."""
+    unit, view, given = (
+        random_unit(site, source, readout=readout),
+        features(site, 3, 7, torch.float64),
+        features(source, 3, 7, torch.float64),
+    )
+    expected = run(unit, view, given)
+    unit.source_to_shift = None
+    shift = (expected - run(unit, view, given)).flatten(2) if site.grid else (expected - run(unit, view, given)).mT
+    torch.testing.assert_close(shift, shift[..., :1].expand_as(shift))
+    assert float(shift.std(1).min()) > 0.1
+
+
+@EITHER_SITE
+@SOURCES
+def test_the_pooled_shift_starts_at_zero_and_learns_from_the_first_step(site: ViewSpec, source: ViewSpec) -> None:
+    unit = MI2P().build(site, source).double()
+    residual = run(unit, features(site, 3, 7, torch.float64), features(source, 3, 7, torch.float64))
+    assert not residual.any()
+    (residual * torch.randn_like(residual)).sum().backward()
+    assert unit.source_to_shift is not None
+    assert float(unit.source_to_shift.weight.grad.abs().sum()) > 0
+
+
+@EITHER_SITE
+def test_padding_does_not_count_and_rows_without_a_token_get_nothing(site: ViewSpec) -> None:
+    unit, view, words = (
+        random_unit(site, WORDS),
+        features(site, 3, 7, torch.float64),
+        features(WORDS, 3, 7, torch.float64),
+    )
+    mask = torch.arange(7) < torch.tensor([7, 3, 0]).unsqueeze(1)
+    found = run(unit, view, words, mask)
+    torch.testing.assert_close(found[1:2], run(unit, view[1:2], words[1:2, :3]))
+    assert not found[2].any()
+
+
+@EITHER_SITE
+def test_one_head_leaves_what_attention_saved_for_its_gradient_alone(site: ViewSpec) -> None:
+    """With one head the residual is a view of what attention gave: nothing may be added there in place."""
+    unit = random_unit(site, WORDS, num_heads=1, readout=0)
+    assert torch.autograd.gradcheck(lambda view, words: run(unit, view, words), [
+        features(one, 1, 7, torch.float64).requires_grad_() for one in (site, WORDS)
+    ], fast_mode=True)  # fmt: skip
+
+
+def test_the_papers_unit_has_no_pooled_shift() -> None:
+    assert UNITS["mi2p-paper"].build(SITE, WORDS).source_to_shift is None
+    assert UNITS["mi2p"].build(SITE, WORDS).source_to_shift is not None
+
+
+def test_a_checkpoint_of_before_stays_without_a_pooled_shift(tmp_path: Path) -> None:
+    net = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1))
+    inject(net, ["0"], source_spec=WORDS, example_inputs=torch.randn(2, 3, 4, 4)).save_pretrained(tmp_path / "me")
+    config = read_config(tmp_path / "me")
+    assert expansion_config_of(config, tmp_path).unit == MI2P()
+    del config["unit"]["options"]["pooled_shift"]
+    assert expansion_config_of(config, tmp_path).unit == MI2P(pooled_shift=False)
