@@ -152,7 +152,7 @@ def options_before(config: UnitConfig) -> dict[str, Any]:
         >>> from mi2p_inject import MI2P
         >>> from mi2p_inject.units.base import options_before
         >>> options_before(MI2P())
-        {'source_norm': False}
+        {'source_norm': False, 'pooled_shift': False}
     """
     return {one.name: one.metadata["before"] for one in fields(config) if "before" in one.metadata}
 

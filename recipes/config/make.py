@@ -10,12 +10,11 @@ from mi2p_inject.recipes.config.config import GROUPS, OPTIONS, Config
 from mi2p_inject.recipes.config.names import closest, instead
 from mi2p_inject.recipes.config.option import options_of
 from mi2p_inject.recipes.config.presets import PRESETS, preset_values
-from mi2p_inject.recipes.config.sections.model import RECOMMENDED_UNITS, ModelConfig
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.systems import SYSTEMS
 from mi2p_inject.recipes.systems.auxiliary import check_auxiliary
 from mi2p_inject.recipes.systems.columns import check_columns
-from mi2p_inject.units import option_names, unit_config
+from mi2p_inject.units import unit_config
 
 __all__ = ["make_config", "with_options"]
 
@@ -57,7 +56,7 @@ def make_config(*layers: Mapping[str, Any], preset: str = "practical") -> Config
     config.model.system.options()  # raises where they do not fit
     check_auxiliary(config.model)
     check_columns(config)
-    _check_unit(config.model)
+    unit_config(config.model.unit_kind, config.model.options_of_unit())
     _check_fusion(config.model.fusion, config.model.fusion_options)
     return config
 
@@ -101,18 +100,6 @@ def _check_kinds(given: Mapping[str, Any]) -> None:
             given=f"fusion={fusion}",
             fix=f"model={fusion}, without fusion",
         )
-
-
-def _check_unit(model: ModelConfig) -> None:
-    """That the unit, or one of those that are recommended, has the options."""
-    if model.unit is not None:
-        unit_config(model.unit, model.options_of_unit("image"))
-        return
-    known = {name for unit in RECOMMENDED_UNITS.values() for name in option_names(unit)}
-    if unknown := {name: value for name, value in model.unit_options.items() if name not in known}:
-        unit_config(RECOMMENDED_UNITS["image"], unknown)  # raises
-    for modality, unit in RECOMMENDED_UNITS.items():
-        unit_config(unit, model.options_of_unit(modality))
 
 
 def _check_fusion(fusion: str, options: Mapping[str, Any]) -> None:

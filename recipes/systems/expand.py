@@ -43,7 +43,7 @@ def expand(encoder: Encoder, source: Encoder, config: ModelConfig, columns: Colu
     """
     modality = encoder.modality
     layers = _sites(encoder.model, config.vision_layers if modality == "image" else config.text_layers)
-    unit, options = config.unit_in(modality), config.options_of_unit(modality)
+    unit, options = config.unit_kind, config.options_of_unit()
     if (before := encoder.expansion) is not None:
         layers, unit, options = list(before.layers), before.kind, dict(before.options)
     encoders: Any = source.model

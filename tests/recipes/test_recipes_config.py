@@ -45,7 +45,7 @@ def test_paper_preset(data: str, task: str | None, batch: int, epochs: int, rate
     assert (given.batch_size, given.epochs, given.learning_rate, given.new_learning_rate) == (batch, epochs, rate, rate)
     assert (given.optimizer, given.schedule, given.warmup_ratio, given.patience) == ("adam", "constant", 0.0, 0)
     assert (model.unit, model.zero_init, model.trainable) == ("mi2p-paper", "none", "all")
-    assert model.options_of_unit("image") == model.options_of_unit("text") == {"zero_init": None}
+    assert model.options_of_unit() == {"zero_init": None}
     assert (model.vision_layers, model.text_layers, model.branch_loss) == (("paper",), ("paper",), False)
     assert given.unit_learning_rate == rate
 
@@ -75,12 +75,12 @@ def test_values_are_read_as_yaml() -> None:
 
 
 def test_options_of_the_unit_pass_through() -> None:
-    assert make_config(DATA).model.options_of_unit("image") == {}  # a unit without zero_init can be trained
+    assert make_config(DATA).model.options_of_unit() == {}  # a unit without zero_init can be trained
     given = {"unit_options": {"head_dim": 16, "num_heads": 2}, "zero_init": "channel"}
     config = make_config(DATA, given, parse_assignments(["unit=mi2p", "unit_options.num_heads=4"]))
-    assert config.model.options_of_unit("text") == {"head_dim": 16, "num_heads": 4, "zero_init": "channel"}
+    assert config.model.options_of_unit() == {"head_dim": 16, "num_heads": 4, "zero_init": "channel"}
     assert make_config(config.to_json()) == config
-    assert with_options(config, {"unit_options": {}}).model.options_of_unit("text") == {"zero_init": "channel"}
+    assert with_options(config, {"unit_options": {}}).model.options_of_unit() == {"zero_init": "channel"}
     with pytest.raises(UnitError, match="did you mean 'num_heads'"):
         make_config(DATA, {"unit_options": {"num_head": 2}})
     with pytest.raises(RecipeError, match="unit has no entries"):

@@ -6,16 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from mi2p_inject.adapters.adapter import Modality
 from mi2p_inject.fusion import FUSIONS
 from mi2p_inject.recipes.config.option import FRACTION, POSITIVE, Layer, Rule, between, option
 from mi2p_inject.recipes.systems import SYSTEMS, System
-from mi2p_inject.units import UNITS, option_names
+from mi2p_inject.units import UNITS
 
-__all__ = ["RECOMMENDED_UNITS", "ModelConfig"]
+__all__ = ["DEFAULT_UNIT", "ModelConfig"]
 
-#: modality of a backbone -> the kind of unit that `mi2p table defaults` recommends in it
-RECOMMENDED_UNITS: dict[Modality, str] = {"image": "mi2p", "text": "mi2p"}
+DEFAULT_UNIT = "mi2p"
 
 
 @dataclass(frozen=True)
@@ -100,19 +98,14 @@ class ModelConfig:
         """Whether the sources are encoders that were trained on the task."""
         return self.source == "tuned" or self.source_run is not None
 
-    def unit_in(self, modality: Modality) -> str:
-        """The kind of unit in an encoder of this modality."""
-        return self.unit or RECOMMENDED_UNITS[modality]
+    @property
+    def unit_kind(self) -> str:
+        """The kind of unit in an expanded encoder."""
+        return self.unit or DEFAULT_UNIT
 
-    def options_of_unit(self, modality: Modality) -> dict[str, Any]:
-        """What `mi2p_inject.inject` gets as options of the unit: ``zero_init`` only where it was given.
-
-        Without a named unit, options go to the kinds that have them.
-        """
+    def options_of_unit(self) -> dict[str, Any]:
+        """What `mi2p_inject.inject` gets as options of the unit: ``zero_init`` only where it was given."""
         given = dict(self.unit_options)
         if self.zero_init is not None:
             given["zero_init"] = None if self.zero_init == "none" else self.zero_init
-        if self.unit is None:
-            known = option_names(self.unit_in(modality))
-            given = {name: value for name, value in given.items() if name in known}
         return given

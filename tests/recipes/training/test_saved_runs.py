@@ -19,7 +19,7 @@ from training_runs import edit, resealed
 
 from mi2p_inject import Mi2pError
 from mi2p_inject.adapters import recommended
-from mi2p_inject.recipes.config.sections.model import RECOMMENDED_UNITS
+from mi2p_inject.recipes.config.sections import model
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.evaluation.evaluate import evaluate_run, predict_file, predict_one
 from mi2p_inject.recipes.evaluation.run_report import run_markdown
@@ -54,7 +54,7 @@ def test_a_reloaded_model_gives_the_very_predictions(trained: Path) -> None:
 
 @pytest.mark.fault("S8", "a run whose options had other defaults when it was trained", "the model that was trained")
 def test_a_run_does_not_depend_on_the_defaults_of_today(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(RECOMMENDED_UNITS, "text", "cross-attention")
+    monkeypatch.setattr(model, "DEFAULT_UNIT", "mi2p-paper")
     monkeypatch.setitem(recommended.SHARES, "text", 1.0)
     run = load_run(shutil.copytree(GOLDEN, tmp_path / "run"))
     expected = json.loads((GOLDEN.parent / "answer.json").read_text())
