@@ -176,7 +176,8 @@ def render_results() -> str:
         found = {path.stem: _read(path) for path in (RESULTS / folder).glob("*.json")}
         if found:
             main = [numbers for stem, numbers in sorted(found.items()) if stem not in TRIED.get(folder, {})]
-            picked = [line for numbers in main if (one := picked_sentence(numbers)) for line in (one, "")]
+            picks = [picked_sentence(numbers, by) for numbers in main for by in (None, "log_loss")]
+            picked = [line for one in picks if one for line in (one, "")]
             lines += ["", f"## {title}", "", f"{what[0].upper()}{what[1:]}.", "", *picked, *_verdict(main)]
         for stem, numbers in sorted(found.items()):
             heading, note = TRIED.get(folder, {}).get(stem, ("", ""))

@@ -13,25 +13,27 @@ Lines = Mapping[str, Any]
 """Experiment -> what metrics.json holds of it."""
 
 
-def best_expanded(lines: Lines, metric: str) -> str | None:
+def best_expanded(lines: Lines, metric: str, lower: bool = False) -> str | None:
     """The expanded system that is best on the validation split; None without any.
 
     Args:
         lines: all experiments of a set.
         metric: the one that decides.
+        lower: it is better where it is lower.
     """
-    return _best([name for name, line in lines.items() if _is_expanded(line, lines)], lines, metric)
+    return _best([name for name, line in lines.items() if _is_expanded(line, lines)], lines, metric, lower)
 
 
-def strongest_fusion(lines: Lines, metric: str) -> str | None:
+def strongest_fusion(lines: Lines, metric: str, lower: bool = False) -> str | None:
     """The late fusion of plain encoders that is best on the validation split; None without any.
 
     Args:
         lines: all experiments of a set.
         metric: the one that decides.
+        lower: it is better where it is lower.
     """
     late = [name for name in rivals(lines) if all(_is_late(one) for one in _members(lines[name], lines))]
-    return _best(late, lines, metric)
+    return _best(late, lines, metric, lower)
 
 
 def rivals(lines: Lines) -> list[str]:
@@ -43,8 +45,9 @@ def rivals(lines: Lines) -> list[str]:
     ]
 
 
-def _best(names: Sequence[str], lines: Lines, metric: str) -> str | None:
-    return max(names, key=lambda name: lines[name]["validation"].get(metric, 0.0), default=None)
+def _best(names: Sequence[str], lines: Lines, metric: str, lower: bool) -> str | None:
+    known = {name: lines[name]["validation"][metric] for name in names if metric in lines[name]["validation"]}
+    return (min if lower else max)(known, key=known.__getitem__, default=None)
 
 
 def _members(line: Mapping[str, Any], lines: Lines) -> list[Mapping[str, Any]]:

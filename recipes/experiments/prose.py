@@ -57,25 +57,27 @@ def verdict(reports: Sequence[Numbers], metric: str = "") -> dict[str, list[str]
     return found
 
 
-def picked_sentence(numbers: Numbers) -> str:
+def picked_sentence(numbers: Numbers, by: str | None = None) -> str:
     """The best expanded system beside the strongest late fusion of plain encoders, both picked on the validation split.
 
     Args:
         numbers: metrics.json of a set.
+        by: the metric that picks; None: the first one.
 
     Returns:
         Markdown; "" where the set has no such two, or does not compare them.
     """
-    metric = next(iter(numbers["metrics"]))
-    lines = numbers["experiments"]
-    best, rival = best_expanded(lines, metric), strongest_fusion(lines, metric)
+    first = next(iter(numbers["metrics"]))
+    metric = by or first
+    lines, lower = numbers["experiments"], numbers["metrics"].get(metric, {}).get("lower_is_better", False)
+    best, rival = best_expanded(lines, metric, lower), strongest_fusion(lines, metric, lower)
     if best is None or rival is None:
         return ""
     gain = lines[best]["gain"].get(rival)
     if not gain:
         return ""
     found = []
-    for name in (one for one in numbers["metrics"] if one in (metric, "log_loss")):
+    for name in (one for one in numbers["metrics"] if one in (first, "log_loss")):
         info = numbers["metrics"][name]
         unit = f"{'points of ' if info['percent'] else 'in '}{info['title']}"
         found.append(f"{_number(gain['test'][name]['value'], info)} {unit}; {_interval(gain['test'][name], info)}")

@@ -168,7 +168,8 @@ def collect(
             lines[one.name] = _line(one, results) | {"paper": paper.of(one.name) if paper else {}}
     first = next(iter(lines.values()))
     metrics = describe_metrics(first["test"])
-    if experiments.held_to_rivals and (best := best_expanded(lines, next(iter(metrics)))):
+    picking = {next(iter(metrics)): False, "log_loss": True} if experiments.held_to_rivals else {}
+    for best in {name for metric, lower in picking.items() if (name := best_expanded(lines, metric, lower))}:
         gain = lines[best]["gain"]
         gain |= {name: found for name in rivals(lines) if name not in gain and (found := _gain(best, name, results))}
     answer, always = results.baseline()
