@@ -33,7 +33,8 @@ def markdown(numbers: Numbers) -> str:
     paper = [name for name in metrics if any(name in line["paper"] for line in lines.values())]
     named = any(line["paper_title"] for line in lines.values())
     heads = ["experiment", "system", *map(_head, metrics.values())]
-    chosen = [name for name in [*metrics][:1] if any(name in line["validation"] for line in lines.values())]
+    picking = [name for name in metrics if name in (next(iter(metrics)), "log_loss")]
+    chosen = [name for name in picking if any(name in line["validation"] for line in lines.values())]
     heads += [f"{_head(metrics[name])} on validation" for name in chosen]
     heads += [*(["paper's line"] if named else []), *(f"paper's {metrics[name]['title']}" for name in paper)]
     apart = {tuple(line["seeds"]) for line in lines.values()} != {tuple(numbers["seeds"])}
