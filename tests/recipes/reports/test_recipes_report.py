@@ -101,7 +101,7 @@ def test_what_may_be_chosen_by_stands_beside() -> None:
     numbers = report({"accuracy": [0.1], "log_loss": [-0.1]}, {"accuracy": (0.05, 0.15), "log_loss": (-1, 1)}, [3])
     numbers["experiments"]["expanded"]["validation"] = {"accuracy": 0.6251, "log_loss": 0.4}
     lines = markdown(numbers).splitlines()
-    assert lines[0] == "| experiment | system | accuracy | log-loss ↓ | accuracy on validation | log-loss ↓ on validation |"
+    assert lines[0].endswith("| accuracy | log-loss ↓ | accuracy on validation | log-loss ↓ on validation |")
     assert lines[2].endswith("| 0.500 [0.400, 0.600] |  |  |")
     assert lines[3].endswith("| 62.5 | 0.400 |")
 
