@@ -52,7 +52,7 @@ class Asks(nn.Module):
 
 
 def test_a_compiled_graph_does_not_leave_this_process_and_exported_ones_do() -> None:
-    """Up to torch 2.11 `torch.compiler.is_exporting` says otherwise, and compiled units held all scores in memory."""
+    """torch 2.11's `torch.compiler.is_exporting` says otherwise, and compiled units held all scores in memory."""
     x = torch.zeros(2)
     assert Asks()(x).tolist() == torch.compile(Asks(), backend="eager", fullgraph=True)(x).tolist() == [0, 0]
     for strict in (False, True):
