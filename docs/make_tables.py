@@ -19,6 +19,7 @@ from benchmarks.sweep.report import render as render_support
 from mi2p_inject.adapters import Adapter, adapters
 from mi2p_inject.recipes.config import Config
 from mi2p_inject.recipes.config.describe import settings_page
+from mi2p_inject.recipes.experiments.picked import picking_metrics
 from mi2p_inject.recipes.experiments.prose import gain_sentences, picked_sentence, verdict
 from mi2p_inject.recipes.experiments.report import markdown
 
@@ -176,7 +177,7 @@ def render_results() -> str:
         found = {path.stem: _read(path) for path in (RESULTS / folder).glob("*.json")}
         if found:
             main = [numbers for stem, numbers in sorted(found.items()) if stem not in TRIED.get(folder, {})]
-            picks = [picked_sentence(numbers, by) for numbers in main for by in (None, "log_loss")]
+            picks = [picked_sentence(numbers, by) for numbers in main for by in picking_metrics(numbers["metrics"])]
             picked = [line for one in picks if one for line in (one, "")]
             lines += ["", f"## {title}", "", f"{what[0].upper()}{what[1:]}.", "", *picked, *_verdict(main)]
         for stem, numbers in sorted(found.items()):

@@ -32,7 +32,7 @@ from mi2p_inject.core.site import Site
 from mi2p_inject.core.views import ViewSpec
 from mi2p_inject.sources.by_name import check_name
 from mi2p_inject.units import UNITS, UnitConfig, unit_config
-from mi2p_inject.units.base import options_before
+from mi2p_inject.units.base import options_as_saved
 
 __all__ = [
     "CONFIG_NAME",
@@ -165,7 +165,7 @@ def expansion_config_of(config: dict[str, Any], path: Path) -> ExpansionConfig:
 
 
 def _unit(kind: UnitConfig, options: Mapping[str, Any]) -> UnitConfig:
-    return unit_config(kind, {**options_before(kind), **options})
+    return unit_config(kind, options_as_saved(kind, options))
 
 
 def _known(kind: str) -> UnitConfig:

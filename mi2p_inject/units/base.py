@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
@@ -26,7 +27,7 @@ __all__ = [
     "is_positive",
     "largest_divisor",
     "later_option",
-    "options_before",
+    "options_as_saved",
 ]
 
 ZeroInit = Literal["value_proj", "scalar", "channel"]
@@ -145,16 +146,20 @@ def later_option(default: Any, before: Any) -> Any:
     return field(default=default, metadata={"before": before})
 
 
-def options_before(config: UnitConfig) -> dict[str, Any]:
-    """The options that checkpoints may lack, as their units had them.
+def options_as_saved(config: UnitConfig, saved: Mapping[str, Any]) -> dict[str, Any]:
+    """Options that a file holds; those that came after it was written are as its units had them.
+
+    Args:
+        config: of the kind, with its default options.
+        saved: what the file holds.
 
     Examples:
         >>> from mi2p_inject import MI2P
-        >>> from mi2p_inject.units.base import options_before
-        >>> options_before(MI2P())
-        {'source_norm': False, 'pooled_shift': False}
+        >>> from mi2p_inject.units.base import options_as_saved
+        >>> options_as_saved(MI2P(), {"num_heads": 4, "source_norm": True})
+        {'source_norm': True, 'pooled_shift': False, 'num_heads': 4}
     """
-    return {one.name: one.metadata["before"] for one in fields(config) if "before" in one.metadata}
+    return {one.name: one.metadata["before"] for one in fields(config) if "before" in one.metadata} | {**saved}
 
 
 def check_option(name: str, value: Any, ok: bool, expected: str) -> None:

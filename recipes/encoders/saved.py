@@ -22,7 +22,7 @@ from mi2p_inject.recipes.encoders.preprocess import ImageSpec, TextSpec
 from mi2p_inject.recipes.encoders.tokenizers import load_tokenizer, longest
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.units import UNITS
-from mi2p_inject.units.base import options_before
+from mi2p_inject.units.base import options_as_saved
 
 __all__ = ["rebuild_encoder", "save_encoder"]
 
@@ -170,8 +170,10 @@ def _expansion(stored: dict[str, Any] | None) -> Expansion | None:
     """As it was; options that came after it was saved as they were before."""
     if stored is None:
         return None
-    before = options_before(UNITS[stored["kind"]]) if stored["kind"] in UNITS else {}
-    return Expansion(tuple(stored["layers"]), stored["kind"], before | stored["options"])
+    kind, options = stored["kind"], stored["options"]
+    return Expansion(
+        tuple(stored["layers"]), kind, options_as_saved(UNITS[kind], options) if kind in UNITS else options
+    )
 
 
 def _text(one: Any) -> bool:

@@ -2,38 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from mi2p_inject.recipes.metrics.metric_info import info_of
 from mi2p_inject.recipes.systems import SYSTEMS, System
 
-__all__ = ["best_expanded", "rivals", "strongest_fusion"]
+__all__ = ["best_expanded", "picking_metrics", "rivals", "strongest_fusion"]
 
 Lines = Mapping[str, Any]
 """Experiment -> what metrics.json holds of it."""
 
 
-def best_expanded(lines: Lines, metric: str, lower: bool = False) -> str | None:
+def picking_metrics(metrics: Iterable[str]) -> list[str]:
+    """Those of a set that may pick systems on the validation split: the first one, and log-loss."""
+    return [name for number, name in enumerate(metrics) if number == 0 or name == "log_loss"]
+
+
+def best_expanded(lines: Lines, metric: str) -> str | None:
     """The expanded system that is best on the validation split; None without any.
 
     Args:
         lines: all experiments of a set.
         metric: the one that decides.
-        lower: it is better where it is lower.
     """
-    return _best([name for name, line in lines.items() if _is_expanded(line, lines)], lines, metric, lower)
+    return _best([name for name, line in lines.items() if _is_expanded(line, lines)], lines, metric)
 
 
-def strongest_fusion(lines: Lines, metric: str, lower: bool = False) -> str | None:
+def strongest_fusion(lines: Lines, metric: str) -> str | None:
     """The late fusion of plain encoders that is best on the validation split; None without any.
 
     Args:
         lines: all experiments of a set.
         metric: the one that decides.
-        lower: it is better where it is lower.
     """
     late = [name for name in rivals(lines) if all(_is_late(one) for one in _members(lines[name], lines))]
-    return _best(late, lines, metric, lower)
+    return _best(late, lines, metric)
 
 
 def rivals(lines: Lines) -> list[str]:
@@ -45,9 +49,9 @@ def rivals(lines: Lines) -> list[str]:
     ]
 
 
-def _best(names: Sequence[str], lines: Lines, metric: str, lower: bool) -> str | None:
+def _best(names: Sequence[str], lines: Lines, metric: str) -> str | None:
     known = {name: lines[name]["validation"][metric] for name in names if metric in lines[name]["validation"]}
-    return (min if lower else max)(known, key=known.__getitem__, default=None)
+    return (min if info_of(metric).lower_is_better else max)(known, key=known.__getitem__, default=None)
 
 
 def _members(line: Mapping[str, Any], lines: Lines) -> list[Mapping[str, Any]]:

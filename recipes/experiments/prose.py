@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mi2p_inject.recipes.experiments.picked import best_expanded, strongest_fusion
+from mi2p_inject.recipes.experiments.picked import best_expanded, picking_metrics, strongest_fusion
 from mi2p_inject.recipes.experiments.report import gains_of, significant
 
 __all__ = ["gain_sentences", "picked_sentence", "verdict"]
@@ -67,17 +67,15 @@ def picked_sentence(numbers: Numbers, by: str | None = None) -> str:
     Returns:
         Markdown; "" where the set has no such two, or does not compare them.
     """
-    first = next(iter(numbers["metrics"]))
-    metric = by or first
-    lines, lower = numbers["experiments"], numbers["metrics"].get(metric, {}).get("lower_is_better", False)
-    best, rival = best_expanded(lines, metric, lower), strongest_fusion(lines, metric, lower)
+    metric, lines = by or next(iter(numbers["metrics"])), numbers["experiments"]
+    best, rival = best_expanded(lines, metric), strongest_fusion(lines, metric)
     if best is None or rival is None:
         return ""
     gain = lines[best]["gain"].get(rival)
     if not gain:
         return ""
     found = []
-    for name in (one for one in numbers["metrics"] if one in (first, "log_loss")):
+    for name in picking_metrics(numbers["metrics"]):
         info = numbers["metrics"][name]
         unit = f"{'points of ' if info['percent'] else 'in '}{info['title']}"
         found.append(f"{_number(gain['test'][name]['value'], info)} {unit}; {_interval(gain['test'][name], info)}")

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from mi2p_inject.core.human import printable
 from mi2p_inject.recipes.characters import in_markdown
+from mi2p_inject.recipes.experiments.picked import picking_metrics
 from mi2p_inject.recipes.metrics.metric_info import info_of
 
 __all__ = ["Gain", "gains_of", "markdown", "show", "shown_gain", "significant"]
@@ -33,8 +34,7 @@ def markdown(numbers: Numbers) -> str:
     paper = [name for name in metrics if any(name in line["paper"] for line in lines.values())]
     named = any(line["paper_title"] for line in lines.values())
     heads = ["experiment", "system", *map(_head, metrics.values())]
-    picking = [name for name in metrics if name in (next(iter(metrics)), "log_loss")]
-    chosen = [name for name in picking if any(name in line["validation"] for line in lines.values())]
+    chosen = [name for name in picking_metrics(metrics) if any(name in line["validation"] for line in lines.values())]
     heads += [f"{_head(metrics[name])} on validation" for name in chosen]
     heads += [*(["paper's line"] if named else []), *(f"paper's {metrics[name]['title']}" for name in paper)]
     apart = {tuple(line["seeds"]) for line in lines.values()} != {tuple(numbers["seeds"])}

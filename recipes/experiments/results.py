@@ -16,7 +16,7 @@ from mi2p_inject.fusion import mean_scores
 from mi2p_inject.recipes.config import AnswersConfig, Config
 from mi2p_inject.recipes.data import Samples
 from mi2p_inject.recipes.experiments.experiment import Experiment, ExperimentSet
-from mi2p_inject.recipes.experiments.picked import best_expanded, rivals
+from mi2p_inject.recipes.experiments.picked import best_expanded, picking_metrics, rivals
 from mi2p_inject.recipes.metrics.decisions import choose_decision
 from mi2p_inject.recipes.metrics.metric_info import describe_metrics
 from mi2p_inject.recipes.metrics.metrics import resampled_answers
@@ -168,8 +168,8 @@ def collect(
             lines[one.name] = _line(one, results) | {"paper": paper.of(one.name) if paper else {}}
     first = next(iter(lines.values()))
     metrics = describe_metrics(first["test"])
-    picking = {next(iter(metrics)): False, "log_loss": True} if experiments.held_to_rivals else {}
-    for best in {name for metric, lower in picking.items() if (name := best_expanded(lines, metric, lower))}:
+    picking = picking_metrics(metrics) if experiments.held_to_rivals else []
+    for best in dict.fromkeys(name for metric in picking if (name := best_expanded(lines, metric))):
         gain = lines[best]["gain"]
         gain |= {name: found for name in rivals(lines) if name not in gain and (found := _gain(best, name, results))}
     answer, always = results.baseline()

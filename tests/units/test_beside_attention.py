@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import timm
 import torch
 from helpers import same
 from oracle import literal
 from random_units import random_unit, run
-from torch import Tensor, nn
+from torch import Tensor
 
 from mi2p_inject import MI2P, SourceFeatures, ViewSpec, inject
-from mi2p_inject.checkpoint.schema import expansion_config_of, read_config
 from mi2p_inject.units import UNITS
 from mi2p_inject.units.base import ZeroInit
 from mi2p_inject.units.product_order import Sizes, cheapest
@@ -193,12 +190,3 @@ def test_one_head_leaves_what_attention_saved_for_its_gradient_alone(site: ViewS
 def test_the_papers_unit_has_no_pooled_shift() -> None:
     assert UNITS["mi2p-paper"].build(SITE, WORDS).source_to_shift is None
     assert UNITS["mi2p"].build(SITE, WORDS).source_to_shift is not None
-
-
-def test_a_checkpoint_of_before_stays_without_a_pooled_shift(tmp_path: Path) -> None:
-    net = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1))
-    inject(net, ["0"], source_spec=WORDS, example_inputs=torch.randn(2, 3, 4, 4)).save_pretrained(tmp_path / "me")
-    config = read_config(tmp_path / "me")
-    assert expansion_config_of(config, tmp_path).unit == MI2P()
-    del config["unit"]["options"]["pooled_shift"]
-    assert expansion_config_of(config, tmp_path).unit == MI2P(pooled_shift=False)

@@ -59,14 +59,15 @@ def test_units_of_one_forward_share_it() -> None:
     torch.testing.assert_close(source.normalised().tokens, normalised(source.tokens))
 
 
-def test_a_checkpoint_of_before_stays_without_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("later", ["source_norm", "pooled_shift"])
+def test_a_checkpoint_of_before_stays_without_it(later: str, tmp_path: Path) -> None:
     """Files of units that had no such option do not name it: see `tests/golden`."""
     net, pictures = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1)), torch.randn(2, 3, 4, 4)
     me = inject(net, ["0"], source_spec=WORDS, example_inputs=pictures)
     me.save_pretrained(tmp_path / "me")
     config = read_config(tmp_path / "me")
     assert expansion_config_of(config, tmp_path).unit == MI2P()
-    del config["unit"]["options"]["source_norm"]
-    assert expansion_config_of(config, tmp_path).unit == MI2P(source_norm=False)
+    del config["unit"]["options"][later]
+    assert expansion_config_of(config, tmp_path).unit == MI2P(**{later: False})
     again = load(tmp_path / "me", backbone=nn.Sequential(nn.Conv2d(3, 6, 3, padding=1)))
     assert again.expansion_config.unit == MI2P()
