@@ -15,6 +15,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # benchmarks/ is a tool of the checkout; no wheel holds it
 
+from benchmarks.calibration import DEFAULT_PRIOR
 from benchmarks.sweep.report import render as render_support
 from mi2p_inject.adapters import Adapter, adapters
 from mi2p_inject.recipes.config import Config
@@ -128,6 +129,11 @@ def _read(path: Path) -> dict[str, Any]:
     return found
 
 
+def _read_all(path: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
 def render_adapters() -> str:
     """The page of the adapter table, as Markdown."""
     lines = [
@@ -185,7 +191,27 @@ def render_results() -> str:
             beside = [note, "", *_verdict([numbers]), ""] if note else []
             title = f"### {numbers['recipe'].capitalize()}{heading}"
             lines += ["", title, "", *beside, _command(numbers), "", markdown(numbers).strip()]
-    return "\n".join([*lines, ""])
+    return "\n".join([*lines, *_calibration(_read_all(RESULTS / "calibration.json")), ""])
+
+
+def _calibration(tables: list[dict[str, Any]]) -> list[str]:
+    """What a temperature does to the log-loss of samples that did not choose it."""
+    priors = list(tables[0]["lines"][0]["log_loss"])
+    shown = [f"{name}{' (the default)' if name == DEFAULT_PRIOR else ''}" for name in priors]
+    lines = [
+        *("", "## Calibrated probabilities", ""),
+        "Log-loss on validation samples that did not fit the temperature, mean over all runs of a table, five draws of",
+        "the groups that did; no test split is read. In brackets: the share of runs whose log-loss falls. A prior is",
+        "the standard deviation of the temperature's logarithm. Written by `python -m benchmarks.calibration`.",
+        *("", f"| runs | groups that fit | {' | '.join(shown)} |", f"|---|---|{'---|' * len(priors)}"),
+    ]
+    for table in tables:
+        for line in table["lines"]:
+            better = {name: f" ({share:.0%})" for name, share in line["better"].items()}
+            cells = [f"{loss:.3f}{better.get(name, '')}" for name, loss in line["log_loss"].items()]
+            groups = line["groups"] or "four fifths"
+            lines.append(f"| {table['runs']} on {table['data']} | {groups} | {' | '.join(cells)} |")
+    return lines
 
 
 def _verdict(tables: list[dict[str, Any]]) -> list[str]:

@@ -18,6 +18,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "vision_layers": ["paper"],
         "text_layers": ["paper"],
         "branch_loss": False,
+        "calibrate": False,
         "optimizer": "adam",
         "schedule": "constant",
         "warmup_ratio": 0.0,

@@ -104,6 +104,7 @@ def test_vectors(run: Run, frame: pandas.DataFrame) -> None:
     assert vectors.shape == (len(frame), run.model.fusion.widths[0])
     head = run.model.fusion.heads[0]
     logits = vectors @ head.weight.detach().cpu().numpy().T + head.bias.detach().cpu().numpy()
+    logits /= run.saved.decision["temperature"]
     exp = np.exp(logits - logits.max(axis=1, keepdims=True))
     found = run.predict_proba(frame)
     there = ~np.isnan(found[:, 0])

@@ -14,7 +14,7 @@ from recipes_data import CLASSES, write_table
 from typer.testing import CliRunner, Result
 
 from mi2p_inject.recipes.cli.app import app
-from mi2p_inject.recipes.experiments.sets.paper_tables import ENCODERS
+from mi2p_inject.recipes.experiments.sets.encoder_sets import ENCODERS
 
 COMMANDS = ("train", "settings", "eval", "predict", "report", "table")
 SMALL = (

@@ -19,7 +19,8 @@ from mi2p_inject.recipes.experiments.experiment import Experiment, ExperimentSet
 from mi2p_inject.recipes.experiments.runner import run_experiments
 from mi2p_inject.recipes.experiments.sets.defaults import DEFAULTS
 from mi2p_inject.recipes.experiments.sets.demo import DEMO
-from mi2p_inject.recipes.experiments.sets.paper_tables import ENCODERS, TABLES
+from mi2p_inject.recipes.experiments.sets.encoder_sets import ENCODERS
+from mi2p_inject.recipes.experiments.sets.paper_tables import TABLES
 from mi2p_inject.recipes.experiments.sets.pathway import PATHWAY
 from mi2p_inject.recipes.saving.saved import load_run
 from mi2p_inject.recipes.systems import build_system

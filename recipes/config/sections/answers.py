@@ -19,8 +19,10 @@ class AnswersConfig:
         "with several labels a sample: tuned on the validation split, one for all classes and an own one for classes "
         "with enough samples, or 0.5 for all; default: tuned where there is a validation split",
     )
-    calibrate: bool = option(
-        False, "divide the logits by a temperature that is fitted on the validation split: better probabilities"
+    calibrate: bool | None = option(
+        None,
+        "divide the logits by a temperature that is fitted on the validation split: better probabilities; default: "
+        "where there is a validation split",
     )
     reading_check: bool = option(
         True,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mi2p_inject.recipes.experiments.experiment import Experiment, ExperimentSet
-from mi2p_inject.recipes.experiments.sets.paper_tables import ENCODERS
+from mi2p_inject.recipes.experiments.sets.encoder_sets import ENCODERS
 
 __all__ = ["DEFAULTS"]
 

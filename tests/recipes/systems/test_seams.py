@@ -70,7 +70,7 @@ def test_trained_saved_loaded_and_asked(run: Path, table: Path) -> None:
     saved = load_run(run)
     assert saved.numbers["selected_by"] == "closeness"
     assert saved.task == TASKS["ordinal"](CLASSES)
-    assert set(saved.decision) == {"cut"}
+    assert set(saved.decision) == {"cut", "temperature"}
     assert saved.numbers["baseline"]["answer"] == "green"  # the median of equally many of three
     always = saved.numbers["baseline"]["test"]
     assert set(always) == {"closeness", "accuracy", "log_loss", "expected_calibration_error"}

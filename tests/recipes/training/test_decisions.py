@@ -31,13 +31,13 @@ from mi2p_inject.recipes.training.train import load_samples, train_run
 def calibrated(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> SavedRun:
     folder = tmp_path_factory.mktemp("calibrated")
     table = write_table(folder, several=request.param == "multi-label")
-    train(table, folder / "run", model="me-text", epochs=2, calibrate=True, augment=False)
+    train(table, folder / "run", model="me-text", epochs=2, augment=False)
     return load_run(folder / "run")
 
 
-def train_without_validation(folder: Path, **more: Any) -> dict[str, Any]:
+def train_without_validation(folder: Path, *, several: bool = True, **more: Any) -> dict[str, Any]:
     """As a program trains that hands over its samples: the loaders make a validation split where there is none."""
-    config = make_config(settings(write_table(folder, several=True), model="text", max_steps=1, **more))
+    config = make_config(settings(write_table(folder, several=several), model="text", max_steps=1, **more))
     samples = load_samples(config)
     splits = {name: rows for name, rows in samples.splits.items() if name != "validation"}
     return train_run(config, folder / "run", Console(quiet=True), samples=replace(samples, splits=splits))
@@ -137,8 +137,9 @@ def test_thresholds_of_a_task_that_has_none(table: Path, tmp_path: Path) -> None
 
 def test_fixed_thresholds() -> None:
     task, logits, true = MultiLabel(CLASSES), *drawn(MultiLabel(CLASSES))
-    assert choose_decision(task, logits, true, AnswersConfig(thresholds="fixed")) == task.usual_decision()
-    both = choose_decision(task, logits, true, AnswersConfig(thresholds="fixed", calibrate=True))
+    apart = AnswersConfig(thresholds="fixed", calibrate=False)
+    assert choose_decision(task, logits, true, apart) == task.usual_decision()
+    both = choose_decision(task, logits, true, AnswersConfig(thresholds="fixed"))
     assert both == {**task.usual_decision(), "temperature": fit_temperature(task, logits, true)}
 
 
@@ -150,17 +151,49 @@ def drawn(task: Task) -> tuple[np.ndarray, np.ndarray]:
     return (4 * random.normal(size=(90, 3)) + 3 * right).astype(np.float32), true
 
 
-@pytest.mark.parametrize("task", [SingleLabel(CLASSES), MultiLabel(CLASSES)], ids=lambda task: task.name)
+TASKS = [SingleLabel(CLASSES), MultiLabel(CLASSES)]
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
 def test_the_temperature_has_the_lowest_log_loss(task: Task) -> None:
+    """Where a hundred times the samples leave the prior no say."""
     logits, true = drawn(task)
-    found = fit_temperature(task, logits, true)
+    found = fit_temperature(task, np.tile(logits, (100, 1)), np.concatenate([true] * 100))
     losses = {at: log_loss(true, task.probabilities(logits / at)) for at in np.geomspace(0.05, 20, 500)}
     assert found == pytest.approx(min(losses, key=lambda at: losses[at]), rel=0.02)
-    assert log_loss(true, task.probabilities(logits / found)) <= min(losses.values()) + 1e-6
+    assert log_loss(true, task.probabilities(logits / found)) <= min(losses.values()) + 1e-4
     assert found > 1
 
 
-@pytest.mark.parametrize("answers", [AnswersConfig(), AnswersConfig(calibrate=True), AnswersConfig(thresholds="fixed")])
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
+def test_few_samples_say_little_of_the_temperature(task: Task) -> None:
+    """By log-loss alone, eight right answers ask for a tiny temperature, and eight wrong ones for the largest."""
+    right = np.arange(8) % 3
+    true = np.eye(3, dtype=np.int64)[right] if task.multi_label else right
+    logits = (6 * np.eye(3)[right] - 3).astype(np.float32)
+    small, large = fit_temperature(task, logits, true), fit_temperature(task, -logits, true)
+    assert 0.7 < small < 1 < large < 4
+    assert fit_temperature(task, logits, true, prior=1e9) < 0.2
+    assert fit_temperature(task, -logits, true, prior=1e9) > 10
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
+def test_answers_are_as_trained_where_that_is_asked_for(task: Task) -> None:
+    logits, true = drawn(task)
+    assert choose_decision(task, logits, true, AnswersConfig(calibrate=False)) == task.tune(logits, true)
+    assert choose_decision(task, logits, true, AnswersConfig())["temperature"] > 1
+
+
+def test_probabilities_stay_as_trained_without_a_validation_split(tmp_path: Path) -> None:
+    for calibrate, noted in ((None, 1), (False, 0)):
+        numbers = train_without_validation(tmp_path / str(calibrate), several=False, calibrate=calibrate)
+        assert numbers["decision"] == {}
+        assert sum("probabilities stay as trained" in one for one in numbers["remarks"]) == noted
+
+
+@pytest.mark.parametrize(
+    "answers", [AnswersConfig(), AnswersConfig(calibrate=False), AnswersConfig(thresholds="fixed")]
+)
 def test_an_average_is_decided_as_its_members_are(calibrated: SavedRun, answers: AnswersConfig) -> None:
     """Of their calibrated probabilities, with thresholds and a temperature of its own."""
     task, samples = calibrated.task, load_samples(calibrated.config)
@@ -178,7 +211,7 @@ def test_an_average_is_decided_as_its_members_are(calibrated: SavedRun, answers:
     assert task.probabilities(average.logits["validation"]) == pytest.approx(mean, abs=1e-5)
     expected = choose_decision(task, logits, found["validation_labels"], answers)
     assert set(average.decision) == set(expected)
-    if answers.calibrate:
+    if answers.calibrate is None:
         assert average.decision["temperature"] == pytest.approx(expected["temperature"], rel=1e-3)
     if answers.thresholds == "fixed":
         assert average.decision["thresholds"] == [0.5] * 3

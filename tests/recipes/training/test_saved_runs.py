@@ -42,7 +42,8 @@ def test_a_reloaded_model_gives_the_very_predictions(trained: Path) -> None:
     assert numbers["metrics"] == {name: value for name, value in run.numbers["test"].items() if name != "f1_of_classes"}
     answers = {answer["id"]: answer for answer in predict_file(run, run.config.data.data, {})}
     split = load_samples(run.config).splits["test"]
-    logits = torch.from_numpy(run.predictions()["test_logits"])
+    temperature = run.decision["temperature"]
+    logits = torch.from_numpy(run.predictions()["test_logits"]).double() / temperature
     for number, row in enumerate(split):
         expected = logits[number].softmax(-1).tolist()
         assert list(answers[row["id"]]["probabilities"].values()) == pytest.approx(expected, abs=1e-5)
