@@ -17,6 +17,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from mi2p_inject.recipes.config import Config
+from mi2p_inject.recipes.encoders.preprocess import TextSpec
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.evaluation.records import Records
 from mi2p_inject.recipes.saving.saved import SavedRun
@@ -49,9 +50,13 @@ class _Tally:
     def of(self, total: int) -> str:
         return f"{self.kinds.total()} of {total} records"
 
+    @property
+    def such(self) -> str:
+        return f" (such as {', '.join(self.names)})"
+
     def __str__(self) -> str:
         counted = ", ".join(f"{count} {kind}" for kind, count in self.kinds.most_common())
-        return f"{counted} (such as {', '.join(self.names)})"
+        return f"{counted}{self.such}"
 
 
 class Answers:
@@ -86,7 +91,9 @@ class Answers:
         self._device = given.device
         self._autocast = torch.bfloat16 if given.bf16 else torch.float16 if given.fp16 else None
         self._model.to(self._device)
-        self._no_input, self._unread, self._unusual = _Tally(), _Tally(), dict[str, _Tally]()
+        spec = encoders["text"].spec if "text" in self._reads else None
+        self._texts = spec if isinstance(spec, TextSpec) else None
+        self._no_input, self._unread, self._cut, self._unusual = _Tally(), _Tally(), _Tally(), dict[str, _Tally]()
         #: an answer to no record in particular: its keys are those of all answers
         self.example = answers_of(run, np.zeros((1, run.task.outputs), dtype=np.float32))[0]
         self._nothing = {**dict.fromkeys(self.example), **run.task.shown_decision(run.decision)}
@@ -96,7 +103,7 @@ class Answers:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """``id``, what `Task.answer` gives (all of it None where the model has no input), ``problem`` (str or None)."""
-        self._no_input, self._unread, self._unusual = _Tally(), _Tally(), {}
+        self._no_input, self._unread, self._cut, self._unusual = _Tally(), _Tally(), _Tally(), {}
         with (
             ThreadPoolExecutor(_THREADS) as pool,
             tqdm(total=len(self), desc="answering", unit="record", disable=not self.progress, leave=False) as bar,
@@ -118,8 +125,13 @@ class Answers:
         if self._unread:
             fix = f"; paths start from {self.records.image_root}, or --image-root" if self.records.image_root else ""
             found.append(f"{self._unread.of(total)} have an image that cannot be read: {self._unread}{fix}")
+        if self._cut and self._texts is not None:
+            most = f"max_length={self._texts.max_length} tokens"
+            found.append(
+                f"{self._cut.of(total)} have a text of more than {most}: what is beyond is not read{self._cut.such}"
+            )
         for what, tally in self._unusual.items():
-            found.append(f"{tally.of(total)}: {what} (such as {', '.join(tally.names)})")
+            found.append(f"{tally.of(total)}: {what}{tally.such}")
         if self._no_input:
             found.append(f"{self._no_input.of(total)} have no input and so no answer: {self._no_input}")
         return found
@@ -140,6 +152,7 @@ class Answers:
         images = self.records.stored.select_columns(["image"])[start : start + len(items)]["image"]
         remarks = self.records.remarks(start, start + len(items))
         read = [item for item in items if self._has_input(item)]
+        self._count_cut(items)
         answers = iter(answers_of(self.run, self._logits(read)) if read else ())
         for item, image, remark in zip(items, images, remarks, strict=True):
             problems = [*self._problems(item, image is not None), *(remark if "text" in self._reads else [])]
@@ -169,6 +182,15 @@ class Answers:
                 found.append(f"{what}: {cell}")
                 self._unusual.setdefault(what, _Tally()).add(what, cell)
         return found
+
+    def _count_cut(self, items: Sequence[Item]) -> None:
+        """Records of whose text the model reads the beginning only."""
+        given = [(item["id"], item["text"]) for item in items if (item["text"] or "").strip()]
+        if self._texts is not None and given:
+            names, texts = zip(*given, strict=True)
+            for name, cut in zip(names, self._texts.cuts(list(texts)), strict=True):
+                if cut:
+                    self._cut.add("", name)
 
     def _logits(self, items: Sequence[Item]) -> NDArray[np.float32]:
         batch = {name: value.to(self._device) for name, value in self._collator(items).items()}

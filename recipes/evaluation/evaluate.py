@@ -26,6 +26,7 @@ from mi2p_inject.recipes.systems.columns import given_cells
 from mi2p_inject.recipes.systems.inputs import ImageTextDataset
 from mi2p_inject.recipes.training.numbers import targets_of
 from mi2p_inject.recipes.training.progress.bars import OnStep, no_progress
+from mi2p_inject.recipes.training.text_notes import text_notes
 from mi2p_inject.recipes.training.train import load_samples, quiet
 from mi2p_inject.recipes.training.trainer import predict
 
@@ -78,7 +79,7 @@ def evaluate_run(
         "samples": len(true),
         "metrics": {name: asdict(one) for name, one in resampled.intervals().items()},
         "f1_of_classes": run.task.f1_of_classes(true, decided),
-        "notes": list(samples.notes),
+        "notes": [*samples.notes, *text_notes(run.model()[1], samples, split)],
     }
 
 

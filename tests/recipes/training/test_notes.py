@@ -13,6 +13,8 @@ from training_runs import SMALL as TINY
 
 from mi2p_inject.recipes.config import PRESETS, make_config
 from mi2p_inject.recipes.config.unused import unused_notes
+from mi2p_inject.recipes.evaluation.evaluate import evaluate_run, predict_file
+from mi2p_inject.recipes.saving.saved import load_run
 from mi2p_inject.recipes.systems import SYSTEMS, SystemModel, build_system
 from mi2p_inject.recipes.tasks import SingleLabel
 from mi2p_inject.recipes.training.train import load_encoders, train_run
@@ -77,6 +79,17 @@ def test_a_training_notes_texts_that_are_cut(table: Path, tmp_path: Path) -> Non
     config = make_config({"data": str(table), "model": "text", **SMALL, "max_length": 4, "epochs": 1, "max_steps": 1})
     with Console(record=True, width=200, file=io.StringIO()) as console:
         numbers = train_run(config, tmp_path / "run", console)
-    line = "training texts have more than max_length=4 tokens: what is beyond is not read"
-    assert line in console.export_text()
+    line = "texts have more than max_length=4 tokens: what is beyond is not read"
+    assert f"training {line}" in console.export_text()
     assert line in str(numbers)
+    run = load_run(tmp_path / "run")
+    asked = table.with_name("asked.csv")
+    asked.write_text("id,text\na,one two three four five\nb,one\nc,\nd,six seven eight nine ten\n")
+    answers = predict_file(run, str(asked), {})
+    assert len(list(answers)) == len(list(answers)) == 4  # what is counted is of one iteration
+    assert [one for one in answers.notes if "max_length" in one] == [
+        "2 of 4 records have a text of more than max_length=4 tokens: what is beyond is not read (such as a, d)"
+    ]
+    new = table.with_name("new.csv")
+    new.write_text("text,label\none two three four five,red\none,blue\n")
+    assert f"1 of 2 test {line}" in evaluate_run(run, str(new), {})["notes"]
