@@ -214,7 +214,8 @@ def describe(output: Any) -> str:
 def _sum(hidden: Tensor, residual: Tensor) -> Tensor:
     """Their sum in the dtype of `hidden`. float16 ends at 65,504: a larger sum stays there and is never infinite."""
     if hidden.dtype != torch.float16:
-        held = torch.promote_types(hidden.dtype, residual.dtype) == hidden.dtype
+        # not by `torch.promote_types`, which torch 2.6 writes into exported graphs and does not read back
+        held = hidden.dtype == residual.dtype or hidden.dtype.itemsize > residual.dtype.itemsize
         return hidden + (residual if held else residual.to(hidden.dtype))
     largest = hidden.detach().abs().float().clamp_min(torch.finfo(torch.float16).max)  # inf stays as it came
     total: Tensor = (hidden.float() + residual.float()).clamp(-largest, largest).to(torch.float16)

@@ -87,7 +87,8 @@ def common_batch(sources: Mapping[str, PreparedSource]) -> int:
     Raises:
         SourceError: one has more or fewer than the first.
     """
-    rows = next((one.batch for one in sources.values()), 0)
+    batches = [one.batch for one in sources.values()]
+    rows = batches[0] if batches else 0  # torch 2.6 compiles no `next` with a default
     for name, one in sources.items():
         if one.batch != rows:
             raise SourceError(

@@ -56,7 +56,8 @@ def test_a_compiled_graph_does_not_leave_this_process_and_exported_ones_do() -> 
     x = torch.zeros(2)
     assert Asks()(x).tolist() == torch.compile(Asks(), backend="eager", fullgraph=True)(x).tolist() == [0, 0]
     for strict in (False, True):
-        assert torch.export.export(Asks(), (x,), strict=strict).module()(x).tolist() == [1, 1]
+        told = not strict or hasattr(torch.compiler, "_is_exporting_flag")  # torch 2.6 takes a strict one for a compile
+        assert torch.export.export(Asks(), (x,), strict=strict).module()(x).tolist() == [int(told)] * 2
     traced = torch.jit.trace(Asks(), x)  # type: ignore[no-untyped-call]
     assert traced(x).tolist() == [1, 1]
 

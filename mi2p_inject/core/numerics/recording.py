@@ -55,8 +55,9 @@ def _is_vectorised() -> bool:
 def is_exporting() -> bool:
     """Whether that graph will leave this process, as those of `torch.export`, ONNX and `torch.jit.trace` do.
 
-    By the flag that `torch.export` sets: torch 2.11's `torch.compiler.is_exporting` is true under `torch.compile` too,
-    and torch 2.6 has neither; there the flag is that of `is_compiling`, which `torch.compile` leaves alone.
+    By the flag that `torch.export` sets: torch 2.11's `torch.compiler.is_exporting` is true under `torch.compile` too.
+    torch 2.6 has neither; there the flag is that of `is_compiling`, which `torch.compile` leaves alone, and a strict
+    export cannot be told from it.
     """
     return _is_tracing() or bool(getattr(torch.compiler, _EXPORTING))
 
