@@ -32,6 +32,7 @@ from mi2p_inject.recipes.encoders.encoder import Encoder
 from mi2p_inject.recipes.encoders.preprocess import ImageSpec, TextSpec
 from mi2p_inject.recipes.encoders.saved import rebuild_encoder, save_encoder
 from mi2p_inject.recipes.errors import RecipeError
+from mi2p_inject.recipes.saving.as_trained import as_trained
 from mi2p_inject.recipes.saving.checksums import check_files, check_weights, read_json
 from mi2p_inject.recipes.saving.hub import local_run
 from mi2p_inject.recipes.saving.numbers_schema import history_fault, numbers_fault
@@ -87,8 +88,9 @@ class SavedRun:
         folder = self.path / "model"
         encoders = self.encoders()
         columns = self.columns()
-        self._check_size(encoders, columns)
-        model = build_system(self.config, encoders, self.task, columns=columns)
+        config = as_trained(self.config, folder / _MODEL)
+        self._check_size(config, encoders, columns)
+        model = build_system(config, encoders, self.task, columns=columns)
         try:
             load_model(model, folder / _MODEL)
             if model.sources():
@@ -140,7 +142,7 @@ class SavedRun:
         """Of the columns that it reads; "" where it reads none."""
         return str((read_identity(self.path) or {}).get("cells", ""))
 
-    def _check_size(self, encoders: Mapping[Modality, Encoder], columns: Columns | None) -> None:
+    def _check_size(self, config: Config, encoders: Mapping[Modality, Encoder], columns: Columns | None) -> None:
         """Refuse settings whose model is larger than its file, before memory is taken for it."""
         shapes = {
             modality: replace(encoder, model=copy.deepcopy(encoder.model).to("meta"))
@@ -149,7 +151,7 @@ class SavedRun:
         stored = (self.path / "model" / _MODEL).stat().st_size
         try:
             with torch.device("meta"):
-                model = build_system(self.config, shapes, self.task, columns=columns)
+                model = build_system(config, shapes, self.task, columns=columns)
         except Mi2pError:
             raise
         except (RuntimeError, ValueError, TypeError, OverflowError) as error:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mi2p_inject.adapters.adapter import Modality
-from mi2p_inject.fusion import Fusion, ScoreFusion, build_fusion
+from mi2p_inject.fusion import ConcatFusion, Fusion, ScoreFusion, build_fusion
 from mi2p_inject.recipes.encoders.encoder import Encoder
 from mi2p_inject.recipes.systems.base import OF_FUSION, OTHER, Batch, FrozenSource, Group, System, SystemModel
 from mi2p_inject.recipes.systems.branch import Branch, freeze
@@ -97,7 +97,8 @@ class Branches(System):
     ) -> tuple[bool, nn.ModuleList | None]:
         """Whether each branch has a loss of its own, and its classifiers for that; score fusion has them already."""
         score = isinstance(fusion, ScoreFusion)
-        wanted = len(widths) > 1 and (score if config.branch_loss is None else config.branch_loss)
+        usual = score or isinstance(fusion, ConcatFusion)
+        wanted = len(widths) > 1 and (usual if config.branch_loss is None else config.branch_loss)
         heads = nn.ModuleList(nn.Linear(width, task.outputs) for width in widths) if wanted and not score else None
         return wanted, heads
 

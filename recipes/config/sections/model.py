@@ -75,7 +75,8 @@ class ModelConfig:
         "learned number (M2PT); a transformer of the same widths",
     )
     branch_loss: bool | None = option(
-        None, "add the loss of each branch alone to that of a fused model; default: with score fusion"
+        None,
+        "add the loss of each branch alone to that of a fused model; default: with score fusion and concatenation",
     )
     trainable: Literal["all", "units"] = option(
         "all", "train the pre-trained weights too, or only what is new: units, fusion and classifier"

@@ -1,4 +1,4 @@
-"""Unit, sites and rate of an expanded model side by side: what its defaults were chosen by."""
+"""Unit, sites, rate and losses of an expanded model side by side: what its defaults were chosen by."""
 
 from __future__ import annotations
 
@@ -30,6 +30,14 @@ def _text(name: str, title: str, **settings: Any) -> Experiment:
     return _choice(name, f"ME {{text}}, reads {{vision}}: {title}", "me-text", "me-text", (), settings)
 
 
+def _fused(name: str, title: str, base: str = "", **settings: Any) -> Experiment:
+    """A choice for a concatenation of which one branch is expanded, beside the default one, which comes first."""
+    model = base or name
+    expanded = "ME {vision} and {text}" if model.startswith("me-") else "{vision} and ME {text}"
+    more = {"model": model, "fusion": "concat", **settings}
+    return Experiment(name, f"concatenation of {expanded}: {title}", more, _ROLES, (base,) if base else ())
+
+
 def _choice(
     name: str, title: str, model: str, base: str, sources: tuple[str, ...], settings: Mapping[str, Any]
 ) -> Experiment:
@@ -39,7 +47,7 @@ def _choice(
 
 DEFAULTS = ExperimentSet(
     name="table defaults",
-    title="Unit, sites and rate of an expanded model",
+    title="Unit, sites, rate and losses of an expanded model",
     experiments=(
         Experiment("vision", "{vision}", {"model": "vision"}, _ROLES),
         Experiment("text", "{text}", {"model": "text"}, _ROLES),
@@ -68,6 +76,14 @@ DEFAULTS = ExperimentSet(
             "every default site, the rate of new parameters",
             text_layers=["paper"],
             unit_learning_rate=1e-3,
+        ),
+        *(
+            line
+            for model in ("me-vision+text", "vision+me-text")
+            for line in (
+                _fused(model, "by default, with a loss of each branch"),
+                _fused(f"{model}-joint-loss", "the joint loss only", model, branch_loss=False),
+            )
         ),
     ),
     encoders=ENCODERS,

@@ -29,7 +29,7 @@ def _apart(name: str, title: str, *averages: str, compared_with: tuple[str, ...]
 
 
 #: the late fusions of plain encoders that an expanded system is held to
-_LATE = ("score-own-losses", "score-apart", "concat")
+_LATE = ("score-own-losses", "score-apart", "concat", "concat-own-losses")
 
 #: systems of the literature; docs/systems.md says what each takes of the encoders
 _COMPARED = (
@@ -79,7 +79,22 @@ _COMPARISON = (
         branch_loss=True,
     ),
     _apart("score-apart", "mean of {vision} and {text}, trained apart", "vision", "text"),
-    _line("concat", "feature concatenation of {vision} and {text}", "Feature Concat", "late-fusion", fusion="concat"),
+    _line(
+        "concat",
+        "feature concatenation of {vision} and {text}",
+        "Feature Concat",
+        "late-fusion",
+        fusion="concat",
+        branch_loss=False,
+    ),
+    _line(
+        "concat-own-losses",
+        "feature concatenation of {vision} and {text}, each with its own loss too",
+        "",
+        "late-fusion",
+        fusion="concat",
+        branch_loss=True,
+    ),
     _line(
         "cross-attention",
         "cross-attention of {vision} and {text}",

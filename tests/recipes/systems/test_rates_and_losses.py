@@ -81,10 +81,11 @@ class TestOwnLosses:
                 expected = expected + sum(losses) / len(losses)
         assert float(found["loss"]) == pytest.approx(float(expected), rel=1e-5)
 
-    def test_by_default_with_score_fusion_only(self) -> None:
+    def test_by_default_with_score_fusion_and_concatenation(self) -> None:
         for fusion, settings, own in (
             ("score", {}, True), ("score", {"branch_loss": False}, False),
-            ("concat", {}, False), ("concat", {"branch_loss": True}, True),
+            ("concat", {}, True), ("concat", {"branch_loss": False}, False),
+            ("gmu", {}, False), ("gmu", {"branch_loss": True}, True),
         ):  # fmt: skip
             model, given, labels = self.outputs(fusion, [True] * 4, **settings)
             with torch.no_grad():

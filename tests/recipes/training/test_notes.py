@@ -32,7 +32,7 @@ CHANGED: dict[str, Any] = {
 }
 BESIDE: dict[str, dict[str, Any]] = {
     "unit_options": {"unit": "mi2p"},
-    "branch_loss": {"fusion": "concat"},
+    "branch_loss": {"fusion": "gmu"},
     "fusion_options": {"fusion": "gmu"},
 }
 """What another option has to be for this one to count."""

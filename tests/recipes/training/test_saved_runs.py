@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from training_runs import edit, resealed
+from training_runs import edit, resealed, train
 
 from mi2p_inject import Mi2pError
 from mi2p_inject.adapters import recommended
@@ -61,6 +61,18 @@ def test_a_run_does_not_depend_on_the_defaults_of_today(tmp_path: Path, monkeypa
     expected = json.loads((GOLDEN.parent / "answer.json").read_text())
     answer = predict_one(run, GOLDEN.parent / "picture.png", "crimson thing number 3")
     assert answer["probabilities"] == pytest.approx(expected["probabilities"], abs=1e-4)
+
+
+@pytest.mark.parametrize("own_losses", [True, False])
+@pytest.mark.fault("golden", "a fusion whose losses were chosen by another default", "it loads, and answers as it did")
+def test_a_fusion_that_was_trained_by_another_default(table: Path, tmp_path: Path, own_losses: bool) -> None:
+    out = tmp_path / "run"
+    train(table, out, model="late-fusion", fusion="concat", epochs=1, max_steps=1, branch_loss=own_losses)
+    before = predict_one(load_run(out), None, "crimson thing")
+    config = json.loads((out / "run.json").read_text())["config"]
+    resealed(out, lambda folder: edit(folder / "run.json", config={**config, "branch_loss": None}))
+    assert predict_one(load_run(out), None, "crimson thing") == before
+    assert ("own_heads.0.weight" in load_run(out).model()[0].state_dict()) == own_losses
 
 
 def test_the_report_says_it_all(trained: Path) -> None:
