@@ -30,12 +30,11 @@ def _text(name: str, title: str, **settings: Any) -> Experiment:
     return _choice(name, f"ME {{text}}, reads {{vision}}: {title}", "me-text", "me-text", (), settings)
 
 
-def _fused(name: str, title: str, base: str = "", **settings: Any) -> Experiment:
+def _fused(name: str, title: str, model: str, base: str, **settings: Any) -> Experiment:
     """A choice for a concatenation of which one branch is expanded, beside the default one, which comes first."""
-    model = base or name
     expanded = "ME {vision} and {text}" if model.startswith("me-") else "{vision} and ME {text}"
     more = {"model": model, "fusion": "concat", **settings}
-    return Experiment(name, f"concatenation of {expanded}: {title}", more, _ROLES, (base,) if base else ())
+    return Experiment(name, f"concatenation of {expanded}: {title}", more, _ROLES, (base,))
 
 
 def _choice(
@@ -79,10 +78,10 @@ DEFAULTS = ExperimentSet(
         ),
         *(
             line
-            for model in ("me-vision+text", "vision+me-text")
+            for model, branch in (("me-vision+text", "me-vision"), ("vision+me-text", "me-text"))
             for line in (
-                _fused(model, "by default, with a loss of each branch"),
-                _fused(f"{model}-joint-loss", "the joint loss only", model, branch_loss=False),
+                _fused(model, "by default, with a loss of each branch", model, branch),
+                _fused(f"{model}-joint-loss", "the joint loss only", model, model, branch_loss=False),
             )
         ),
     ),
