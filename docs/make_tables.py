@@ -175,7 +175,7 @@ def render_results() -> str:
         "Bold: the 95 % interval of the paired difference leaves 0 out, uncorrected for how many are compared.",
         "",
         "Not run yet: the systems of the literature with several labels and on Tux Paint's stamps; Tables 5 and 6 with",
-        "today's units; concatenation with own losses of plain encoders with several labels; all lines of the table",
+        "today's units; with several labels, `concat-own-losses` and `vision+me-text`; all lines of the table",
         "`defaults`. Systems of the literature have the same epochs, batches and rates as the others; nothing was tuned",
         "for them, while the defaults of expanded models were chosen on validation splits of such sets.",
     ]
