@@ -176,8 +176,8 @@ def render_results() -> str:
         "",
         "Not run yet: the systems of the literature with several labels and on Tux Paint's stamps; Tables 5 and 6 with",
         "today's units; with several labels, `concat-own-losses` and `vision+me-text`; all lines of the table",
-        "`defaults`. Systems of the literature have the same epochs, batches and rates as the others; nothing was tuned",
-        "for them, while the defaults of expanded models were chosen on validation splits of such sets.",
+        "`defaults`. Systems of the literature have the same epochs, batches and rates as the others; nothing was",
+        "tuned for them, while the defaults of expanded models were chosen on validation splits of such sets.",
     ]
     for folder, (title, what) in SETS.items():
         found = {path.stem: _read(path) for path in (RESULTS / folder).glob("*.json")}
