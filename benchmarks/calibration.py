@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from mi2p_inject.core.files.atomic_write import write_file
 from mi2p_inject.recipes.experiments.folder import finished_runs, folder_of
 from mi2p_inject.recipes.experiments.results import public_data
-from mi2p_inject.recipes.metrics.decisions import fit_temperature
+from mi2p_inject.recipes.metrics.decisions import PRIOR, fit_temperature
 from mi2p_inject.recipes.metrics.probability_metrics import log_loss
 from mi2p_inject.recipes.saving.saved import SavedRun, load_run
 from mi2p_inject.recipes.tasks import scaled_logits
@@ -27,7 +27,7 @@ __all__ = ["DEFAULT_PRIOR", "PRIORS", "main", "measured"]
 
 #: standard deviation of the prior of the temperature's logarithm, under its name
 PRIORS = {"no prior": 1e9, "prior 1": 1.0, "prior 0.5": 0.5, "prior 0.25": 0.25, "prior 0.125": 0.125}
-DEFAULT_PRIOR = "prior 0.25"
+DEFAULT_PRIOR = f"prior {PRIOR}"
 _SHARES = (20, 50, None)
 _REPEATS = 5
 

@@ -124,14 +124,8 @@ def render_demo() -> str:
     return "\n".join([markdown(numbers), *sentences])
 
 
-def _read(path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return found
-
-
-def _read_all(path: Path) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
-    return found
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def render_adapters() -> str:
@@ -191,7 +185,7 @@ def render_results() -> str:
             beside = [note, "", *_verdict([numbers]), ""] if note else []
             title = f"### {numbers['recipe'].capitalize()}{heading}"
             lines += ["", title, "", *beside, _command(numbers), "", markdown(numbers).strip()]
-    return "\n".join([*lines, *_calibration(_read_all(RESULTS / "calibration.json")), ""])
+    return "\n".join([*lines, *_calibration(_read(RESULTS / "calibration.json")), ""])
 
 
 def _calibration(tables: list[dict[str, Any]]) -> list[str]:

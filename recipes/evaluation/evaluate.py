@@ -11,17 +11,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mi2p_inject.adapters.adapter import Modality
 from mi2p_inject.recipes.characters import decodable
 from mi2p_inject.recipes.config import Config, DataConfig, with_options
 from mi2p_inject.recipes.config.names import closest
 from mi2p_inject.recipes.config.option import options_of
 from mi2p_inject.recipes.data import Samples, load_data, open_image
 from mi2p_inject.recipes.data.load import parse_spec
+from mi2p_inject.recipes.encoders.encoder import Encoder
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.evaluation.answers import Answers, answers_of
 from mi2p_inject.recipes.evaluation.records import read_records
 from mi2p_inject.recipes.metrics.metrics import resampled_answers
 from mi2p_inject.recipes.saving.saved import SavedRun
+from mi2p_inject.recipes.systems.base import SystemModel
 from mi2p_inject.recipes.systems.columns import given_cells
 from mi2p_inject.recipes.systems.inputs import ImageTextDataset
 from mi2p_inject.recipes.training.numbers import targets_of
@@ -70,7 +73,9 @@ def evaluate_run(
     """
     config, samples = labelled_samples(run, data, options, split)
     true = targets_of(run.task, samples, split)
-    decided, probabilities = run.task.answers(_logits(run, samples.splits[split], on_step), run.decision)
+    model, encoders = run.model()
+    logits = _logits(run, model, encoders, samples.splits[split], on_step)
+    decided, probabilities = run.task.answers(logits, run.decision)
     groups = np.unique(np.asarray(samples.splits[split]["group"][:], dtype=str), return_inverse=True)[1]
     resampled = resampled_answers(run.task, true, decided, probabilities, groups, seed=config.run.seed)
     return {
@@ -79,7 +84,7 @@ def evaluate_run(
         "samples": len(true),
         "metrics": {name: asdict(one) for name, one in resampled.intervals().items()},
         "f1_of_classes": run.task.f1_of_classes(true, decided),
-        "notes": [*samples.notes, *text_notes(run.model()[1], samples, split)],
+        "notes": [*samples.notes, *text_notes(encoders, samples, split)],
     }
 
 
@@ -138,7 +143,7 @@ def predict_one(
         "image": None if image is None else str(image),
         "text": text and decodable(text),
     }
-    return answers_of(run, _logits(run, [row]))[0]
+    return answers_of(run, _logits(run, *run.model(), [row]))[0]
 
 
 def predict_file(run: SavedRun, data: str, options: Mapping[str, Any], *, progress: bool = False) -> Answers:
@@ -199,7 +204,8 @@ def _check_modalities(config: Config, samples: Samples) -> None:
         )
 
 
-def _logits(run: SavedRun, rows: Any, on_step: OnStep = no_progress) -> NDArray[np.float32]:
-    model, encoders = run.model()
+def _logits(
+    run: SavedRun, model: SystemModel, encoders: Mapping[Modality, Encoder], rows: Any, on_step: OnStep = no_progress
+) -> NDArray[np.float32]:
     collator = run.collator(encoders)
     return predict(model, ImageTextDataset(rows, collator.image), collator, run.config, on_step)

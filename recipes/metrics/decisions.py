@@ -12,10 +12,13 @@ from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.metrics.probability_metrics import log_loss
 from mi2p_inject.recipes.tasks import Decision, Labels, Logits, Task, scaled_logits
 
-__all__ = ["check_decision", "choose_decision", "fit_temperature"]
+__all__ = ["PRIOR", "check_decision", "choose_decision", "fit_temperature"]
 
 _LARGEST = 20.0
 """Temperature, and its inverse the smallest one."""
+
+PRIOR = 0.25
+"""Standard deviation of the logarithm of a temperature, before a validation split is seen."""
 
 
 def check_decision(config: Config, task: Task, splits: Mapping[str, Any]) -> tuple[str, ...]:
@@ -72,7 +75,7 @@ def choose_decision(task: Task, logits: Logits, true: Labels, answers: AnswersCo
     return {**decision, "temperature": temperature} if calibrate else decision
 
 
-def fit_temperature(task: Task, logits: Logits, true: Labels, *, prior: float = 0.25) -> float:
+def fit_temperature(task: Task, logits: Logits, true: Labels, *, prior: float = PRIOR) -> float:
     """The likeliest temperature, from 1/20 to 20: one number for all classes (Guo et al. 2017, section 4.2).
 
     By log-loss alone, few samples that are all right ask for a temperature of 0. So the logarithm of the temperature

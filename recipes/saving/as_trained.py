@@ -23,7 +23,8 @@ def as_trained(config: Config, weights: Path) -> Config:
         return config
     try:
         with safe_open(weights, "pt") as file:
-            own_heads = any(name.startswith("own_heads.") for name in file.keys())  # noqa: SIM118 - no mapping
+            names = list(file.keys())
     except (OSError, SafetensorError):  # whoever loads them says so
         return config
+    own_heads = any(name.startswith("own_heads.") for name in names)
     return replace(config, model=replace(config.model, branch_loss=own_heads))
