@@ -69,7 +69,7 @@ def parts(kind: str = "mi2p") -> list[Part]:
         _product("gradient of Q", 1, scores, k, out_q, by_rows=True),
         _product("gradient of the keys' identities", 1, q[:, : learned[0]].T, scores, out_k),
         _product("gradient of the values' identities", 1, above[:, : learned[1]].T, scores, out_v),
-        _other("exponentials, forward and backward", 2, lambda: torch.exp(other, out=scores), scores, other),
+        _other("exponentials, forward and backward", 2, lambda: torch.exp2(other, out=scores), scores, other),
         _other("their sums", 1, lambda: scores.sum(-1), scores),
         _other("softmax from its logarithms", 1, lambda: scores.sub_(logs), scores, scores),
         _other(

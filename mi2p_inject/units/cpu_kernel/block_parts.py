@@ -65,10 +65,14 @@ class Blocks:
                 yield number, rows
 
     def scores(self, number: int, rows: slice, keys: Side) -> Tensor:
-        """(rows, together, M) before their softmax, in a buffer that the next block overwrites."""
+        """(rows, together, M) before their softmax, in a buffer that the next block overwrites.
+
+        Those whose softmax is one of base 2, but in half precision, where torch's takes them as they are.
+        """
         queries = self.asking(number)[rows]
         scores = scratch("scores", (len(queries), self.together, keys.tokens), queries)
-        torch.mm(queries, keys.rows(number).T, out=scores.flatten(1))
+        factor = 1.0 if half(queries) else math.log2(math.e)
+        scores.flatten(1).addmm_(queries, keys.rows(number).T, beta=0, alpha=factor)
         if self.unseen is not None:
             unseen = self.unseen[number * self.together * len(self.unseen) // self.groups]
             scores.masked_fill_(unseen, torch.finfo(scores.dtype).min)
