@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypedDict
 
 from torch import nn
@@ -18,6 +18,7 @@ from mi2p_inject.core.views import ViewSpec
 from mi2p_inject.expansion.check_injectable import check_injectable, check_modules
 from mi2p_inject.expansion.choose_sites import choose_paths, choose_sites
 from mi2p_inject.expansion.expanded_model import ExpandedModel
+from mi2p_inject.inspection.patch_effect import Reads
 from mi2p_inject.inspection.resolve import resolve
 from mi2p_inject.inspection.select import Layers
 from mi2p_inject.sources.by_name import by_name, only, set_up
@@ -55,6 +56,7 @@ def inject(
     trainable: Trainable = "all",
     view: View = "auto",
     layout: Layout | Mapping[str, Layout] | None = None,
+    reads: Reads | None = None,
     strict: bool = False,
     example_inputs: Any = None,
     source_example_inputs: Any = None,
@@ -85,6 +87,10 @@ def inject(
         trainable: what trains: "all" (the paper: backbone and units) or "units" (the backbone is frozen).
         view: how patch tokens are seen: "auto" and "map" as a map of channels, "tokens" as tokens.
         layout: the layout of the chosen sites (or of some, by path) where neither an adapter nor the dry run shows it.
+        reads: what you take of the model's output, as a function of it, where your head stands outside the model:
+            ``lambda output: output.last_hidden_state[:, 0]``. Sites whose patches do not reach that are then left out,
+            or refused where you name them: a head on the class token reads no patch of the last block. None: all of
+            the output.
         strict: raise where a source map has another grid than at injection, instead of pooling it.
         example_inputs: an example batch for the backbone: a tensor, a tuple of arguments or a mapping. Needed where no
             adapter knows the model, useful where images have another size than the model's default.
@@ -102,7 +108,7 @@ def inject(
         SourceError: neither an encoder nor a spec, or both and they disagree; an option by name that names no source.
         UnitError: an unknown unit or option.
         InjectionError: the model is expanded, compiled or in use as a source encoder.
-        ProbeError: the dry run failed, or there are no example inputs.
+        ProbeError: the dry run failed, there are no example inputs, or `reads` does not fit the model's output.
 
     Source: MI2P (CVPR 2022), section 3.
 
@@ -130,7 +136,7 @@ def inject(
     wanted = by_name("layers", layers, names)
     # who names layers and gives example inputs needs no adapter, so an ambiguous one does not matter then
     named = example_inputs is not None and all(one is not None for one in wanted.values())
-    resolved = resolve(model, example_inputs, ambiguous=named)
+    resolved = replace(resolve(model, example_inputs, ambiguous=named), reads=reads)
     examples = only("source_example_inputs", source_example_inputs, names)
     sources = {name: Source(encoder, examples[name]) for name, encoder in encoders.items()}
     features = {name: _source_spec(name, sources.get(name), specs.get(name)) for name in names}

@@ -18,6 +18,7 @@ from mi2p_inject.core.errors import AdapterError, LayoutError, ProbeError
 from mi2p_inject.core.inputs import Inputs, as_inputs
 from mi2p_inject.core.layout import Axes, Layout
 from mi2p_inject.inspection.infer import ASK
+from mi2p_inject.inspection.patch_effect import Reads
 from mi2p_inject.inspection.select import glob_paths
 from mi2p_inject.inspection.vary_inputs import image_size
 
@@ -35,11 +36,13 @@ class ResolvedModel:
         model: the model; it is not touched.
         match: its adapter and where in the model that architecture stands; None: no adapter matches.
         inputs: (args, kwargs) of an example call; ((), {}) where none were required and none are known.
+        reads: what is read of its output; None: all of it.
     """
 
     model: nn.Module
     match: Match | None
     inputs: Inputs
+    reads: Reads | None = None
 
     @property
     def inner(self) -> nn.Module:

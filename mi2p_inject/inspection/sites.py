@@ -100,7 +100,7 @@ def examine(
         except (SiteError, LayoutError) as error:
             found[path] = error
     layouts = {path: site.layout for path, site in found.items() if isinstance(site, Site)}
-    for path in ignored_patches(model, layouts, inputs):
+    for path in ignored_patches(model, layouts, inputs, resolved.reads):
         found[path] = IgnoredPatchesError(
             "the model ignores this module's patch tokens: its head reads the prefix tokens, which a map leaves alone",
             path=path,

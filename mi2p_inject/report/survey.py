@@ -54,9 +54,6 @@ class Survey:
     flops: int
     """Of one forward of one sample; 0 where it could not be counted."""
     source: ViewSpec
-    patches_checked: bool
-    """False where sites have prefix tokens and the model has no weights: whether its head reads more than the prefix
-    is known from a real run only."""
     candidates: tuple[Candidate, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -123,8 +120,6 @@ def survey(
         layout = str(verdict.layout)
         return Candidate(path, kind, default, layout, verdict.spec, cost.described, cost.parameters, cost.flops)
 
-    weightless = any(parameter.is_meta for parameter in model.parameters())
-    prefixed = any(isinstance(one, Site) and one.layout.prefix and one.layout.grid for one in found.values())
     return Survey(
         model=type(model).__name__,
         adapter=match.adapter.name if match else "",
@@ -132,6 +127,5 @@ def survey(
         parameters=count(model),
         flops=backbone_flops(model, inputs),
         source=source,
-        patches_checked=not (weightless and prefixed),
         candidates=tuple(candidate(path) for path in paths),
     )

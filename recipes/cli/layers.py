@@ -30,7 +30,7 @@ from mi2p_inject.units import unit_config
 __all__ = ["MOST_RANDOM_PARAMETERS", "WIDE", "assumed", "layers", "memory_table", "read_source", "tree"]
 
 MOST_RANDOM_PARAMETERS = 1_000_000_000
-"""Up to here random weights are made where only a real run tells what a head reads: 4 GB."""
+"""Up to here random weights are made for a model whose code looks at values: 4 GB."""
 WIDE = 240
 _TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -41,7 +41,7 @@ def layers(
     unit: Annotated[str, typer.Option(help="The kind of unit.")] = "mi2p",
     every: Annotated[bool, typer.Option("--all", help="Every module that runs, not the default sites only.")] = False,
     meta: Annotated[
-        bool, typer.Option("--meta", help="Never make weights, not even to see what a head reads.")
+        bool, typer.Option("--meta", help="Never make weights, not even for code that looks at values.")
     ] = False,
     memory: Annotated[
         bool, typer.Option("--memory", help="Plan the memory of weights, activations and units.")
@@ -115,16 +115,12 @@ def _encoders(name: str) -> list[nn.Module]:
 
 
 def _survey(name: str, built: nn.Module, spec: ViewSpec, every: bool, meta: bool, unit: str) -> Survey:
-    """The survey of a model without weights; of one with random ones, where that tells more and is affordable."""
-    enough = meta or count(built) > MOST_RANDOM_PARAMETERS
+    """The survey of a model without weights; of one with random ones, where it needs them and they are affordable."""
     try:
-        found = survey(built, spec, every, unit=unit)
+        return survey(built, spec, every, unit=unit)
     except ProbeError:  # its code looks at values
-        if enough:
+        if meta or count(built) > MOST_RANDOM_PARAMETERS:
             raise
-    else:
-        if found.patches_checked or enough:
-            return found
     return survey(build(name, meta=False), spec, every, unit=unit)
 
 
@@ -161,9 +157,6 @@ def tree(found: Survey) -> Tree:
     root.add(Text(f"* default site; costs are one unit's, its source {attended}, one sample", style="italic"))
     if found.recommended:
         root.add(Text(f"recommended, where no layers are named: {', '.join(found.recommended)}", style="italic"))
-    if not found.patches_checked:
-        said = "not checked without weights: whether the head reads the patches of the last sites or a class token only"
-        root.add(Text(said, style="italic"))
     return root
 
 

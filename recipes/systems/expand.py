@@ -52,7 +52,7 @@ def expand(encoder: Encoder, source: Encoder, config: ModelConfig, columns: Colu
         encoders = {source.modality: encoders, COLUMNS: ColumnEncoder(columns)}
         examples = {source.modality: examples, COLUMNS: cells_inputs(cells_batch(columns, [None, None]))}
     example = encoder.inputs(encoder.example())
-    chosen = (layers, unit, sorted(options.items()), config.trainable, columns)
+    chosen = (layers, unit, sorted(options.items()), config.trainable, columns, encoder.pooling)
     key = "\n".join([*map(_code_and_shapes, (encoder, source)), _shapes(example), _shapes(examples), repr(chosen)])
     if (plan := _PLANS.get(key)) is not None:
         _PLANS.move_to_end(key)
@@ -63,6 +63,7 @@ def expand(encoder: Encoder, source: Encoder, config: ModelConfig, columns: Colu
         source_encoder=encoders,
         unit=unit,
         trainable=config.trainable,
+        reads=(lambda output: encoder.vector(output, {})) if modality == "image" and before is None else None,
         example_inputs=example,
         source_example_inputs=examples,
         **options,
@@ -80,10 +81,15 @@ def expansion_of(me: ExpandedModel) -> Expansion:
 
 
 def _code_and_shapes(encoder: Encoder) -> str:
-    """All that a dry run depends on: how the model was built, its modules and settings, its tensors."""
+    """All that a dry run depends on: how the model was built, its modules and settings, its tensors.
+
+    A model on the meta device plans for no other: less may be known of it.
+    """
     model = encoder.model
     settings = getattr(model, "config", None)
-    tensors = [(name, str(one.dtype), *one.shape) for name, one in model.state_dict(keep_vars=True).items()]
+    tensors = [
+        (name, str(one.dtype), one.is_meta, *one.shape) for name, one in model.state_dict(keep_vars=True).items()
+    ]
     return f"{json.dumps(encoder.origin, sort_keys=True, default=repr)}\n{settings}\n{model}\n{tensors}"
 
 

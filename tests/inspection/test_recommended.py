@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import timm
 import torch
-from torch import nn
+from helpers import complains
+from models import HEADED, TINY, TinyModel
+from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
 from mi2p_inject import ViewSpec, inject
 from mi2p_inject.adapters.recommended import recommended
-from mi2p_inject.core.errors import SelectionError
+from mi2p_inject.core.errors import ProbeError, SelectionError, SiteError
 from mi2p_inject.core.zoo import build
 from mi2p_inject.report.survey import survey
 
@@ -33,6 +37,22 @@ def test_an_image_model_gets_its_last_third() -> None:
     me = inject(timm.create_model("tf_efficientnet_lite0"), source_spec=WORDS)
     assert [site.path for site in me.sites] == ["blocks.5", "blocks.6"]
     assert [site.path for site in inject(timm.create_model("resnet10t"), source_spec=WORDS).sites] == ["layer4"]
+
+
+@pytest.mark.parametrize(
+    "tiny", [*TINY.values(), *HEADED.values()], ids=[*TINY, *(f"{name} headed" for name in HEADED)]
+)
+@pytest.mark.parametrize("layers", [None, "paper"])
+def test_a_model_without_weights_gets_the_same_sites(tiny: TinyModel, layers: str | None) -> None:
+    """A model on the meta device is expanded before its weights are loaded."""
+    args, kwargs = tiny.inputs(2, 0)
+    real, weightless = (
+        inject(model, layers, source_spec=WORDS, example_inputs=kwargs or args)
+        for model in (tiny.build(), tiny.build().to("meta"))
+    )
+    assert [str(site) for site in weightless.sites] == [str(site) for site in real.sites]
+    assert weightless.expansion_config.left_out == real.expansion_config.left_out
+    assert all(parameter.is_meta for parameter in weightless.parameters())
 
 
 @pytest.mark.parametrize("number", range(1, 40))
@@ -80,3 +100,26 @@ def test_without_an_adapter_there_are_none() -> None:
 
 def test_the_survey_names_them() -> None:
     assert survey(build("bert"), PICTURE).recommended == ("encoder.layer.10", "encoder.layer.11")
+
+
+def class_token(output: Any) -> Tensor:
+    token: Tensor = output.last_hidden_state[:, 0]
+    return token
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_a_head_outside_the_model_says_what_it_reads(device: str) -> None:
+    """All of a ViT's hidden states are its output; the class token alone leaves no place for a unit at the end."""
+    tiny, last = TINY["hf_vit"], "layers.2"
+    every = inject(tiny.build().to(device), "paper", source_spec=WORDS)
+    read = inject(tiny.build().to(device), "paper", source_spec=WORDS, reads=class_token)
+    assert [site.path for site in every.sites] == [*(site.path for site in read.sites), last]
+    assert read.expansion_config.left_out == (last,)
+    with complains(SiteError):
+        inject(tiny.build().to(device), last, source_spec=WORDS, reads=class_token)
+
+
+@pytest.mark.parametrize("reads", [lambda output: output.logits, lambda output: None, "last_hidden_state"])
+def test_what_is_read_must_be_there(reads: Any) -> None:
+    with complains(ProbeError):
+        inject(TINY["hf_vit"].build(), source_spec=WORDS, reads=reads)

@@ -153,16 +153,14 @@ def test_all_modules_of_a_real_model_hold_the_default_ones() -> None:
     assert not every["layer1.0.conv1"].reason
 
 
-def test_a_class_token_head_is_found_out_with_weights_only() -> None:
+@pytest.mark.parametrize("device", ["meta", "cpu"])
+def test_a_class_token_head_is_found_out(device: str) -> None:
     fields = {**PATCHES, "num_labels": 3}
-    with torch.device("meta"):
-        weightless = hf.ViTForImageClassification(hf.ViTConfig(**fields)).eval()
-    found = survey(weightless, WORDS)
-    assert not found.patches_checked
-    assert not any(one.reason for one in found.candidates)
-    found = survey(hf.ViTForImageClassification(hf.ViTConfig(**fields)).eval(), WORDS)
-    assert found.patches_checked
+    with torch.device(device):
+        model = hf.ViTForImageClassification(hf.ViTConfig(**fields)).eval()
+    found = survey(model, WORDS)
     assert "patch tokens" in found.candidates[-1].reason
+    assert not any(one.reason for one in found.candidates[:-1])
 
 
 @pytest.mark.parametrize(("model", "error"), [(nn.Linear(2, 2), ProbeError), ("clip", AdapterError)])
@@ -214,12 +212,9 @@ def test_command_knows_the_encoders_of_trainings(name: str, classes: list[str]) 
     assert "no tiny text encoder" in CliRunner().invoke(app, ["layers", "tiny:nothing"]).output
 
 
-def test_command_checks_the_head_unless_meta_is_given(folders: Path) -> None:
-    name = str(folders / "clip" / "visual")
-    assert "patch tokens" in run(name).stdout
-    quick = run(name, "--meta").stdout
-    assert "patch tokens" not in quick
-    assert "not checked without weights" in quick
+@pytest.mark.parametrize("options", [(), ("--meta",)])
+def test_command_checks_the_head(folders: Path, options: tuple[str, ...]) -> None:
+    assert "patch tokens" in run(str(folders / "clip" / "visual"), *options).stdout
 
 
 def test_command_on_a_model_that_looks_at_values(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from table_runs import ONLY, SMALL, TABLE, numbers_of, run
 from training_runs import wait_for
 from typer.testing import CliRunner
 
+from mi2p_inject import ExpandedModel
 from mi2p_inject.recipes.cli.app import app
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.experiments.folder import finished_runs, what_is_kept
@@ -65,6 +66,15 @@ def test_the_table_is_what_its_runs_predict(finished: tuple[Path, Path]) -> None
         assert words in text
     assert (out / "figure.png").read_bytes().startswith(b"\x89PNG")
     assert str(out.parent) not in text + (out / "metrics.json").read_text()  # no path of this machine
+
+
+def test_units_are_where_they_reach_the_head(finished: tuple[Path, Path], tmp_path: Path) -> None:
+    """All models of a table are first built without weights; this head reads no patches of the last block."""
+    out, only = tmp_path / "out", ["me-clip-image"]
+    run(finished[0], out, (0,), given={"keep_weights": True, "reading_check": False}, only=only)
+    model, _ = load_run(out / "experiments" / "me-clip-image" / "seed-0").model()
+    sites = [site.path for one in model.modules() if isinstance(one, ExpandedModel) for site in one.sites]
+    assert sites == ["transformer.resblocks.0"]
 
 
 def test_where_a_bad_picture_lies_is_not_told(tmp_path: Path) -> None:

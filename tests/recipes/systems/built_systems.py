@@ -15,7 +15,8 @@ from mi2p_inject.recipes.systems import SystemModel, build_system
 from mi2p_inject.recipes.tasks import SingleLabel
 
 
-def built(model: str, fusion: str = "score", **settings: Any) -> SystemModel:
+def built(model: str, fusion: str = "score", device: str = "cpu", **settings: Any) -> SystemModel:
+    """A system whose encoders and parameters are on the device; "meta": it has no weights, as where a table checks."""
     torch.manual_seed(0)
     names = {"vision": "tiny:densenet", "text": "tiny:xlnet", "zero_init": "none", **settings}
     config = make_config({"data": "-", "model": model, "fusion": fusion, **names})
@@ -27,7 +28,10 @@ def built(model: str, fusion: str = "score", **settings: Any) -> SystemModel:
         )
         for modality in config.model.system.modalities
     }
-    return build_system(config, encoders, SingleLabel(("a", "b", "c")))
+    for encoder in encoders.values():
+        encoder.model.to(device)
+    with torch.device(device):
+        return build_system(config, encoders, SingleLabel(("a", "b", "c")))
 
 
 def batch(model: SystemModel, image: list[bool], text: list[bool]) -> dict[str, Tensor]:

@@ -60,3 +60,10 @@ def test_another_pair_or_other_units_are_run_dry_anew(other: dict[str, Any], dry
     built("me-vision")
     built("me-vision", **other)
     assert len(dry_runs) == 2
+
+
+def test_a_model_without_weights_does_not_plan_for_one_with_weights(dry_runs: list[object]) -> None:
+    """A table first builds all its models on the meta device, where less is known of them."""
+    built("me-vision", device="meta")
+    built("me-vision")
+    assert len(dry_runs) == 2
