@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mi2p_inject.core.errors import LayoutError, RecomputeError, SiteError, SourceError
 from mi2p_inject.core.expansion_config import UnitPlace
-from mi2p_inject.core.numerics.precision import floating_dtype
+from mi2p_inject.core.numerics.precision import autocast_dtype, floating_dtype
 from mi2p_inject.core.numerics.weights_taken import taken_weights
 from mi2p_inject.expansion.call import Call, Calls, TakesPart, UnitForward
 from mi2p_inject.expansion.recompute import check_gradients, in_backward, recall, remember
@@ -126,7 +126,7 @@ class SiteHook:
             )
         source = call.source_for(place.source, view.shape[0], view.device)
         self._check_fits(unit, view, source)
-        if not torch.is_autocast_enabled(view.device.type):
+        if autocast_dtype(view) is None:
             view = view.to(floating_dtype(unit))
         if not call.recorders:
             residual: Tensor = unit(view, source)

@@ -60,7 +60,7 @@ def attend(
     projected, recorded = order.values == "projected", wants_weights()
     of_values = num_heads if projected else 1
     value_width = value.weight.shape[0] // num_heads if projected else filled(value.width)
-    kernel = kernel_for(order, batch * num_heads * tokens * factors[1].given.shape[1], factors[0].given.device)
+    kernel = kernel_for(order, batch * num_heads * tokens * factors[1].given.shape[1], factors[0].given)
     fused = kernel == "fused" and not recorded
     alone = of_keys == of_values == 1
     one_width = fused and not (alone and takes_two_widths(factors[0].given.device))

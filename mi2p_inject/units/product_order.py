@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
+from torch import Tensor
 
-from mi2p_inject.core.numerics.recording import is_exporting
+from mi2p_inject.core.numerics.recording import is_exporting, is_transformed
 
 __all__ = [
     "MANY", "Kernel", "Order", "ScoreOrder", "Sizes", "ValueOrder", "cheapest", "kernel_for", "takes_two_widths",
@@ -97,12 +98,16 @@ def cheapest(sizes: Sizes) -> Order:
     return min(orders, key=lambda order: order.operations)
 
 
-def kernel_for(order: Order, scores: int, device: torch.device) -> Kernel:
+def kernel_for(order: Order, scores: int, view: Tensor) -> Kernel:
     """Few scores are formed as a whole; many in blocks on a CPU, by a fused kernel elsewhere.
 
     A graph is compiled for all batches, so it decides by the scores that were counted when the unit was built. Graphs
-    that leave this process (`torch.export`, ONNX, `torch.jit.trace`) hold no operator of ours.
+    that leave this process (`torch.export`, ONNX, `torch.jit.trace`) hold no operator of ours, and transforms of
+    `torch.func` know plain operations only.
     """
+    device = view.device
+    if is_transformed(view):
+        return "plain"
     if is_exporting():
         return "fused" if order.fused else "plain"
     many = order.large if torch.compiler.is_compiling() else scores > MANY

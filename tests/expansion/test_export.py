@@ -17,6 +17,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
 from mi2p_inject import ExpandedModel, SourceFeatures, inject
+from mi2p_inject.units import product_order
 
 Features = Callable[..., SourceFeatures]
 CASES = [("resnet", token_features), ("densenet", map_features), ("vit", token_features), ("bert", map_features)]
@@ -149,8 +150,12 @@ def test_features_are_a_tree_of_tensors() -> None:
 
 
 @pytest.mark.parametrize("features", [token_features, map_features])
-@pytest.mark.fault("calls", "vmap, make_fx and fake tensors with a source", "the model's numbers, as on the backbone")
-def test_transforms_that_hide_values(features: Features) -> None:
+@pytest.mark.parametrize("most", [product_order.MANY, 0], ids=["few scores", "many"])
+@pytest.mark.fault(
+    "calls", "vmap, jvp, make_fx and fake tensors with a source", "the model's numbers, as on the backbone"
+)
+def test_transforms_that_hide_values(features: Features, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(product_order, "MANY", most)
     me, source = expand("net", features), features(2)
     weights = {name: one.detach() for name, one in me.named_parameters()}
 
@@ -168,6 +173,12 @@ def test_transforms_that_hide_values(features: Features) -> None:
     def run(picture: Tensor, data: Tensor) -> Tensor:
         return me(picture, source=SourceFeatures(data, source.mask))  # type: ignore[no-any-return]
 
+    _, tangent = torch.func.jvp(run, (PICTURES, source.data), (PICTURES, source.data))
+    jacobians = torch.func.jacrev(run, (0, 1))(PICTURES, source.data)
+    along = sum(
+        (one.flatten(2) * given.flatten()).sum(2) for one, given in zip(jacobians, (PICTURES, source.data), strict=True)
+    )
+    torch.testing.assert_close(tangent, along, rtol=1e-4, atol=1e-5)
     graph = make_fx(run)(PICTURES, source.data)
     torch.testing.assert_close(graph(PICTURES, source.data), run(PICTURES, source.data))
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
@@ -198,3 +209,9 @@ def test_a_graph_that_breaks_inside_the_backbone() -> None:
     for _ in range(2):
         torch.testing.assert_close(compiled(PICTURES, source=source), me(PICTURES, source=source))
     torch.testing.assert_close(compiled(PICTURES), me(PICTURES))
+
+
+@pytest.mark.parametrize("features", [token_features, map_features])
+def test_a_model_on_the_meta_device_gives_shapes(features: Features) -> None:
+    me, source = expand("net", features).to("meta"), features(2).data.to("meta")
+    assert me(PICTURES.to("meta"), source=SourceFeatures(source)).shape == (2, 4)

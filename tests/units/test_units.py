@@ -135,18 +135,28 @@ def test_gradcheck(site: ViewSpec, source: ViewSpec) -> None:
 
 @pytest.mark.parametrize("site", [ViewSpec.map(3, 2, 3), ViewSpec.tokens(4)], ids=str)
 @pytest.mark.parametrize("source", [ViewSpec.map(3, 2, 2), ViewSpec.tokens(3)], ids=str)
-def test_gradients_can_be_differentiated(site: ViewSpec, source: ViewSpec, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A gradient penalty trains the same weights, in blocks or not."""
+@pytest.mark.parametrize(
+    "options", [{}, {"source_norm": False, "channel_embedding_dim": 0, "pooled_shift": False}], ids=str
+)
+def test_gradients_can_be_differentiated(
+    site: ViewSpec, source: ViewSpec, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A gradient penalty trains the same weights, in blocks or not; keys and values may come of one source."""
     torch.manual_seed(0)
-    unit = MI2P(num_heads=2, head_dim=3, zero_init=None).build(site, source).double()
+    unit = MI2P(num_heads=2, head_dim=3, zero_init=None, **options).build(site, source).double()
     view = example(site, 2, 3, torch.float64, 1).requires_grad_()
-    features = example(source, 2, 3, torch.float64, 1)
+    features = example(source, 2, 3, torch.float64, 1).requires_grad_()
     mask = torch.tensor([[True, False, True], [True] * 3]) if source.kind == "tokens" else None
-    found = []
+    wanted, found = [view, features, *unit.parameters()], []
     for kernel in ("plain", "blocks"):
         monkeypatch.setattr(attention, "kernel_for", lambda *_, kernel=kernel: kernel)
-        (slope,) = torch.autograd.grad(run(unit, view, features, mask).sum(), view, create_graph=True)
-        found.append(gradients(slope.square(), torch.ones_like(slope), list(unit.parameters())))
+        total = run(unit, view, features, mask).square().sum()
+        batched = torch.eye(3).double()
+        (each,) = torch.autograd.grad(total.expand(3), features, batched, retain_graph=True, is_grads_batched=True)
+        slopes = torch.autograd.grad(total, wanted, create_graph=True)
+        torch.testing.assert_close(each.sum(0), 3 * slopes[1])
+        penalty = torch.stack([slope.square().sum() for slope in slopes])
+        found.append([*slopes, *gradients(penalty, torch.ones_like(penalty), wanted)])
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other)
 

@@ -6,8 +6,9 @@ import sys
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
-__all__ = ["hides_values", "is_exporting", "is_recording"]
+__all__ = ["hides_values", "is_exporting", "is_recording", "is_transformed"]
 
 
 _EXPORTING = "_is_exporting_flag" if hasattr(torch.compiler, "_is_exporting_flag") else "_is_compiling_flag"
@@ -27,13 +28,33 @@ def is_recording() -> bool:
 def hides_values(tensor: Tensor) -> bool:
     """Whether a tensor's values cannot be looked at: while a graph is recorded, on the meta device, under `vmap`.
 
+    Or where it is the gradient of several results at once (``is_grads_batched=True``).
+
     Examples:
         >>> import torch
         >>> from mi2p_inject.core.numerics.recording import hides_values
         >>> hides_values(torch.zeros(2)), hides_values(torch.zeros(2, device="meta"))
         (False, True)
     """
-    return is_recording() or tensor.is_meta or _is_fake(tensor) or _is_proxied() or _is_vectorised()
+    batched = not is_recording() and torch._C._functorch.is_legacy_batchedtensor(tensor)
+    return is_recording() or tensor.is_meta or _is_fake(tensor) or _is_proxied() or _is_vectorised() or batched
+
+
+def is_transformed(tensor: Tensor) -> bool:
+    """Whether operations on a tensor do more than compute: under torch.func's transforms, dual numbers, fake tensors.
+
+    What is put together of parts in buffers, whose values steer it, cannot be: plain operations can.
+
+    Examples:
+        >>> import torch
+        >>> from mi2p_inject.core.numerics.recording import is_transformed
+        >>> is_transformed(torch.zeros(2)), torch.func.vmap(lambda x: x * is_transformed(x))(torch.ones(2))
+        (False, tensor([1., 1.]))
+    """
+    if is_recording():
+        return False
+    dual = forward_ad._current_level >= 0
+    return dual or _is_fake(tensor) or _is_proxied() or torch._C._functorch.peek_interpreter_stack() is not None
 
 
 def _is_fake(tensor: Tensor) -> bool:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mi2p_inject.core.numerics.recording import hides_values
 from mi2p_inject.units.cpu_kernel.block_parts import Blocks, Side, half, product_by_rows, scratch
 from mi2p_inject.units.token_factors import TokenFactors
 
@@ -72,7 +73,8 @@ class BlockwiseAttention(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         *tensors, logs = ctx.saved_tensors
         wanted = ctx.needs_input_grad[:7]
-        if torch.is_grad_enabled():  # these gradients are to be differentiated themselves
+        # these gradients are to be differentiated themselves, or many of them are asked for at once
+        if torch.is_grad_enabled() or hides_values(grad):
             found = _differentiable(*tensors, ctx.width, grad, wanted)
         else:
             found = backward(*tensors, ctx.width, logs, grad, wanted)
@@ -170,16 +172,46 @@ def backward(*inputs: Any) -> list[Tensor | None]:
 
 
 def _differentiable(*inputs: Any) -> list[Tensor | None]:
-    """`backward` with everything formed as a whole, in operations that autograd can record."""
+    """`backward` with everything formed as a whole, in operations that autograd can record and `vmap` can batch."""
     queries, *parts, mask, width, grad, wanted = inputs
-    tensors = [queries, *parts]
     groups = len(grad)
     whole = (queries, TokenFactors(*parts[:3]).whole(queries.shape[2]), TokenFactors(*parts[3:]).whole(width))
-    q, k, v = (one.repeat_interleave(groups // max(1, len(one)), 0) for one in whole)
+    q, k, v = (_for_each(one, groups) for one in whole)
     scores = q @ k.mT
-    if mask is not None:
-        unseen = ~mask.repeat_interleave(groups // max(1, len(mask)), 0).unsqueeze(1)
+    unseen = None if mask is None else ~_for_each(mask, groups).unsqueeze(1)
+    if unseen is not None:
         scores = scores.masked_fill(unseen, torch.finfo(scores.dtype).min)
-    asked = [one for one, needed in zip(tensors, wanted, strict=True) if needed]
-    found = iter(torch.autograd.grad(scores.softmax(-1) @ v, asked, grad, create_graph=True))
-    return [next(found) if needed else None for _, needed in zip(tensors, wanted, strict=True)]
+    attention = scores.softmax(-1)
+    above = grad @ v.mT
+    of_scores = attention * (above - (above * attention).sum(-1, keepdim=True))
+    found = [
+        _shared(of_scores @ k, len(queries)),
+        *_of_parts(of_scores.mT @ q, parts[:3]),
+        *_of_parts(attention.mT @ grad, parts[3:]),
+    ]
+    return [one if needed else None for one, needed in zip(found, wanted, strict=True)]
+
+
+def _for_each(tensor: Tensor, groups: int) -> Tensor:
+    """(G or fewer groups, ...) -> (G, ...)."""
+    return tensor.repeat_interleave(groups // max(1, len(tensor)), 0)
+
+
+def _shared(of_each: Tensor, groups: int) -> Tensor:
+    """(G, ...) -> the gradient of what these fewer groups share."""
+    return of_each.reshape(groups, len(of_each) // max(1, groups), *of_each.shape[1:]).sum(1)
+
+
+def _of_parts(of_each: Tensor, parts: list[Tensor | None]) -> list[Tensor | None]:
+    """The gradients of a `TokenFactors`, from (G, M, width) those of the whole for each group."""
+    given, learned, strengths = parts
+    if given is None:
+        return [None] * 3
+    of_whole = _shared(of_each, len(given))
+    of_given = of_whole.narrow(-1, 0, given.shape[2])
+    if learned is None:
+        return [of_given, None, None]
+    of_rest = of_whole.narrow(-1, given.shape[2], learned.shape[1])
+    if strengths is None:
+        return [of_given, of_rest.sum(0), None]
+    return [of_given, (of_rest * strengths.unsqueeze(-1)).sum(0), (of_rest * learned).sum(-1)]
