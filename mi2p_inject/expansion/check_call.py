@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 
 from mi2p_inject.core.errors import InjectionError, SiteError, SourceError
 from mi2p_inject.core.expansion_config import ExpansionConfig
@@ -24,6 +24,7 @@ __all__ = [
     "call_without_source",
     "check_device",
     "check_fired",
+    "check_rows",
     "check_without_source",
     "common_batch",
     "trains_with_others",
@@ -194,3 +195,22 @@ def _drops_layers(backbone: nn.Module) -> bool:
     configs = [getattr(module, "config", None) for module in backbone.modules()]
     names = ("layerdrop", "encoder_layerdrop", "decoder_layerdrop")
     return any(getattr(config, name, 0) for config in configs for name in names)
+
+
+def check_rows(args: tuple[Any, ...], kwargs: Mapping[str, Any], batch: int) -> None:
+    """Refuse a method's inputs of more samples than there are sources, though each source could be repeated for them.
+
+    Inside the method a backbone may repeat its rows, as beams do; what it is given has one row a source.
+
+    Raises:
+        SourceError: the first tensor has a multiple of the sources' rows.
+    """
+    given = [len(one) for one in (*args, *kwargs.values()) if isinstance(one, Tensor) and one.dim() > 1]
+    rows = given[0] if given else batch
+    if batch and rows > batch and rows % batch == 0:
+        raise SourceError(
+            "source and backbone have different batches",
+            expected=f"{rows} rows of source features",
+            given=f"{batch}",
+            fix="pass one source per sample; mark missing ones in source_mask",
+        )

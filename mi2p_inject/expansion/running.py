@@ -22,6 +22,7 @@ from mi2p_inject.expansion.check_call import (
     call_without_source,
     check_device,
     check_fired,
+    check_rows,
     check_without_source,
     common_batch,
     trains_with_others,
@@ -225,6 +226,8 @@ class RunningModel(BackboneInterface):
         features = {name: self._features(name, batch) for name, (batch, _) in given.items()}
         sources = {name: self._prepare(name, one, given[name][1]) for name, one in features.items()}
         times = choices(args, kwargs, common_batch(sources)) if once else None
+        if not once:
+            check_rows(args, kwargs, common_batch(sources))
         call = Call(sources, units, image_of(args, dict(kwargs)), once, times=times)
         call.takes_part = len(sources) < len(self.expansion_config.sources) and trains_with_others(self)
         if not is_recording():

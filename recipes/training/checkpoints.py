@@ -1,4 +1,4 @@
-"""The Trainer's checkpoints in a run folder: which is whole, and whether the training had ended with it."""
+"""The Trainer's checkpoints in a run folder: which is whole, who wrote it, and whether the training ended with it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import Any
 
 import transformers
 
-__all__ = ["CHECKPOINTS", "last_checkpoint", "read_state", "was_the_last"]
+from mi2p_inject.recipes.errors import RecipeError
+
+__all__ = ["CHECKPOINTS", "check_processes", "last_checkpoint", "read_state", "was_the_last"]
 
 CHECKPOINTS = "checkpoints"
 _STATE = "trainer_state.json"
@@ -34,6 +36,28 @@ def was_the_last(checkpoint: Path) -> bool:
     """Whether the training had ended there, and only its result was not written yet."""
     control = read_state(checkpoint).stateful_callbacks.get("TrainerControl", {})
     return bool(control.get("args", {}).get("should_training_stop"))
+
+
+def check_processes(checkpoint: Path, processes: int) -> None:
+    """Refuse to go on with another number of processes: batches, schedule and order of the samples would change midway.
+
+    Args:
+        checkpoint: a whole one.
+        processes: of this training.
+
+    Raises:
+        RecipeError: it was written by another number.
+    """
+    written_by = len(list(checkpoint.glob("rng_state_*.pth"))) or 1  # one file of random numbers a process
+    if written_by != processes:
+        raise RecipeError(
+            f"the checkpoint {checkpoint} was written by another number of processes",
+            expected=str(written_by),
+            given=str(processes),
+            fix=f"go on with {written_by}"
+            + (f" (torchrun --nproc-per-node {written_by} ...)" if written_by > 1 else "")
+            + ", or --overwrite to train anew",
+        )
 
 
 def read_state(checkpoint: Path) -> Any:

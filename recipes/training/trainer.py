@@ -23,7 +23,13 @@ from mi2p_inject.recipes.saving.run_folder import keep_hold
 from mi2p_inject.recipes.systems import SystemModel
 from mi2p_inject.recipes.systems.inputs import Collator, ImageTextDataset
 from mi2p_inject.recipes.tasks import Task
-from mi2p_inject.recipes.training.checkpoints import CHECKPOINTS, last_checkpoint, read_state, was_the_last
+from mi2p_inject.recipes.training.checkpoints import (
+    CHECKPOINTS,
+    check_processes,
+    last_checkpoint,
+    read_state,
+    was_the_last,
+)
 from mi2p_inject.recipes.training.hf_trainer import Batches, Epochs, OurTrainer, Patience, SaveEvery, Watch, arguments
 from mi2p_inject.recipes.training.progress.bars import OnStep, no_progress
 from mi2p_inject.recipes.training.progress.logs import logging_to
@@ -91,6 +97,8 @@ def fit(
         best = resumed.with_name(f"checkpoint-{state.best_global_step or state.global_step}")
         build().load_weights(best)
     else:
+        if resumed is not None:
+            check_processes(resumed, accelerate.PartialState().num_processes)
         with logging_to(config, folder):
             trainer = build()
             trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)

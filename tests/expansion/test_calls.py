@@ -211,6 +211,18 @@ def test_generation_encodes_once() -> None:
     assert len(runs) == 1
 
 
+@pytest.mark.parametrize("method", ["generate", "forward"])
+@pytest.mark.fault("calls", "a method's inputs of twice as many samples as the source has", "SourceError, as for me(x)")
+def test_a_source_is_repeated_inside_a_method_alone(method: str) -> None:
+    me = active(decoder("LlamaForCausalLM"))
+    twice = {key: torch.cat([value, value]) for key, value in prompts().items()}
+    options = GREEDY if method == "generate" else {}
+    with complains(SourceError, "different batches", "4 rows"):
+        me.call(method, **twice, source=token_features(2), **options)
+    with complains(SourceError, "different batches", "4 rows"):
+        me(**twice, source=token_features(2))
+
+
 def test_bad_calls() -> None:
     tiny = TINY["resnet"]
     me = active(tiny.build())

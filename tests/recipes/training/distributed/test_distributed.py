@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -17,11 +18,12 @@ import pytest
 import torch
 from distributed_runs import CACHED, KILLED, LARGE_BATCH, SHARDED, WHOLE
 from forked import Forked
-from training_runs import command, losses, settings, train
+from training_runs import command, interrupted_at, losses, settings, train
 
 from mi2p_inject.recipes.config import make_config
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.saving.saved import load_run
+from mi2p_inject.recipes.training import train as training
 from mi2p_inject.recipes.training.checkpoints import last_checkpoint
 from mi2p_inject.recipes.training.sharding import check_launch
 
@@ -145,3 +147,20 @@ def test_one_process_does_not_shard(table: Path) -> None:
     config = make_config(settings(table, sharding="fsdp"))
     with pytest.raises(RecipeError, match=r"(?s)several processes.*torchrun"):
         check_launch(config.run)
+
+
+@pytest.mark.fault("S5", "a killed run, given to another number of processes", "RecipeError: go on with as many")
+def test_another_number_of_processes_does_not_go_on(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its batches would be other ones from there on, and its schedule."""
+    out = tmp_path / "run"
+    monkeypatch.setattr(training, "row_progress", interrupted_at(3))
+    with pytest.raises(KeyboardInterrupt):
+        train(table, out, save_steps=2, **CACHED)
+    statuses, said = two_forks(*command(table, out, save_steps=2, **CACHED))
+    assert any(statuses)
+    assert re.search(r"(?s)another number of processes.*expected: 1.*given: 2.*go on with 1", said), said
+    monkeypatch.undo()
+    train(table, out, save_steps=2, **CACHED)
+    assert len(losses(out)) == 3
