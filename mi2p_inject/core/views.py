@@ -38,10 +38,11 @@ class ViewSpec:
 
     def __post_init__(self) -> None:
         sizes = (self.width, *(self.grid or ()))
-        if self.kind not in ("map", "tokens") or (self.kind == "map") != (self.grid is not None) or min(sizes) < 1:
+        positive = all(isinstance(size, int) and size > 0 for size in sizes)
+        if self.kind not in ("map", "tokens") or (self.kind == "map") != (self.grid is not None) or not positive:
             raise UnitError(
                 "a view is a map with a grid, or tokens without one",
-                expected="ViewSpec.map(C, H, W) or ViewSpec.tokens(D), all positive",
+                expected="ViewSpec.map(C, H, W) or ViewSpec.tokens(D), all positive integers",
                 given=f"kind={self.kind!r}, width={self.width}, grid={self.grid}",
                 fix="build it with ViewSpec.map or ViewSpec.tokens",
             )

@@ -61,6 +61,7 @@ class SourceFeatures:
                     given=describe(self.mask),
                     fix="pass the attention mask that went with these very tokens",
                 )
+            _check_truth(self.mask)
             object.__setattr__(self, "mask", self.mask.to(device=data.device, dtype=torch.bool))
 
     def __len__(self) -> int:
@@ -107,6 +108,18 @@ pytree.register_pytree_node(
 )
 # so that torch 2.6 runs what it exported
 fx_pytree.register_pytree_flatten_spec(SourceFeatures, lambda features, spec: [features.data, features.mask])
+
+
+def _check_truth(mask: Tensor) -> None:
+    """Refuse a mask of other numbers than 0 and 1: one to add to scores would be read the wrong way round."""
+    if mask.dtype == torch.bool or hides_values(mask) or bool(((mask == 0) | (mask == 1)).all()):
+        return
+    raise SourceError(
+        "the mask holds other numbers than 0 and 1",
+        expected="True (or 1) where a token is real, False (or 0) where it is padding",
+        given=f"{mask.dtype} from {mask.min():g} to {mask.max():g}",
+        fix="pass the tokenizer's attention mask; of a mask that is added to scores: mask == 0",
+    )
 
 
 def prepare(

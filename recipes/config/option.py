@@ -11,7 +11,18 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from mi2p_inject.recipes.config.names import closest
 from mi2p_inject.recipes.errors import RecipeError
 
-__all__ = ["FRACTION", "NOT_NEGATIVE", "POSITIVE", "Layer", "Option", "Rule", "between", "option", "options_of"]
+__all__ = [
+    "AT_LEAST_THREE",
+    "FRACTION",
+    "NOT_NEGATIVE",
+    "POSITIVE",
+    "Layer",
+    "Option",
+    "Rule",
+    "between",
+    "option",
+    "options_of",
+]
 
 Layer = str | int
 Choices = Callable[[], tuple[str, ...]]
@@ -35,6 +46,7 @@ class Rule:
 
 POSITIVE = Rule("more than 0", lambda value: value > 0)
 NOT_NEGATIVE = Rule("0 or more", lambda value: value >= 0)
+AT_LEAST_THREE = Rule("3 or more", lambda value: value >= 3)
 FRACTION = Rule("0 up to 1, 1 left out", lambda value: 0 <= value < 1)
 
 

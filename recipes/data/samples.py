@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mi2p_inject.recipes.data.images import image_problem
+
 if TYPE_CHECKING:
     import datasets
 
-__all__ = ["SPLITS", "Samples", "with_text"]
+__all__ = ["SPLITS", "Samples", "readable", "with_text"]
 
 #: names of the splits, in the order in which they are shown
 SPLITS = ("train", "validation", "test")
@@ -77,3 +80,14 @@ def with_text(rows: datasets.Dataset) -> NDArray[np.bool_]:
         for batch in rows.select_columns(["text"]).with_format("arrow").iter(1000)
     ]
     return np.asarray([one for batch in found for one in batch], dtype=np.bool_)
+
+
+def readable(rows: datasets.Dataset) -> NDArray[np.bool_]:
+    """(N,) whether each row has a picture that can be read: a bad one counts as missing."""
+    images = rows.select_columns(["image"]).with_format("arrow")[:].column("image")
+    found: NDArray[np.bool_] = images.is_valid().to_numpy(zero_copy_only=False)
+    if rows.features["image"].dtype != "string":  # pictures that a loader drew itself
+        return found
+    with ThreadPoolExecutor(8) as pool:
+        good = list(pool.map(lambda path: path is not None and image_problem(path) is None, images.to_pylist()))
+    return np.asarray(good, dtype=np.bool_)

@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 import copy
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
@@ -33,7 +32,7 @@ from mi2p_inject.recipes.experiments.figure import draw_figure
 from mi2p_inject.recipes.experiments.folder import finished_runs, folder_of
 from mi2p_inject.recipes.experiments.report import markdown, show
 from mi2p_inject.recipes.experiments.results import Results, collect
-from mi2p_inject.recipes.saving.run_folder import FINISHED, RunFolder, check_out
+from mi2p_inject.recipes.saving.run_folder import FINISHED, RunFolder, check_out, remove_scratch
 from mi2p_inject.recipes.saving.saved import FORMAT, load_run
 from mi2p_inject.recipes.systems import build_system
 from mi2p_inject.recipes.tasks import Task
@@ -122,7 +121,7 @@ def run_experiments(
     numbers = collect(experiments, results, config, encoders=encoders, smoke=smoke)
     if processes.is_main_process:
         _write(folder, numbers, results, experiments, console)
-        shutil.rmtree(cache, ignore_errors=True)
+        remove_scratch(out)
     processes.wait_for_everyone()
     return numbers
 
@@ -167,6 +166,7 @@ def _missing(planned: Mapping[tuple[str, int], Config], out: Path, overwrite: bo
             missing[name, seed] = config
         else:
             _check_same(load_run(folder).config, config, folder)
+            remove_scratch(folder)
     if not missing and (out / FINISHED).is_file():
         raise RecipeError(
             f"--out {out} holds a finished run, and nothing is missing in it",

@@ -52,6 +52,13 @@ def check_decision(config: Config, task: Task, splits: Mapping[str, Any]) -> tup
             fix="leave thresholds out",
         )
     if "validation" in splits:
+        if task.independent and not any(splits["validation"]["label"]):
+            raise RecipeError(
+                "no validation sample has a label, so nothing can be chosen by them",
+                expected="validation samples with labels",
+                given=f"{len(splits['validation'])} without",
+                fix="give other splits, or leave the split column out",
+            )
         return ()
     if task.usual_decision():
         return ("there is no validation split: nothing is tuned, a label holds from 0.5 on",)

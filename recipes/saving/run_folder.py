@@ -41,6 +41,7 @@ __all__ = [
     "check_out",
     "keep_hold",
     "read_identity",
+    "remove_scratch",
     "runs_in",
     "text_of",
     "which_run",
@@ -172,10 +173,20 @@ def check_out(path: Path, *, overwrite: bool = False, extend: bool = False) -> N
         raise RecipeError(
             f"--out {path} holds files, but no run of mi2p", fix="name a new folder; --overwrite deletes runs only"
         )
+    if (path / FINISHED).exists():
+        remove_scratch(path)
     if (path / FINISHED).exists() and not (overwrite or extend):
         raise RecipeError(
             f"--out {path} holds a finished run", fix="add --overwrite to replace it, or name another --out"
         )
+
+
+def remove_scratch(path: Path) -> None:
+    """Delete what a finished run needs no longer; one that was killed after its last file has it still."""
+    sources = path / "sources"
+    folders = (path / "checkpoints", path / "source-cache", *sources.glob("*/checkpoints"))
+    for one in (*folders, *sources.glob("*-without-fold-*")):
+        shutil.rmtree(one, ignore_errors=True)
 
 
 def keep_hold(path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,7 @@ from torch.utils import _pytree as pytree
 
 from mi2p_inject.recipes.config import RunConfig
 from mi2p_inject.recipes.data import Samples
-from mi2p_inject.recipes.data.images import image_problem
-from mi2p_inject.recipes.data.samples import with_text
+from mi2p_inject.recipes.data.samples import readable, with_text
 from mi2p_inject.recipes.encoders.preprocess import ImageSpec
 from mi2p_inject.recipes.systems import FrozenSource, SystemModel
 from mi2p_inject.recipes.systems.inputs import Collator, ImageTextDataset
@@ -89,10 +87,5 @@ def _present(rows: Any, modality: str) -> Sequence[bool]:
     if modality == "text":
         present: list[bool] = with_text(rows).tolist()
         return present
-    images = rows["image"][:]
-    with ThreadPoolExecutor(8) as pool:
-        return list(pool.map(lambda image: image is not None and _good(image), images))
-
-
-def _good(image: Any) -> bool:
-    return not isinstance(image, str) or image_problem(image) is None
+    good: list[bool] = readable(rows).tolist()
+    return good

@@ -147,15 +147,25 @@ class Patience(transformers.EarlyStoppingCallback):  # type: ignore[misc]
 
 
 class SaveEvery(transformers.TrainerCallback):  # type: ignore[misc]
-    """Checkpoints between the epochs, to resume from."""
+    """Checkpoints between the epochs, to resume from.
+
+    None where an epoch or the training ends: the Trainer evaluates first there, then saves. A checkpoint of that step
+    from before would go on without the evaluation, and would be written twice in place.
+    """
 
     def __init__(self, steps: int) -> None:
         self._steps = steps
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Asks for a checkpoint after every so many steps."""
-        if state.global_step % self._steps == 0:
+        if state.global_step % self._steps == 0 and not _ends(args, state):
             control.should_save = True
+
+
+def _ends(args: Any, state: Any) -> bool:
+    """Whether the Trainer saves after this step by itself."""
+    by_epochs = str(args.save_strategy) == str(transformers.trainer_utils.SaveStrategy.EPOCH)
+    return by_epochs and (float(state.epoch).is_integer() or state.global_step >= state.max_steps)
 
 
 class Batches(transformers.TrainerCallback):  # type: ignore[misc]

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mi2p_inject.recipes.config import Config, DataConfig
-from mi2p_inject.recipes.data.samples import with_text
+from mi2p_inject.recipes.data.samples import readable, with_text
 from mi2p_inject.recipes.metrics.metric_info import info_of
 from mi2p_inject.recipes.metrics.metrics import resampled_answers
 from mi2p_inject.recipes.metrics.resampling import Resampled
@@ -105,10 +105,11 @@ def reading_numbers(
         return measured(predict(model, other, collator, config, on_step))
 
     as_is = measured(predictions[f"{_SPLIT}_logits"])
-    modalities = {}
+    modalities, unchecked = {}, []
     for modality in checked:
         having = _rows_with(given.rows, modality)
         if not len(having):
+            unchecked.append(f"no reading check of the {modality}: no {_SPLIT} sample has any")
             continue
         kinds = {"withheld": exchanged(modality, [None] * len(given))}
         orders = [shuffled_rows(len(given), having, (config.run.seed, one)) for one in range(PERMUTATIONS)]
@@ -123,7 +124,7 @@ def reading_numbers(
         "as_is": dict(zip(as_is.names, as_is.values[0].tolist(), strict=True)),
         "modalities": modalities,
     }
-    return {"reading": reading, "remarks": [*numbers["remarks"], *reading_remarks(reading, config)]}
+    return {"reading": reading, "remarks": [*numbers["remarks"], *reading_remarks(reading, config), *unchecked]}
 
 
 def shuffled_rows(count: int, having: NDArray[np.int64], seed: Sequence[int]) -> list[int | None]:
@@ -236,5 +237,4 @@ def _rows_with(rows: Any, modality: str) -> NDArray[np.int64]:
         return np.arange(len(rows))
     if modality == "text":
         return np.flatnonzero(with_text(rows))
-    images = rows.select_columns(["image"]).with_format("arrow")[:].column("image")
-    return np.flatnonzero(images.is_valid().to_numpy(zero_copy_only=False))
+    return np.flatnonzero(readable(rows))

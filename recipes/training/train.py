@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -32,7 +31,7 @@ from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.metrics.decisions import check_decision
 from mi2p_inject.recipes.saving.card import card_of
 from mi2p_inject.recipes.saving.output_folder import check_outside_data
-from mi2p_inject.recipes.saving.run_folder import FINISHED, RunFolder, check_out
+from mi2p_inject.recipes.saving.run_folder import FINISHED, RunFolder, check_out, remove_scratch
 from mi2p_inject.recipes.saving.saved import FORMAT, SavedRun, collator_of, load_run, save_trained
 from mi2p_inject.recipes.systems import SystemModel, build_system
 from mi2p_inject.recipes.systems.auxiliary import add_auxiliary, load_auxiliary
@@ -40,7 +39,6 @@ from mi2p_inject.recipes.systems.columns import column_notes, fit_columns
 from mi2p_inject.recipes.systems.inputs import ImageTextDataset
 from mi2p_inject.recipes.tasks import Task, task_of
 from mi2p_inject.recipes.training.caching import cache_sources
-from mi2p_inject.recipes.training.checkpoints import CHECKPOINTS
 from mi2p_inject.recipes.training.numbers import described, numbers_of, predict_splits, targets_of
 from mi2p_inject.recipes.training.progress.bars import busy, row_progress, short_progress
 from mi2p_inject.recipes.training.progress.logs import check_log
@@ -286,8 +284,7 @@ def _write(
             given=str(folder.path),
             fix="make room and give the same command again: it goes on from the last checkpoint",
         ) from error
-    for path in (folder.path / CHECKPOINTS, *(folder.path / SOURCES).glob("*-without-fold-*")):
-        shutil.rmtree(path, ignore_errors=True)
+    remove_scratch(folder.path)
     folder.close()
 
 

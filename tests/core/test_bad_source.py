@@ -17,6 +17,7 @@ from mi2p_inject.core.errors import (
     LayoutError,
     ProbeError,
     SourceError,
+    UnitError,
 )
 
 
@@ -67,6 +68,22 @@ class TestSource:
     def test_no_features(self, data: Any) -> None:
         with complains(SourceError, "neither tokens nor a map"):
             SourceFeatures(data)
+
+    @pytest.mark.parametrize("numbers", [(0.0, -10000.0), (0, -1), (1, 2), (0.0, float("-inf")), (1.0, 0.5)])
+    def test_mask_of_other_numbers(self, numbers: tuple[float, float]) -> None:
+        """One that is added to scores says the opposite."""
+        with complains(SourceError, "other numbers than 0 and 1", "mask == 0"):
+            SourceFeatures(torch.zeros(2, 2, 12), torch.tensor([numbers, numbers[::-1]]))
+
+    @pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.long, torch.float16, torch.float32])
+    def test_mask_of_any_type(self, dtype: torch.dtype) -> None:
+        real = torch.tensor([[True, False], [True, True]])
+        assert torch.equal(SourceFeatures(torch.zeros(2, 2, 12), real.to(dtype)).mask, real)
+
+    @pytest.mark.parametrize("sizes", [("a",), (16.0,), (0,), (-1,), (16, 2.0, 2), (16, 2, 0), (None, 2, 2)])
+    def test_view_of_no_size(self, sizes: tuple[Any, ...]) -> None:
+        with complains(UnitError, "positive integers"):
+            ViewSpec.tokens(*sizes) if len(sizes) == 1 else ViewSpec.map(*sizes)
 
     def test_mask_of_another_shape(self) -> None:
         with complains(SourceError, "mask"):

@@ -128,6 +128,10 @@ class TestRare:
         with pytest.raises(RecipeError, match="one class only"):
             load(table(tmp_path, ["a"] * 30 + ["b"] * 2), rare_classes="drop")
 
+    def test_no_class_is_left(self, tmp_path: Path, load: Load) -> None:
+        with pytest.raises(RecipeError, match=r"(?s)leaves no class.*40.*lower min_class_samples"):
+            load(table(tmp_path, ["a", "b"] * 15), rare_classes="drop", min_class_samples=40)
+
     def test_several_labels_a_sample(self, tmp_path: Path, load: Load) -> None:
         labels = [["a"], ["b"], ["a", "b"]] * 10 + [["a", "rare"], ["rare"]]
         kept = load(table(tmp_path, labels))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from mi2p_inject.recipes.config.option import NOT_NEGATIVE, Layer, option
+from mi2p_inject.recipes.config.option import AT_LEAST_THREE, NOT_NEGATIVE, Layer, option
 from mi2p_inject.recipes.tasks import TASKS
 
 __all__ = ["DataConfig"]
@@ -47,7 +47,7 @@ class DataConfig:
         choices=lambda: tuple(TASKS),
     )
     min_class_samples: int = option(
-        3, "independent samples that a class must have to be in each split that is made; 3 or more", check=NOT_NEGATIVE
+        3, "independent samples that a class must have to be in each split that is made", check=AT_LEAST_THREE
     )
     rare_classes: Literal["keep", "drop"] = option(
         "keep", "a class with fewer stays in training, with a note, or is dropped"

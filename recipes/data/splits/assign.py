@@ -90,7 +90,7 @@ def _made(
         notes.append(
             f"classes with fewer than {least} independent samples stay in training: {shown}"
             + (f" and {len(rare) - 8} more" if len(rare) > 8 else "")
-            + "; their scores are not measured; --set rare_classes=drop leaves them out"
+            + "; where a split has none of them, macro-F1 counts them as 0; --set rare_classes=drop leaves them out"
         )
     notes.append(f"split 60/10/30 by class, duplicates together ({groups.max() + 1} groups), seed {seed}")
     own = _enough(strata[split], groups[split])

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mi2p_inject.recipes.data.row_index import RowIndex
+from mi2p_inject.recipes.errors import RecipeError
 
 __all__ = ["drop_rare", "rare_labels"]
 
@@ -53,6 +54,13 @@ def drop_rare(index: RowIndex, complete: NDArray[np.bool_], least: int, notes: l
         left = tuple(label for label in found if label not in rare)
         stay[row] = bool(left) or not found
         index.labels[row] = left or found
+    if not any(index.labels[row] for row in np.flatnonzero(complete & stay)):
+        raise RecipeError(
+            f"rare_classes=drop leaves no class: none has {least} independent samples",
+            expected=f"classes with {least} independent samples or more",
+            given=", ".join(f"{label!r} {count}" for label, count in list(rare.items())[:8]),
+            fix="lower min_class_samples, or add samples",
+        )
     _forget(index, stay)
     shown = ", ".join(f"{label!r} ({count})" for label, count in list(rare.items())[:8])
     notes.append(

@@ -53,8 +53,10 @@ def check_source_runs(
     for path in config.model.source_run or ():
         run = load_run(Path(str(path)).expanduser())
         modality = _modality(run)
-        if modality is None or modality in found:
+        if modality is None:
             raise _unfit(run, "reads one modality alone", f"a run of --model {run.config.model.model}")
+        if modality in found:
+            raise _unfit(run, f"one run for each modality; {found[modality].path} reads {modality} too", str(run.path))
         found[modality] = run
     if not found:
         return {}
@@ -102,11 +104,22 @@ def _check(
         wanted = f"{task.name}, {len(task.classes)} classes: {_few(task.classes)}"
         raise _unfit(run, wanted, f"{run.task.name}, {len(run.task.classes)} classes: {_few(run.task.classes)}")
     if run.fingerprint != samples_fingerprint:
-        raise _unfit(run, f"trained on the same data and split as here ({config.data.data})", run.config.data.data)
+        wanted, given = (
+            _split_of(one, print_) for one, print_ in ((config, samples_fingerprint), (run.config, run.fingerprint))
+        )
+        raise _unfit(run, f"trained on the same samples in the same splits as here: {wanted}", given)
     here, there = (_encoder_id(one) for one in (encoder, run.encoders()[modality]))
     if here != there:
         different = ", ".join(f"{name}={there.get(name)!r}" for name in here if here[name] != there.get(name))
         raise _unfit(run, f"the {modality} encoder of this run, {encoder.name}", different)
+
+
+def _split_of(config: Config, fingerprint: str) -> str:
+    """What samples and splits depend on, and a hash of the outcome."""
+    data = config.data
+    return (
+        f"{data.data}, split_seed {data.split_seed}, missing={data.missing}, dedupe={data.dedupe} ({fingerprint[:8]})"
+    )
 
 
 def _encoder_id(encoder: Encoder) -> dict[str, Any]:

@@ -43,6 +43,19 @@ def train_without_validation(folder: Path, *, several: bool = True, **more: Any)
     return train_run(config, folder / "run", Console(quiet=True), samples=replace(samples, splits=splits))
 
 
+def test_nothing_is_chosen_by_a_validation_split_without_labels(tmp_path: Path) -> None:
+    config = make_config(settings(write_table(tmp_path, several=True), model="text", max_steps=1))
+    samples = load_samples(config)
+    validation = samples.splits["validation"]
+    none = validation.remove_columns("label").add_column(
+        "label", [[]] * len(validation), feature=validation.features["label"]
+    )
+    splits = {**samples.splits, "validation": none}
+    with pytest.raises(RecipeError, match="no validation sample has a label"):
+        train_run(config, tmp_path / "run", Console(quiet=True), samples=replace(samples, splits=splits))
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_decision_is_the_one_tuned_on_validation(calibrated: SavedRun) -> None:
     task, found = calibrated.task, calibrated.predictions()
     logits, true = found["validation_logits"], found["validation_labels"]

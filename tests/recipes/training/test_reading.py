@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pytest
 from recipes_data import write_table
@@ -15,6 +16,7 @@ from rich.console import Console
 from training_runs import settings, train
 
 from mi2p_inject.recipes.config import make_config
+from mi2p_inject.recipes.data.samples import readable
 from mi2p_inject.recipes.evaluation.evaluate import evaluate_run
 from mi2p_inject.recipes.evaluation.run_report import run_markdown
 from mi2p_inject.recipes.saving.saved import load_run
@@ -40,6 +42,29 @@ def rewritten(table: Path, name: str, texts: dict[int, str]) -> Path:
 def texts_of(table: Path) -> list[str]:
     with table.open(newline="") as file:
         return [row["text"] for row in csv.DictReader(file)][VALIDATION.start : VALIDATION.stop]
+
+
+def test_a_picture_that_cannot_be_read_is_not_handed_on(table: Path) -> None:
+    """Training checks some pictures only; a bad one counts as missing."""
+    good, bad = next(table.parent.glob("**/*.png")), table.parent / "bad.png"
+    bad.write_bytes(good.read_bytes()[:60])
+    rows = datasets.Dataset.from_dict(
+        {"image": [str(good), str(bad), None, str(table.parent / "nowhere.png"), str(good)]}
+    )
+    assert readable(rows).tolist() == [True, False, False, False, True]
+
+
+def test_what_could_not_be_checked_is_said(table: Path, tmp_path: Path) -> None:
+    config = make_config(settings(table, model="me-fusion", max_steps=1, keep_weights=False))
+    samples = load_samples(config)
+    validation = samples.splits["validation"]
+    blank = validation.remove_columns("text").add_column(
+        "text", [None] * len(validation), feature=validation.features["text"]
+    )
+    splits = {**samples.splits, "validation": blank}
+    numbers = train_run(config, tmp_path / "run", Console(quiet=True), samples=replace(samples, splits=splits))
+    assert list(numbers["reading"]["modalities"]) == ["image"]
+    assert "no reading check of the text: no validation sample has any" in numbers["remarks"]
 
 
 @pytest.mark.parametrize("more", [{}, {"cached": True}, {"several": True}], ids=str)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from mi2p_inject.recipes.config import make_config
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.saving.saved import load_run
 from mi2p_inject.recipes.training.checkpoints import last_checkpoint
+from mi2p_inject.recipes.training.hf_trainer import OurTrainer
 from mi2p_inject.recipes.training.train import load_samples, train_run
 
 
@@ -29,6 +31,52 @@ def test_a_finished_run_is_not_overwritten(trained: Path, table: Path) -> None:
     with pytest.raises(RecipeError, match="--overwrite"):
         train(table, trained)
     assert {path: path.stat().st_mtime_ns for path in trained.rglob("*")} == before
+
+
+def test_what_a_finished_run_was_killed_over_is_swept(trained: Path, table: Path, tmp_path: Path) -> None:
+    """Between its last file and the end of its clean-up."""
+    out = tmp_path / "run"
+    shutil.copytree(trained, out)
+    left = [
+        "checkpoints/checkpoint-4",
+        "sources/text/checkpoints/checkpoint-2",
+        "sources/text-without-fold-0",
+        "source-cache",
+    ]
+    for name in left:
+        (out / name).mkdir(parents=True)
+        (out / name / "optimizer.pt").write_text("large")
+    with pytest.raises(RecipeError, match="--overwrite"):
+        train(table, out)
+    assert not list(out.rglob("optimizer.pt"))
+    assert load_run(out).predictions().keys() == load_run(trained).predictions().keys()
+
+
+@pytest.mark.fault(
+    "kills",
+    "SIGKILL while the checkpoint at an epoch's end is written, or before its evaluation",
+    "there is one such checkpoint, after the evaluation",
+)
+@pytest.mark.parametrize("more", [{"epochs": 2}, {"epochs": 3, "max_steps": 9}], ids=str)
+def test_no_checkpoint_is_written_twice_or_before_an_evaluation(
+    more: dict[str, Any], table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved: list[tuple[int, int]] = []
+    save = OurTrainer._save_checkpoint
+
+    def noting(self: OurTrainer, *given: Any, **named: Any) -> None:
+        evaluated = [entry["step"] for entry in self.state.log_history if "eval_loss" in entry]
+        saved.append((self.state.global_step, max(evaluated, default=0)))
+        save(self, *given, **named)
+
+    monkeypatch.setattr(OurTrainer, "_save_checkpoint", noting)
+    train(table, tmp_path / "run", model="text", save_steps=1, keep_weights=False, **more)
+    steps = [step for step, _ in saved]
+    history = json.loads((tmp_path / "run" / "history.json").read_text())
+    evaluations = [entry["step"] for entry in history if "eval_loss" in entry]
+    assert steps == list(range(1, max(steps) + 1))
+    assert len(evaluations) > 1
+    assert all(last == step for step, last in saved if step in evaluations)
 
 
 @pytest.mark.fault(

@@ -119,7 +119,7 @@ class TestRefusals:
     def test_one_of_two(self, table: Path, text_run: Path, tmp_path: Path) -> None:
         self.refused(table, tmp_path / "out", "one run for each", model="me-fusion", source_run=[str(text_run)])
         both = [str(text_run), str(text_run)]
-        self.refused(table, tmp_path / "out", "one modality alone", model="me-fusion", source_run=both)
+        self.refused(table, tmp_path / "out", "reads text too", model="me-fusion", source_run=both)
 
     def test_a_run_of_two_modalities(self, table: Path, tmp_path: Path, trained: Path) -> None:
         self.refused(table, tmp_path / "out", "one modality alone", source_run=[str(trained)])
@@ -137,7 +137,7 @@ class TestRefusals:
         rows = table.read_text().splitlines()
         other = table.with_name("other.csv")
         other.write_text("\n".join(rows[:-6]) + "\n")
-        self.refused(other, tmp_path / "out", "same data and split", source_run=[str(text_run)])
+        self.refused(other, tmp_path / "out", "same samples in the same splits", source_run=[str(text_run)])
 
     def test_other_classes(self, table: Path, text_run: Path, tmp_path: Path) -> None:
         other = table.with_name("renamed.csv")
