@@ -229,10 +229,11 @@ def _cell(fields: dict[str, Any], name: str | None, where: str) -> str:
     if is_missing(value):
         return ""
     if not isinstance(value, str | int | float | bool):
+        picture = isinstance(value, bytes | dict)
         raise RecipeError(
             f"{where}: column {name!r} holds a {type(value).__name__}",
-            expected="a text",
-            fix="write a text, or name another column",
+            expected="a text, or the path of a picture",
+            fix="write pictures to files, and their paths into the column" if picture else "name another column",
         )
     return str(value).strip()
 
