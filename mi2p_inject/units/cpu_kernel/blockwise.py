@@ -202,11 +202,9 @@ def _shared(of_each: Tensor, groups: int) -> Tensor:
     return of_each.reshape(groups, len(of_each) // max(1, groups), *of_each.shape[1:]).sum(1)
 
 
-def _of_parts(of_each: Tensor, parts: list[Tensor | None]) -> list[Tensor | None]:
+def _of_parts(of_each: Tensor, parts: list[Any]) -> list[Tensor | None]:
     """The gradients of a `TokenFactors`, from (G, M, width) those of the whole for each group."""
     given, learned, strengths = parts
-    if given is None:
-        return [None] * 3
     of_whole = _shared(of_each, len(given))
     of_given = of_whole.narrow(-1, 0, given.shape[2])
     if learned is None:
