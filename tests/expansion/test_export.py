@@ -179,6 +179,8 @@ def test_transforms_that_hide_values(features: Features, most: int, monkeypatch:
         (one.flatten(2) * given.flatten()).sum(2) for one, given in zip(jacobians, (PICTURES, source.data), strict=True)
     )
     torch.testing.assert_close(tangent, along, rtol=1e-4, atol=1e-5)
+    batched = torch.autograd.functional.jacobian(run, (PICTURES, source.data), vectorize=True)
+    torch.testing.assert_close(batched, jacobians, rtol=1e-4, atol=1e-5)
     graph = make_fx(run)(PICTURES, source.data)
     torch.testing.assert_close(graph(PICTURES, source.data), run(PICTURES, source.data))
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
