@@ -67,19 +67,18 @@ def _read(output: Any, reads: Reads | None) -> list[Tensor]:
     if reads is None:
         return tensors_in(output)
     given = f"{type(output).__name__} of {[tuple(one.shape) for one in tensors_in(output)]}"
+    cause = None
     try:
-        found = tensors_in(reads(output))
-    except Exception as error:
-        given = f"{type(error).__name__}: {error}, for {given}"
-    else:
-        if found:
+        if found := tensors_in(reads(output)):
             return found
+    except Exception as error:  # whatever a function of the user's raises
+        cause, given = error, f"{type(error).__name__}: {error}, for {given}"
     raise ProbeError(
         "reads= finds no tensor in the model's output",
         expected="a function of it, such as lambda output: output.last_hidden_state[:, 0]",
         given=given,
         fix="correct reads=, or leave it out where all of the output is read",
-    )
+    ) from cause
 
 
 def _one_sample(tensor: Tensor, device: torch.device) -> Tensor:

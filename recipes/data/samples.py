@@ -14,7 +14,7 @@ from mi2p_inject.recipes.data.images import image_problem
 if TYPE_CHECKING:
     import datasets
 
-__all__ = ["SPLITS", "Samples", "readable", "with_text"]
+__all__ = ["SPLITS", "Samples", "present", "readable", "with_text"]
 
 #: names of the splits, in the order in which they are shown
 SPLITS = ("train", "validation", "test")
@@ -80,6 +80,11 @@ def with_text(rows: datasets.Dataset) -> NDArray[np.bool_]:
         for batch in rows.select_columns(["text"]).with_format("arrow").iter(1000)
     ]
     return np.asarray([one for batch in found for one in batch], dtype=np.bool_)
+
+
+def present(rows: datasets.Dataset, modality: str) -> NDArray[np.bool_]:
+    """(N,) whether each row has a text, or a picture that can be read."""
+    return with_text(rows) if modality == "text" else readable(rows)
 
 
 def readable(rows: datasets.Dataset) -> NDArray[np.bool_]:

@@ -173,9 +173,10 @@ def check_out(path: Path, *, overwrite: bool = False, extend: bool = False) -> N
         raise RecipeError(
             f"--out {path} holds files, but no run of mi2p", fix="name a new folder; --overwrite deletes runs only"
         )
-    if (path / FINISHED).exists():
-        remove_scratch(path)
-    if (path / FINISHED).exists() and not (overwrite or extend):
+    if not (path / FINISHED).exists():
+        return
+    remove_scratch(path)
+    if not (overwrite or extend):
         raise RecipeError(
             f"--out {path} holds a finished run", fix="add --overwrite to replace it, or name another --out"
         )
@@ -184,8 +185,10 @@ def check_out(path: Path, *, overwrite: bool = False, extend: bool = False) -> N
 def remove_scratch(path: Path) -> None:
     """Delete what a finished run needs no longer; one that was killed after its last file has it still."""
     sources = path / "sources"
-    folders = (path / "checkpoints", path / "source-cache", *sources.glob("*/checkpoints"))
-    for one in (*folders, *sources.glob("*-without-fold-*")):
+    folders = [path / "checkpoints", *sources.glob("*/checkpoints"), *sources.glob("*-without-fold-*")]
+    if (path / EXPERIMENTS).is_dir():  # a table's own cache; one that a training was given is its user's
+        folders.append(path / "source-cache")
+    for one in folders:
         shutil.rmtree(one, ignore_errors=True)
 
 

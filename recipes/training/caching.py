@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 
 from mi2p_inject.recipes.config import RunConfig
 from mi2p_inject.recipes.data import Samples
-from mi2p_inject.recipes.data.samples import readable, with_text
+from mi2p_inject.recipes.data.samples import present
 from mi2p_inject.recipes.encoders.preprocess import ImageSpec
 from mi2p_inject.recipes.systems import FrozenSource, SystemModel
 from mi2p_inject.recipes.systems.inputs import Collator, ImageTextDataset
@@ -58,9 +58,9 @@ def _fill(
     where: dict[str, tuple[ImageTextDataset, int]] = {}
     for rows in samples.splits.values():
         pictures = ImageTextDataset(rows, spec)
-        present = _present(rows, encoder.modality)
+        here = present(rows, encoder.modality)
         asked = [(row, name) for row, name in enumerate(rows["id"][:]) if only is None or name in only]
-        where |= {name: (pictures, row) for row, name in asked if present[row]}
+        where |= {name: (pictures, row) for row, name in asked if here[row]}
     device = next(encoder.model.parameters()).device
 
     def read(names: list[str]) -> Any:
@@ -81,11 +81,3 @@ def _fill(
             say=lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True),
             on_batch=on_batch,
         )
-
-
-def _present(rows: Any, modality: str) -> Sequence[bool]:
-    if modality == "text":
-        present: list[bool] = with_text(rows).tolist()
-        return present
-    good: list[bool] = readable(rows).tolist()
-    return good

@@ -164,8 +164,8 @@ class SaveEvery(transformers.TrainerCallback):  # type: ignore[misc]
 
 def _ends(args: Any, state: Any) -> bool:
     """Whether the Trainer saves after this step by itself."""
-    by_epochs = str(args.save_strategy) == str(transformers.trainer_utils.SaveStrategy.EPOCH)
-    return by_epochs and (float(state.epoch).is_integer() or state.global_step >= state.max_steps)
+    at_end = float(state.epoch).is_integer() or state.global_step >= state.max_steps
+    return bool(args.save_strategy == "epoch" and at_end)
 
 
 class Batches(transformers.TrainerCallback):  # type: ignore[misc]

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mi2p_inject.recipes.config import Config, DataConfig
-from mi2p_inject.recipes.data.samples import readable, with_text
+from mi2p_inject.recipes.data.samples import present
 from mi2p_inject.recipes.metrics.metric_info import info_of
 from mi2p_inject.recipes.metrics.metrics import resampled_answers
 from mi2p_inject.recipes.metrics.resampling import Resampled
@@ -235,6 +235,4 @@ def _rows_with(rows: Any, modality: str) -> NDArray[np.int64]:
     """Numbers of the samples that have a modality."""
     if modality == COLUMNS:
         return np.arange(len(rows))
-    if modality == "text":
-        return np.flatnonzero(with_text(rows))
-    return np.flatnonzero(readable(rows))
+    return np.flatnonzero(present(rows, modality))

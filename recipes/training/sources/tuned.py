@@ -104,10 +104,8 @@ def _check(
         wanted = f"{task.name}, {len(task.classes)} classes: {_few(task.classes)}"
         raise _unfit(run, wanted, f"{run.task.name}, {len(run.task.classes)} classes: {_few(run.task.classes)}")
     if run.fingerprint != samples_fingerprint:
-        wanted, given = (
-            _split_of(one, print_) for one, print_ in ((config, samples_fingerprint), (run.config, run.fingerprint))
-        )
-        raise _unfit(run, f"trained on the same samples in the same splits as here: {wanted}", given)
+        wanted = f"trained on the same samples in the same splits as here: {_split_of(config, samples_fingerprint)}"
+        raise _unfit(run, wanted, _split_of(run.config, run.fingerprint))
     here, there = (_encoder_id(one) for one in (encoder, run.encoders()[modality]))
     if here != there:
         different = ", ".join(f"{name}={there.get(name)!r}" for name in here if here[name] != there.get(name))

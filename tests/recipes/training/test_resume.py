@@ -33,10 +33,15 @@ def test_a_finished_run_is_not_overwritten(trained: Path, table: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in trained.rglob("*")} == before
 
 
-def test_what_a_finished_run_was_killed_over_is_swept(trained: Path, table: Path, tmp_path: Path) -> None:
-    """Between its last file and the end of its clean-up."""
+@pytest.mark.parametrize("of_table", [True, False])
+def test_what_a_finished_run_was_killed_over_is_swept(
+    of_table: bool, trained: Path, table: Path, tmp_path: Path
+) -> None:
+    """Between its last file and the end of its clean-up; a cache that a training was given is its user's."""
     out = tmp_path / "run"
     shutil.copytree(trained, out)
+    if of_table:
+        (out / "experiments").mkdir()
     left = [
         "checkpoints/checkpoint-4",
         "sources/text/checkpoints/checkpoint-2",
@@ -48,7 +53,8 @@ def test_what_a_finished_run_was_killed_over_is_swept(trained: Path, table: Path
         (out / name / "optimizer.pt").write_text("large")
     with pytest.raises(RecipeError, match="--overwrite"):
         train(table, out)
-    assert not list(out.rglob("optimizer.pt"))
+    kept = [] if of_table else [out / "source-cache" / "optimizer.pt"]
+    assert list(out.rglob("optimizer.pt")) == kept
     assert load_run(out).predictions().keys() == load_run(trained).predictions().keys()
 
 
