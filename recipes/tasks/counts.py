@@ -42,3 +42,13 @@ class LabelCounts:
     def f1(self) -> Floats:
         """2 right / (true + predicted); 0 where nothing is true or predicted, as scikit-learn with zero_division=0."""
         return np.asarray(2 * self.right / np.maximum(self.true + self.predicted, 1e-12))
+
+    def macro_f1(self) -> Floats:
+        """The mean over classes of `f1`; one that is neither true nor predicted is left out, as scikit-learn does.
+
+        Examples:
+            >>> LabelCounts.of(np.array([[1, 0, 0], [0, 1, 0]]), np.array([[1, 0, 0], [1, 0, 0]])).sums(0).macro_f1()
+            array(0.33333333)
+        """
+        there = (self.true + self.predicted > 0).sum(axis=-1)
+        return np.asarray(self.f1().sum(axis=-1) / np.maximum(there, 1))

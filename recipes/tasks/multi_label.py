@@ -124,7 +124,7 @@ class MultiLabel(Task):
         def measured(weights: Floats) -> Floats:
             found = counts.weighted(weights)
             samples_f1 = weights @ of_samples / weights.sum(axis=1)
-            return np.stack([found.sums(1).f1(), found.f1().mean(axis=1), samples_f1], axis=1)
+            return np.stack([found.sums(1).f1(), found.macro_f1(), samples_f1], axis=1)
 
         return measured
 

@@ -103,7 +103,7 @@ class SingleLabel(Task):
             found = counts.weighted(weights)
             f1, total = found.f1(), found.true.sum(axis=1)
             accuracy, weighted_f1 = found.right.sum(axis=1) / total, (f1 * found.true).sum(axis=1) / total
-            return np.stack([accuracy, f1.mean(axis=1), weighted_f1], axis=1)
+            return np.stack([accuracy, found.macro_f1(), weighted_f1], axis=1)
 
         return measured
 

@@ -22,13 +22,15 @@ def multi(classes: int) -> Task:
     return MultiLabel(tuple(map(str, range(classes))))
 
 
+def of_average(task: Task, true: np.ndarray, predicted: np.ndarray, average: str) -> float:
+    """With one label a sample scikit-learn's default: classes that are nowhere do not count. It has to be told for several."""
+    nowhere = np.nan if task.multi_label and average == "macro" else 0
+    return float(f1_score(true, predicted, average=average, zero_division=nowhere))
+
+
 def of_scikit_learn(task: Task, true: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
-    every = list(range(len(task.classes)))
     averages = {name: name.removesuffix("_f1") for name in task.metrics if name.endswith("_f1")}
-    found = {
-        name: f1_score(true, predicted, labels=every, average=average, zero_division=0)
-        for name, average in averages.items()
-    }
+    found = {name: of_average(task, true, predicted, average) for name, average in averages.items()}
     return found if task.multi_label else {"accuracy": accuracy_score(true, predicted), **found}
 
 
@@ -56,10 +58,9 @@ def test_by_hand() -> None:
 def test_as_scikit_learn(seed: int, classes: int) -> None:
     true, predicted, groups = random_labels(seed)
     measured = bootstrap_metrics(single(classes), true, predicted, groups, seed=0, resamples=2)
-    every = list(range(classes))
     assert measured["accuracy"].value == pytest.approx(accuracy_score(true, predicted))
     for name, average in (("macro_f1", "macro"), ("weighted_f1", "weighted")):
-        expected = f1_score(true, predicted, labels=every, average=average, zero_division=0)
+        expected = of_average(single(classes), true, predicted, average)
         assert measured[name].value == pytest.approx(expected)
 
 
@@ -121,13 +122,15 @@ def test_several_labels_as_scikit_learn(seed: int) -> None:
     measured = bootstrap_metrics(multi(4), true, predicted, np.arange(60), seed=0, resamples=50)
     assert {name: one.value for name, one in measured.items()} == pytest.approx(multi(4).measure(true, predicted))
     for name in MultiLabel.metrics:
-        expected = f1_score(true, predicted, average=name.removesuffix("_f1"), zero_division=0)
+        expected = of_average(multi(4), true, predicted, name.removesuffix("_f1"))
         assert measured[name].value == pytest.approx(expected)
         assert measured[name].low < expected < measured[name].high
 
 
 def test_a_resample_is_scikit_learns_metric_of_the_drawn_samples() -> None:
-    for task, true, predicted in ((single(5), *random_labels(1, 40)[:2]), (multi(4), *several_labels(1, 40))):
+    rare = random_labels(1, 40, classes=30)[:2]  # of many classes nothing is drawn
+    cases = ((single(5), *random_labels(1, 40)[:2]), (single(30), *rare), (multi(4), *several_labels(1, 40)))
+    for task, true, predicted in cases:
         measured = bootstrap_metrics(task, true, predicted, np.arange(40), seed=3, resamples=1)
         drawn = np.random.default_rng(3).multinomial(40, np.full(40, 1 / 40))
         rows = np.repeat(np.arange(40), drawn)
