@@ -23,7 +23,7 @@ def multi(classes: int) -> Task:
 
 
 def of_average(task: Task, true: np.ndarray, predicted: np.ndarray, average: str) -> float:
-    """With one label a sample scikit-learn's default: classes that are nowhere do not count. It has to be told for several."""
+    """With one label a sample scikit-learn's default: a class that is nowhere does not count. With several, as told."""
     nowhere = np.nan if task.multi_label and average == "macro" else 0
     return float(f1_score(true, predicted, average=average, zero_division=nowhere))
 
