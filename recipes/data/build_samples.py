@@ -21,6 +21,7 @@ from mi2p_inject.recipes.data.splits.assign import (
     assign_splits,
     duplicates_across,
     given_splits,
+    groups_across,
     report_sizes,
     without_duplicates,
 )
@@ -72,7 +73,8 @@ def build_samples(table: SourceTable, stored: datasets.Dataset, choices: Choices
 
     check_images(index, choices.check_images, choices.on_bad_image, alike=choices.dedupe == "near", notes=notes)
     index.drop_common_keys(notes)
-    index.groups = merge_groups(index.groups, index.text_keys, index.image_keys)
+    own_groups = index.groups
+    index.groups = merge_groups(own_groups, index.text_keys, index.image_keys)
     complete = complete_rows(index, table, choices.missing, training, notes)
     if not choices.labelled:
         complete[:] = True  # an answer for every row
@@ -90,6 +92,7 @@ def build_samples(table: SourceTable, stored: datasets.Dataset, choices: Choices
     duplicates_across(index, splits, notes)
     if choices.dedupe != "none":
         splits = without_duplicates(index, splits, notes)
+    groups_across(own_groups, splits, notes)
     if training:
         check_seen_in_training(index.labels, splits, classes, table.name)
         check_read_in_training(index, table, splits)

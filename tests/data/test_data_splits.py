@@ -152,6 +152,20 @@ class TestDuplicates:
         assert whole - exact == {"1", "2", "22"}
         assert whole - near == {"1", "2", "3", "22"}
 
+    def test_groups_across_given_splits_are_reported(self, tmp_path: Path, load: Load) -> None:
+        parts = ("train", "train", "val", "test", "test")  # a group of five is in each; the last groups are one apiece
+        lines = [f"text {i},{'ab'[i // 2 % 2]},g{i // 5 if i < 30 else i},{parts[i % 5]}" for i in range(40)]
+        path = write(tmp_path / "a.csv", "\n".join(["text,label,group,split", *lines]) + "\n")
+        for dedupe in ("none", "exact"):
+            found = [one for one in load(path, dedupe=dedupe).notes if one.startswith("groups")]
+            assert found == [
+                "groups: of 8 validation samples, 6 are of a group that train has too; dedupe does not drop them",
+                "groups: of 16 test samples, 12 are of a group that train has too; dedupe does not drop them",
+                "groups: of 16 test samples, 12 are of a group that validation has too; dedupe does not drop them",
+            ]
+        made = write(tmp_path / "made.csv", "\n".join(["text,label,group", *(one.rpartition(",")[0] for one in lines)]))
+        assert not [one for one in load(made).notes if one.startswith("groups")]
+
     def test_the_last_sample_of_a_class_dropped_is_an_error(self, tmp_path: Path, load: Load) -> None:
         rows = [(f"{i}.png", f"text {i}", "ab"[i % 2], "train" if i < 10 else "test") for i in range(20)]
         rows[1] = ("1.png", "text 15", "c", "train")

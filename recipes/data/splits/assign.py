@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,17 @@ from mi2p_inject.recipes.data.splits.rare import rare_labels
 from mi2p_inject.recipes.data.splits.stratified import LEAST, split_rows, take_validation
 from mi2p_inject.recipes.errors import RecipeError
 
-__all__ = ["Rows", "assign_splits", "duplicates_across", "given_splits", "report_sizes", "without_duplicates"]
+__all__ = [
+    "Rows",
+    "assign_splits",
+    "duplicates_across",
+    "given_splits",
+    "groups_across",
+    "report_sizes",
+    "without_duplicates",
+]
 
+_LATER_EARLIER = (("validation", "train"), ("test", "train"), ("test", "validation"))
 #: numbers of samples, ascending
 Rows = NDArray[np.int64]
 
@@ -130,7 +140,7 @@ def report_sizes(splits: dict[str, Rows], published: dict[str, int], notes: list
 
 def duplicates_across(index: RowIndex, splits: dict[str, Rows], notes: list[str]) -> None:
     """Notes how many samples of a split have their text or image in an earlier one, too."""
-    for later, earlier in (("validation", "train"), ("test", "train"), ("test", "validation")):
+    for later, earlier in _LATER_EARLIER:
         if not {later, earlier} <= splits.keys():
             continue
         counts = [
@@ -140,6 +150,22 @@ def duplicates_across(index: RowIndex, splits: dict[str, Rows], notes: list[str]
         ]
         if counts:
             notes.append(f"duplicates: of {len(splits[later])} {later} samples, {earlier} has {' and '.join(counts)}")
+
+
+def groups_across(groups: Sequence[Hashable | None], splits: dict[str, Rows], notes: list[str]) -> None:
+    """Notes how many samples of a split are of a group that an earlier one has, too.
+
+    Args:
+        groups: (N,) as the data set gives them; None: of none.
+        splits: as they are trained on.
+        notes: appended to.
+    """
+    for later, earlier in _LATER_EARLIER:
+        if {later, earlier} <= splits.keys() and (count := int(_shared(groups, splits[later], splits[earlier]).sum())):
+            notes.append(
+                f"groups: of {len(splits[later])} {later} samples, {count} are of a group that {earlier} has too; "
+                "dedupe does not drop them"
+            )
 
 
 def without_duplicates(index: RowIndex, splits: dict[str, Rows], notes: list[str]) -> dict[str, Rows]:
@@ -160,7 +186,7 @@ def without_duplicates(index: RowIndex, splits: dict[str, Rows], notes: list[str
     return kept
 
 
-def _shared(keys: Any, rows: Rows, others: Rows) -> NDArray[np.bool_]:
+def _shared(keys: Sequence[Hashable | None], rows: Rows, others: Rows) -> NDArray[np.bool_]:
     known = {keys[row] for row in others} - {None}
     return np.array([keys[row] in known for row in rows], dtype=bool)
 
