@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mi2p_inject.recipes.config import DataConfig
-from mi2p_inject.recipes.data.formats.folders import files_below, read_text
+from mi2p_inject.recipes.data.formats.folders import files_below, pictures_and_texts, read_text
 from mi2p_inject.recipes.data.images import looks_like_image
 from mi2p_inject.recipes.data.load import LOADERS, Request, parse_spec
+from mi2p_inject.recipes.data.row_index import examples
 from mi2p_inject.recipes.data.source_table import MAX_CHARACTERS, Row, SourceTable, store
 from mi2p_inject.recipes.data.tables.load import Columns
 from mi2p_inject.recipes.data.tables.read import ENDINGS, table_columns, table_rows
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Records", "read_records"]
 
 _TEXT = ".txt"
+_UNREADABLE = "a text file that cannot be read as UTF-8"
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,12 @@ def read_records(data: str, config: DataConfig, asked: Mapping[str, Any]) -> Rec
             )
         table = _pictures(root)
         stored = store(table, repair_text=config.repair_text)
-        return Records(table.name, stored, table.modalities, table.notes, repaired=config.repair_text)
+        notes = table.notes
+        if unread := [
+            id_ for id_, said in zip(stored["id"][:], stored["repairs"][:], strict=True) if _UNREADABLE in said
+        ]:
+            notes = (*notes, f"{len(unread)} of {len(stored)} records have {_UNREADABLE} ({examples(unread)})")
+        return Records(table.name, stored, table.modalities, notes, repaired=config.repair_text)
     table = LOADERS[name](_request(name, root, config, asked))
     stored = store(table, repair_text=config.repair_text)
     notes = table.notes
@@ -139,10 +146,8 @@ def _tables(folder: Path) -> list[Path]:
 def _pictures(folder: Path) -> SourceTable:
     """Every image in a folder with the text beside it, and every text alone: labels of folders are not read."""
     files = files_below(folder)
-    texts = {path.with_suffix(""): path for path in files if path.suffix.lower() == _TEXT}
+    texts = [path for path in files if path.suffix.lower() == _TEXT]
     images = [path for path in files if path.suffix.lower() != _TEXT and looks_like_image(path)]
-    beside = {path.with_suffix("") for path in images}
-    alone = [path for stem, path in texts.items() if stem not in beside]
     if not images and not texts:
         raise RecipeError(
             f"{folder} holds no table, no image and no text",
@@ -150,19 +155,27 @@ def _pictures(folder: Path) -> SourceTable:
             expected="some of them",
             fix="name the folder of the pictures, or a table",
         )
+    samples = {image or text or folder: (image, text) for image, text in pictures_and_texts([*images, *texts])}
 
     def rows() -> Iterator[Row]:
-        for path in sorted([*images, *alone]):
-            text = path if path.suffix.lower() == _TEXT else texts.get(path.with_suffix(""))
-            image = None if text == path else str(path)
-            yield Row(path.relative_to(folder).as_posix(), image, read_text(text), None)
+        for path, (image, beside) in sorted(samples.items()):
+            text, repairs = _text(beside)
+            yield Row(path.relative_to(folder).as_posix(), image and str(image), text, None, repairs=repairs)
 
     others = len(files) - len(images) - len(texts)
     return SourceTable(
         str(folder),
         rows,
-        sorted([*images, *texts.values()]),
+        sorted([*images, *texts]),
         {"labelled": False},
         modalities=tuple(kind for kind, found in (("image", images), ("text", texts)) if found),
         notes=(f"left out: {others} files that are neither image nor text",) if others else (),
     )
+
+
+def _text(path: Path | None) -> tuple[str | None, tuple[str, ...]]:
+    """A text and no problem, or none and what kept it from being read."""
+    try:
+        return read_text(path), ()
+    except RecipeError:
+        return None, (_UNREADABLE,)

@@ -38,6 +38,29 @@ def test_a_byte_order_mark_decides(mark: bytes, encoding: str, ending: str, tmp_
     assert [row["text"] for _, row, _ in table_rows(tmp_path / f"a.{ending}")] == [f"crème {i}" for i in range(20)]
 
 
+def captions(folder: Path, name: str, encoding: str) -> Path:
+    """Two labels of pictures, each with the text beside it."""
+    for i in range(20):
+        path = draw(folder / "ab"[i % 2] / f"{i}.jpg", i)
+        path.with_name(name.format(i)).write_text(f"crème {i}", encoding=encoding)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["{}.txt", "{}.jpg.txt", "{}.TXT"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_texts_beside_pictures(encoding: str, name: str, tmp_path: Path, load: Load) -> None:
+    samples = load(captions(tmp_path, name, encoding))
+    found = {row["id"]: row["text"] for split in samples.splits.values() for row in split}
+    assert found == {f"{'ab'[i % 2]}/{i}.jpg": f"crème {i}" for i in range(20)}
+
+
+@pytest.mark.parametrize(("encoding", "named"), [("cp1252", "cp1252"), ("utf-16-le", "utf-16le")])
+def test_texts_beside_pictures_in_another_encoding(encoding: str, named: str, tmp_path: Path, load: Load) -> None:
+    words = rf"a/0\.txt[\s\S]*iconv -f {named} -t utf-8 0\.txt > utf8-0\.txt && mv utf8-0\.txt 0\.txt"
+    with pytest.raises(RecipeError, match=words):
+        load(captions(tmp_path, "{}.txt", encoding))
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [

@@ -5,16 +5,24 @@ from __future__ import annotations
 import errno
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from mi2p_inject.core.files.read import read_regular
 from mi2p_inject.recipes.data.images import looks_like_image
 from mi2p_inject.recipes.data.source_table import Row, SourceTable, is_split, split_name
-from mi2p_inject.recipes.data.tables.lines import check_regular
+from mi2p_inject.recipes.data.tables.lines import check_regular, decode
 from mi2p_inject.recipes.errors import RecipeError
 
-__all__ = ["files_below", "load_folder", "read_text", "sample_folders", "subfolders"]
+__all__ = [
+    "files_below",
+    "load_folder",
+    "pictures_and_texts",
+    "read_bytes",
+    "read_text",
+    "sample_folders",
+    "subfolders",
+]
 
 _TEXT = ".txt"
 #: what desktops, archives and version control leave behind
@@ -27,7 +35,7 @@ _MAX_TEXT = 2**26  # bytes
 
 
 def load_folder(folder: Path) -> SourceTable:
-    """Samples of a folder. A file ``a.txt`` beside ``a.jpg`` is its text; alone, it is a sample without an image.
+    """Samples of a folder. ``a.txt`` or ``a.jpg.txt`` beside ``a.jpg`` is its text; alone, a sample without an image.
 
     Folders without any image or text (annotations, ``__MACOSX``, ``.git``) and run folders are no labels: they are left
     out, with a note. So are files that are neither image nor text.
@@ -64,13 +72,9 @@ def load_folder(folder: Path) -> SourceTable:
 
     def rows() -> Iterator[Row]:
         for (split, label), found in files.items():
-            texts = {path.with_suffix(""): path for path in found if path.suffix.lower() == _TEXT}
-            images = [path for path in found if path.suffix.lower() != _TEXT]
-            for path in images:
-                text = texts.get(path.with_suffix(""))
-                yield Row(path.relative_to(folder).as_posix(), str(path), read_text(text), (label,), split)
-            for stem in texts.keys() - {path.with_suffix("") for path in images}:
-                yield Row(texts[stem].relative_to(folder).as_posix(), None, read_text(texts[stem]), (label,), split)
+            for image, text in pictures_and_texts(found):
+                name = (image or text or folder).relative_to(folder).as_posix()
+                yield Row(name, image and str(image), read_text(text), (label,), split)
 
     every = [path for found in files.values() for path in found]
     kinds = {"image" if path.suffix.lower() != _TEXT else "text" for path in every}
@@ -137,17 +141,44 @@ def _left_behind(name: str) -> bool:
     return name.startswith(".") or name.lower() in _NOT_FOLDERS
 
 
+def pictures_and_texts(files: Iterable[Path]) -> list[tuple[Path | None, Path | None]]:
+    """The samples among images and texts: each image with the text beside it, then the texts that are no image's.
+
+    Args:
+        files: ``a.jpg.txt`` or else ``a.txt`` is the text of ``a.jpg``.
+
+    Examples:
+        >>> [(str(image), str(text)) for image, text in pictures_and_texts(map(Path, ["a.jpg", "a.txt", "b.txt"]))]
+        [('a.jpg', 'a.txt'), ('None', 'b.txt')]
+    """
+    every = list(files)
+    texts = {path.with_suffix(""): path for path in every if path.suffix.lower() == _TEXT}
+    images = [path for path in every if path.suffix.lower() != _TEXT]
+    found: list[tuple[Path | None, Path | None]] = [
+        (image, texts.get(image) or texts.get(image.with_suffix(""))) for image in images
+    ]
+    taken = {text for _, text in found}
+    return found + [(None, text) for text in texts.values() if text not in taken]
+
+
 def read_text(path: Path | None) -> str | None:
-    """The text of a file, decoded as its byte-order mark says, else as UTF-8, foreign bytes replaced; None for no file.
+    """The text of a file, decoded as its byte-order mark says, else as UTF-8; None for no file.
+
+    Raises:
+        RecipeError: it cannot be decoded; see `read_bytes`.
+    """
+    return None if path is None else decode(path, read_bytes(path))
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a text file.
 
     Raises:
         RecipeError: the file cannot be read, is none, or has more than 64 MiB.
     """
-    if path is None:
-        return None
     check_regular(path)
     try:
-        content = read_regular(path, _MAX_TEXT)
+        return read_regular(path, _MAX_TEXT)
     except OSError as error:
         if error.errno == errno.EFBIG:
             raise RecipeError(
@@ -158,5 +189,3 @@ def read_text(path: Path | None) -> str | None:
         raise RecipeError(
             f"cannot read {path}: {error.strerror}", fix="let this user read it, or take it out"
         ) from error
-    utf16 = content[:2] in (b"\xff\xfe", b"\xfe\xff")
-    return content.decode("utf-16" if utf16 else "utf-8-sig", errors="replace")

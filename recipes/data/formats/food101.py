@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mi2p_inject.recipes.data.formats.folders import files_below, read_text, subfolders
+from mi2p_inject.recipes.data.formats.folders import files_below, read_bytes, subfolders
 from mi2p_inject.recipes.data.source_table import Row, SourceTable
 from mi2p_inject.recipes.data.tables.read import table_rows
+from mi2p_inject.recipes.data.values import UNDECODABLE
 from mi2p_inject.recipes.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -73,11 +74,19 @@ def _page_rows(root: Path) -> Iterator[Row]:
     for split in _SPLITS:
         for path in files_below(root / "images" / split):
             label = path.parent.name
-            text = read_text(texts.pop((label, path.stem), None))
-            yield Row(f"{split}/{label}/{path.name}", str(path), text, (label,), split)
+            text, repairs = _page(texts.pop((label, path.stem), None))
+            yield Row(f"{split}/{label}/{path.name}", str(path), text, (label,), split, repairs=repairs)
     for (label, stem), path in texts.items():
         reason = "a text without an image: its split is unknown"
-        yield Row(f"texts_txt/{label}/{stem}", None, read_text(path), (label,), dropped=reason)
+        yield Row(f"texts_txt/{label}/{stem}", None, _page(path)[0], (label,), dropped=reason)
+
+
+def _page(path: Path | None) -> tuple[str | None, tuple[str, ...]]:
+    """A web page's text, and what was done to read it: some of the published ones are no UTF-8 throughout."""
+    if path is None:
+        return None, ()
+    text = read_bytes(path).decode("utf-8-sig", errors="replace")
+    return text, (UNDECODABLE,) if "\N{REPLACEMENT CHARACTER}" in text else ()
 
 
 def _title_rows(root: Path) -> Iterator[Row]:

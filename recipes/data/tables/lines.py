@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import os
+import shlex
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import BinaryIO, TextIO
 
 from mi2p_inject.recipes.errors import RecipeError
 
-__all__ = ["MAX_LINE", "check_regular", "lines", "open_text", "unreadable"]
+__all__ = ["MAX_LINE", "check_regular", "decode", "lines", "open_text", "unreadable"]
 
 #: characters; the longest web pages have some millions
 MAX_LINE = 2**26
@@ -71,12 +72,33 @@ def open_text(path: Path) -> TextIO:
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD)
-        encoding = next((name for mark, name in _MARKS if head.startswith(mark)), "utf-8-sig")
-        if encoding == "utf-8-sig":
-            _check_text(path, head)
-        return path.open(encoding=encoding, newline="")
+        return path.open(encoding=_encoding(path, head), newline="")
     except OSError as error:
         raise _closed(path, error) from error
+
+
+def decode(path: Path, content: bytes) -> str:
+    """A text file's content, decoded as its byte-order mark says, else as UTF-8.
+
+    Args:
+        path: the file, for messages.
+        content: all of it.
+
+    Raises:
+        RecipeError: it cannot be decoded, is no text, or is UTF-16 without a mark.
+    """
+    try:
+        return content.decode(_encoding(path, content[:_HEAD]))
+    except UnicodeError as error:
+        raise unreadable(path, 1, error) from error
+
+
+def _encoding(path: Path, head: bytes) -> str:
+    for mark, name in _MARKS:
+        if head.startswith(mark):
+            return name
+    _check_text(path, head)
+    return "utf-8-sig"
 
 
 def _check_text(path: Path, head: bytes) -> None:
@@ -96,7 +118,7 @@ def _check_text(path: Path, head: bytes) -> None:
     raise RecipeError(
         f"{path} holds zero bytes: it seems to be UTF-16 without a byte-order mark",
         expected="UTF-8, or UTF-16 with its byte-order mark",
-        fix=f"convert it: iconv -f utf-16{order} -t utf-8 {path.name} > utf8-{path.name}",
+        fix=f"convert it: {_converting(f'utf-16{order}', path)}",
     )
 
 
@@ -135,12 +157,18 @@ def unreadable(path: Path, line: int, error: Exception) -> RecipeError:
         return RecipeError(
             f"{path} is not UTF-8, near line {line}: {error.reason}",
             given=given,
-            fix=f"convert it; if it is Western European text from Windows: iconv -f cp1252 -t utf-8 {path.name} > "
-            f"utf8-{path.name}",
+            fix=f"convert it; if it is Western European text from Windows: {_converting('cp1252', path)}",
         )
     if isinstance(error, UnicodeError):
         return RecipeError(f"{path}, near line {line}: {error}", fix="save it as UTF-8")
     return RecipeError(f"cannot read {path}, line {line}: {error}", fix="save it as UTF-8")
+
+
+def _converting(encoding: str, path: Path) -> str:
+    """The command that makes a file UTF-8. A text beside a picture keeps its name, which says whose it is."""
+    old, new = shlex.quote(path.name), shlex.quote(f"utf8-{path.name}")
+    command = f"iconv -f {encoding} -t utf-8 {old} > {new}"
+    return f"{command} && mv {new} {old}" if path.suffix.lower() == ".txt" else command
 
 
 def _undecodable(file: BinaryIO) -> tuple[int, str] | None:

@@ -31,6 +31,9 @@ class TestFood101:
         assert rows["train/dish_0/dish_0_7.jpg"]["text"] == "# dish_0_7\n\nMix * and | eat."
         assert rows["train/dish_1/dish_1_3.jpg"]["text"] is rows["train/dish_1/dish_1_4.jpg"]["text"] is None
         assert rows["train/dish_1/dish_1_5.jpg"]["text"] == "cr\N{REPLACEMENT CHARACTER}me"
+        assert note(samples, "replaced").startswith(
+            "1 rows with characters that are no Unicode text, replaced (such as "
+        )
         assert "2 samples without text" in note(samples, "without text")
         assert note(samples, "left out") == "left out: 1 rows: a text without an image: its split is unknown"
         assert note(samples, "classes in images") == "3 classes in images/train, published: 101"

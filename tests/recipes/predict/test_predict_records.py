@@ -101,10 +101,24 @@ def test_a_flat_folder_of_pictures(both: Path, tmp_path: Path) -> None:
         picture(tmp_path / name, colour)
     (tmp_path / "b" / "1.txt").write_text("alone")
     (tmp_path / "c.txt").write_text("navy")
+    (tmp_path / "a.png.txt").write_text("crimson", encoding="utf-32")
     answers = lines(mi2p("predict", both, "--data", tmp_path))
     assert [answer["id"] for answer in answers] == ["a.png", "b/1.txt", "b/2.png", "c.png"]
+    same(answers[0], alone(both, tmp_path / "a.png", "crimson"))
     same(answers[1], alone(both, text="alone"))
     same(answers[3], alone(both, tmp_path / "c.png", "navy"))
+
+
+def test_texts_in_another_encoding_are_a_problem_of_their_record(both: Path, tmp_path: Path) -> None:
+    picture(tmp_path / "a.png", 1)
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.txt").write_text("größere", encoding="cp1252")
+    result = mi2p("predict", both, "--data", tmp_path)
+    first, second = lines(result)
+    same(first, alone(both, tmp_path / "a.png"))
+    unread = "no text, a text file that cannot be read as UTF-8"
+    assert (first["problem"], second["problem"]) == (unread, f"no input: no image, {unread}")
+    assert "2 of 2 records have a text file that cannot be read as UTF-8 (such as a.png, b.txt)" in result.stderr
 
 
 def test_more_records_than_a_batch(both: Path, tmp_path: Path) -> None:
