@@ -160,7 +160,8 @@ def _pictures(folder: Path) -> SourceTable:
     def rows() -> Iterator[Row]:
         for path, (image, beside) in sorted(samples.items()):
             text, repairs = _text(beside)
-            yield Row(path.relative_to(folder).as_posix(), image and str(image), text, None, repairs=repairs)
+            picture = None if image is None else str(image)
+            yield Row(path.relative_to(folder).as_posix(), picture, text, None, repairs=repairs)
 
     others = len(files) - len(images) - len(texts)
     return SourceTable(

@@ -135,10 +135,11 @@ class Patience(transformers.EarlyStoppingCallback):  # type: ignore[misc]
         self._min_steps = min_steps
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any, **given: Any) -> None:
-        """Stops, or goes on."""
+        """Stops, or goes on; a training that ends by itself does."""
+        ended = control.should_training_stop
         super().on_evaluate(args, state, control, metrics, **given)
         if state.global_step < self._min_steps:
-            control.should_training_stop = False
+            control.should_training_stop = ended
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps; what it is built from is `__init__`'s arguments."""

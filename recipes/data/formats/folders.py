@@ -74,7 +74,7 @@ def load_folder(folder: Path) -> SourceTable:
         for (split, label), found in files.items():
             for image, text in pictures_and_texts(found):
                 name = (image or text or folder).relative_to(folder).as_posix()
-                yield Row(name, image and str(image), read_text(text), (label,), split)
+                yield Row(name, None if image is None else str(image), read_text(text), (label,), split)
 
     every = [path for found in files.values() for path in found]
     kinds = {"image" if path.suffix.lower() != _TEXT else "text" for path in every}

@@ -173,6 +173,22 @@ def test_an_interrupted_run_stops_as_early(
     assert np.array_equal(first.predictions()["test_logits"], second.predictions()["test_logits"])
 
 
+@pytest.mark.parametrize("steps", [2, 8])
+def test_a_run_that_was_interrupted_after_its_last_step_takes_no_more(
+    steps: int, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unwritten(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    short = {"model": "text", "epochs": None, "max_steps": steps, "min_steps": 24, "keep_weights": False}
+    with monkeypatch.context() as patched:
+        patched.setattr("mi2p_inject.recipes.training.train._write", unwritten)
+        with pytest.raises(KeyboardInterrupt):
+            train(table, tmp_path / "run", **short)
+    train(table, tmp_path / "run", **short)
+    assert len(losses(tmp_path / "run")) == steps
+
+
 @pytest.mark.fault("kills", "a full disk", "an error; nothing half-written")
 def test_a_full_disk_leaves_nothing_half_written(table: Path, tmp_path: Path) -> None:
     code = (
