@@ -6,7 +6,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from mi2p_inject.recipes.systems.columns import unusual_cells
 from mi2p_inject.recipes.systems.inputs import ImageTextDataset, Item
 from mi2p_inject.recipes.training.hf_trainer import arguments
 
-__all__ = ["Answers", "answers_of"]
+__all__ = ["Answers", "answers_of", "for_answers"]
 
 _THREADS = 4  # that decode pictures
 _NAMED = 3  # records that a note names
@@ -86,6 +86,7 @@ class Answers:
         self._model, encoders = run.model()
         self._collator = run.collator(encoders)
         self._size = config.run.eval_batch_size
+        config, self._of_machine = for_answers(config)
         with tempfile.TemporaryDirectory() as folder:  # precision and device as the training's evaluation has them
             given = arguments(config, Path(folder))
         self._device = given.device
@@ -121,7 +122,7 @@ class Answers:
     @property
     def notes(self) -> list[str]:
         """What a user should know of these records; complete after an iteration."""
-        found, total = list(self.records.notes), len(self)
+        found, total = [*self.records.notes, *self._of_machine], len(self)
         if self._unread:
             fix = f"; paths start from {self.records.image_root}, or --image-root" if self.records.image_root else ""
             found.append(f"{self._unread.of(total)} have an image that cannot be read: {self._unread}{fix}")
@@ -197,6 +198,14 @@ class Answers:
         with torch.no_grad(), torch.autocast(self._device.type, self._autocast, enabled=self._autocast is not None):
             logits = self._model(**batch)["logits"]
         return np.asarray(logits.float().cpu().numpy(), dtype=np.float32)
+
+
+def for_answers(config: Config) -> tuple[Config, list[str]]:
+    """The configuration with a precision that this machine can answer in, and a note where that is another one."""
+    if config.run.precision != "fp16" or torch.cuda.is_available():
+        return config, []
+    note = "precision=fp16 needs a GPU: these answers are in fp32"
+    return replace(config, run=replace(config.run, precision="fp32")), [note]
 
 
 def answers_of(run: SavedRun, logits: NDArray[np.float32]) -> list[dict[str, Any]]:

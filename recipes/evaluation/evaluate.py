@@ -20,7 +20,7 @@ from mi2p_inject.recipes.data import Samples, load_data, open_image
 from mi2p_inject.recipes.data.load import parse_spec
 from mi2p_inject.recipes.encoders.encoder import Encoder
 from mi2p_inject.recipes.errors import RecipeError
-from mi2p_inject.recipes.evaluation.answers import Answers, answers_of
+from mi2p_inject.recipes.evaluation.answers import Answers, answers_of, for_answers
 from mi2p_inject.recipes.evaluation.records import read_records
 from mi2p_inject.recipes.metrics.metrics import resampled_answers
 from mi2p_inject.recipes.saving.saved import SavedRun
@@ -72,9 +72,10 @@ def evaluate_run(
         RecipeError: no such split, the trained-on data have changed, or the data do not fit the model.
     """
     config, samples = labelled_samples(run, data, options, split)
+    config, of_machine = for_answers(config)
     true = targets_of(run.task, samples, split)
     model, encoders = run.model()
-    logits = _logits(run, model, encoders, samples.splits[split], on_step)
+    logits = _logits(run, config, model, encoders, samples.splits[split], on_step)
     decided, probabilities = run.task.answers(logits, run.decision)
     groups = np.unique(np.asarray(samples.splits[split]["group"][:], dtype=str), return_inverse=True)[1]
     resampled = resampled_answers(run.task, true, decided, probabilities, groups, seed=config.run.seed)
@@ -84,7 +85,7 @@ def evaluate_run(
         "samples": len(true),
         "metrics": {name: asdict(one) for name, one in resampled.intervals().items()},
         "f1_of_classes": run.task.f1_of_classes(true, decided),
-        "notes": [*samples.notes, *text_notes(encoders, samples, split)],
+        "notes": [*samples.notes, *text_notes(encoders, samples, split), *of_machine],
     }
 
 
@@ -101,10 +102,7 @@ def labelled_samples(run: SavedRun, data: str | None, options: Mapping[str, Any]
         _check_there(config.data.data)
         samples = load_samples(config)
         if (samples.fingerprint, samples.cells_fingerprint) != (run.fingerprint, run.cells_fingerprint):
-            raise RecipeError(
-                f"{config.data.data} is not what it was when this model was trained",
-                fix="restore it; or name it otherwise (a copy) to evaluate all of it as new data",
-            )
+            raise _other_samples(config.data, run.config.data)
     else:
         config = with_options(run.config, {"image_root": None, **options, "data": data})
         given = {**config.data.for_loading(), "multi_label": run.task.multi_label}  # a small file need not show it
@@ -113,6 +111,21 @@ def labelled_samples(run: SavedRun, data: str | None, options: Mapping[str, Any]
         raise RecipeError(f"there is no split {split!r}", expected=", ".join(samples.splits), fix="--split")
     _check_modalities(config, samples)
     return config, samples
+
+
+def _other_samples(now: DataConfig, trained: DataConfig) -> RecipeError:
+    """The error where the data of a training give other samples: because of an option, or because they have changed."""
+    before = asdict(trained)
+    differ = {name: value for name, value in asdict(now).items() if value != before[name] and name != "data"}
+    anew = "name it otherwise (a copy) to evaluate all of it as new data"
+    if not differ:
+        return RecipeError(f"{now.data} is not what it was when this model was trained", fix=f"restore it; or {anew}")
+    return RecipeError(
+        f"{now.data} gives other samples with these options than this model was trained with",
+        expected=", ".join(f"{name}={before[name]}" for name in differ),
+        given=", ".join(f"{name}={value}" for name, value in differ.items()),
+        fix=f"leave {' and '.join(differ)} out; or {anew}",
+    )
 
 
 def predict_one(
@@ -143,7 +156,7 @@ def predict_one(
         "image": None if image is None else str(image),
         "text": text and decodable(text),
     }
-    return answers_of(run, _logits(run, *run.model(), [row]))[0]
+    return answers_of(run, _logits(run, for_answers(run.config)[0], *run.model(), [row]))[0]
 
 
 def predict_file(run: SavedRun, data: str, options: Mapping[str, Any], *, progress: bool = False) -> Answers:
@@ -205,7 +218,12 @@ def _check_modalities(config: Config, samples: Samples) -> None:
 
 
 def _logits(
-    run: SavedRun, model: SystemModel, encoders: Mapping[Modality, Encoder], rows: Any, on_step: OnStep = no_progress
+    run: SavedRun,
+    config: Config,
+    model: SystemModel,
+    encoders: Mapping[Modality, Encoder],
+    rows: Any,
+    on_step: OnStep = no_progress,
 ) -> NDArray[np.float32]:
     collator = run.collator(encoders)
-    return predict(model, ImageTextDataset(rows, collator.image), collator, run.config, on_step)
+    return predict(model, ImageTextDataset(rows, collator.image), collator, config, on_step)

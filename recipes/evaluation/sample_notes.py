@@ -8,6 +8,7 @@ from typing import Any
 
 from mi2p_inject.recipes.encoders.preprocess import TextSpec
 from mi2p_inject.recipes.errors import RecipeError
+from mi2p_inject.recipes.evaluation.answers import for_answers
 from mi2p_inject.recipes.explain.words import words_of
 from mi2p_inject.recipes.saving.saved import SavedRun
 from mi2p_inject.recipes.systems.columns import given_cells, unusual_cells
@@ -18,7 +19,7 @@ __all__ = ["notes_on_sample"]
 def notes_on_sample(
     run: SavedRun, image: Path | None, text: str | None, columns: Mapping[str, Any] | None = None
 ) -> list[str]:
-    """What the model did not read, and unusual cells.
+    """What the model did not read, unusual cells, and a precision that this machine does not have.
 
     Args:
         run: the model.
@@ -35,7 +36,7 @@ def notes_on_sample(
     cells = given_cells(known, columns)
     if known is not None and cells is not None:
         notes += [f"{what}: {cell}" for what, cell in unusual_cells(known, cells)]
-    return notes
+    return notes + for_answers(run.config)[1]
 
 
 def _cut(run: SavedRun, text: str) -> list[str]:

@@ -8,6 +8,7 @@ import re
 import resource
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,12 @@ from training_runs import edit, resealed, train
 
 from mi2p_inject import Mi2pError
 from mi2p_inject.adapters import recommended
+from mi2p_inject.recipes.config import with_options
 from mi2p_inject.recipes.config.sections import model
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.evaluation.evaluate import evaluate_run, predict_file, predict_one
 from mi2p_inject.recipes.evaluation.run_report import run_markdown
+from mi2p_inject.recipes.evaluation.sample_notes import notes_on_sample
 from mi2p_inject.recipes.saving.saved import load_run
 from mi2p_inject.recipes.training.train import load_samples
 
@@ -51,6 +54,38 @@ def test_a_reloaded_model_gives_the_very_predictions(trained: Path) -> None:
             continue
         one = predict_one(run, Path(row["image"]) if row["image"] else None, row["text"])
         assert list(one["probabilities"].values()) == pytest.approx(expected, abs=1e-5)
+
+
+def test_options_of_speed_hold_in_an_evaluation(trained: Path) -> None:
+    run, steps = load_run(trained), list[tuple[int, ...]]()
+    usual = evaluate_run(run, None, {"precision": "fp32"})
+    given = {"precision": "bf16", "eval_batch_size": 5, "num_workers": 1}
+    half = evaluate_run(run, None, given, on_step=lambda *step: steps.append(step[:2]))
+    assert steps == [(1, 3), (2, 3), (3, 3)]
+    found, exact = (one["metrics"]["log_loss"]["value"] for one in (half, usual))
+    assert found != exact
+    assert found == pytest.approx(exact, rel=0.05)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU answers in fp16")
+def test_a_run_of_a_gpu_s_precision_answers_without_one(trained: Path) -> None:
+    run = load_run(trained)
+    half = replace(run, config=with_options(run.config, {"precision": "fp16"}))
+    note = "precision=fp16 needs a GPU: these answers are in fp32"
+    numbers = evaluate_run(half, None, {})
+    assert note in numbers["notes"]
+    assert numbers["metrics"] == evaluate_run(run, None, {"precision": "fp32"})["metrics"]
+    answers = predict_file(half, run.config.data.data, {})
+    assert len(list(answers)) == len(answers)
+    assert note in answers.notes
+    assert predict_one(half, None, "crimson") == predict_one(run, None, "crimson")
+    assert note in notes_on_sample(half, None, "crimson")
+
+
+def test_an_option_that_gives_other_samples_is_named(trained: Path) -> None:
+    words = r"other samples with these options[\s\S]*missing=keep[\s\S]*missing=drop[\s\S]*leave missing out"
+    with pytest.raises(RecipeError, match=words):
+        evaluate_run(load_run(trained), None, {"missing": "drop"})
 
 
 @pytest.mark.fault("S8", "a run whose options had other defaults when it was trained", "the model that was trained")
