@@ -98,7 +98,7 @@ class TestRare:
         assert (found["train"]["c"], found["train"]["d"]) == (2, 1)
         assert not {"c", "d"} & {*found["validation"], *found["test"]}
         assert note(samples, "stay in training").startswith(
-            "classes with fewer than 3 independent samples stay in training: 'd' (1), 'c' (2)"
+            "classes with fewer than 3 independent samples stay in training: 'd' (1), 'c' (2); macro-F1 leaves out"
         )
 
     def test_are_dropped_on_request(self, tmp_path: Path, load: Load) -> None:

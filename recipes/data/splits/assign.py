@@ -100,7 +100,8 @@ def _made(
         notes.append(
             f"classes with fewer than {least} independent samples stay in training: {shown}"
             + (f" and {len(rare) - 8} more" if len(rare) > 8 else "")
-            + "; where a split has none of them, macro-F1 counts them as 0; --set rare_classes=drop leaves them out"
+            + "; macro-F1 leaves out a class that a split neither has nor is answered with; "
+            "--set rare_classes=drop leaves them out of the data"
         )
     notes.append(f"split 60/10/30 by class, duplicates together ({groups.max() + 1} groups), seed {seed}")
     own = _enough(strata[split], groups[split])
