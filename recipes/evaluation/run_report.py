@@ -119,9 +119,11 @@ def _score_lines(run: SavedRun) -> list[str]:
         *(f"| {one} | {numbers['splits'][one]} | {_cells(names, numbers[one], shown)} |" for one in splits),
         f"| {last}, always {answer} | {numbers['splits'][last]} | {_cells(names, always[last], number)} |",
     ]
-    if numbers[last]["f1_of_classes"]:
+    if of_classes := numbers[last]["f1_of_classes"]:
         lines += ["", f"| class | F1 on {last} |", "|---|---|"]
-        lines += [f"| {in_markdown(name)} | {100 * f1:.1f} |" for name, f1 in numbers[last]["f1_of_classes"].items()]
+        lines += [f"| {in_markdown(name)} | {100 * f1:.1f} |" for name, f1 in of_classes.items()]
+        nowhere = [name for name in numbers["classes"] if name not in of_classes]
+        lines += [f"| {in_markdown(name)} | \N{EN DASH} (no samples, no answers) |" for name in nowhere]
     return lines
 
 

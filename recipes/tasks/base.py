@@ -195,7 +195,7 @@ class Task(ABC):
         return self.decide(scaled, decision), self.probabilities(scaled)
 
     def f1_of_classes(self, true: Labels, predicted: Labels) -> dict[str, float]:
-        """The F1 of each class; {} where a class has none."""
+        """The F1 of each class that a sample has or is said to have; {} where classes have none."""
         return {}
 
     def probabilities(self, logits: Logits) -> Floats:

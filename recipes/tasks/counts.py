@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,6 +43,19 @@ class LabelCounts:
     def f1(self) -> Floats:
         """2 right / (true + predicted); 0 where nothing is true or predicted, as scikit-learn with zero_division=0."""
         return np.asarray(2 * self.right / np.maximum(self.true + self.predicted, 1e-12))
+
+    def f1_by_name(self, names: Sequence[str]) -> dict[str, float]:
+        """`f1` of each class of (K,) sums; one that is neither true nor predicted has none.
+
+        Args:
+            names: of the K classes.
+
+        Examples:
+            >>> LabelCounts.of(np.array([[1, 0, 0]]), np.array([[0, 1, 0]])).sums(0).f1_by_name("abc")
+            {'a': 0.0, 'b': 0.0}
+        """
+        values = zip(names, self.f1().tolist(), self.true + self.predicted, strict=True)
+        return {name: f1 for name, f1, there in values if there}
 
     def macro_f1(self) -> Floats:
         """The mean over classes of `f1`; one that is neither true nor predicted is left out, as scikit-learn does.

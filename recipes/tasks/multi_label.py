@@ -93,14 +93,16 @@ class MultiLabel(Task):
         """(K,) negatives / positives of each class, the ``pos_weight`` of torch's BCEWithLogitsLoss.
 
         Args:
-            targets: (N, K) zeros and ones. A class without samples has weight 0.
+            targets: (N, K) zeros and ones. A class without samples has weight 0; one that all samples have, 1, so that
+                it is learned at all.
 
         Examples:
             >>> MultiLabel(("a", "b")).class_weights(np.array([[1, 0], [1, 1], [0, 0], [0, 0]])).tolist()
             [1.0, 3.0]
         """
         counts = targets.sum(axis=0)
-        return np.where(counts > 0, (len(targets) - counts) / np.maximum(counts, 1), 0.0)
+        negatives = np.where(counts < len(targets), len(targets) - counts, counts)
+        return np.where(counts > 0, negatives / np.maximum(counts, 1), 0.0)
 
     def decide(self, logits: Logits, decision: Decision) -> Labels:
         return (self.probabilities(logits) >= np.asarray(decision["thresholds"])).astype(np.int64)
@@ -148,7 +150,7 @@ class MultiLabel(Task):
         return ", ".join(self._held(decided)) or "no label"
 
     def f1_of_classes(self, true: Labels, predicted: Labels) -> dict[str, float]:
-        return dict(zip(self.classes, LabelCounts.of(true, predicted).sums(0).f1().tolist(), strict=True))
+        return LabelCounts.of(true, predicted).sums(0).f1_by_name(self.classes)
 
     def _held(self, decided: Labels) -> list[str]:
         return [name for name, yes in zip(self.classes, decided, strict=True) if yes]

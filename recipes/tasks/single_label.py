@@ -118,7 +118,7 @@ class SingleLabel(Task):
         return self.classes[int(decided)]
 
     def f1_of_classes(self, true: Labels, predicted: Labels) -> dict[str, float]:
-        return dict(zip(self.classes, self._counts(true, predicted).sums(0).f1().tolist(), strict=True))
+        return self._counts(true, predicted).sums(0).f1_by_name(self.classes)
 
     def _counts(self, true: Labels, predicted: Labels) -> LabelCounts:
         every = np.eye(len(self.classes), dtype=np.int64)

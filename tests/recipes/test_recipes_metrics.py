@@ -47,6 +47,7 @@ def test_by_hand() -> None:
     task = single(3)
     assert task.f1_of_classes(TRUE, PREDICTED) == pytest.approx({"0": 4 / 5, "1": 1 / 2, "2": 2 / 3})
     assert list(task.measure(TRUE, PREDICTED).values()) == pytest.approx([4 / 6, macro, weighted])
+    assert set(single(4).f1_of_classes(TRUE, PREDICTED)) == {"0", "1", "2"}  # the last is nowhere
     measured = bootstrap_metrics(single(3), TRUE, PREDICTED, np.arange(6), seed=0)
     assert [measured[name].value for name in ("accuracy", "macro_f1", "weighted_f1")] == pytest.approx(
         [4 / 6, macro, weighted]

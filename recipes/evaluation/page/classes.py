@@ -33,6 +33,11 @@ class ClassScores:
     recall: Interval
     f1: Interval
 
+    @property
+    def there(self) -> bool:
+        """Whether a sample has it or is said to have it: else there is nothing to score."""
+        return self.support + self.answered > 0
+
 
 def class_scores(
     task: Task, true: Labels, decided: Labels, groups: NDArray[np.int64], *, seed: int

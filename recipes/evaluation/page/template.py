@@ -91,8 +91,8 @@ not whether it is right to. <code>mi2p explain</code> draws more of one sample.<
 {% if thresholds %}<th class="n">threshold</th>{% endif %}</tr>
 {% for one in classes %}<tr><td dir="auto">{{ one.name }}</td>
 <td class="n">{{ one.support }}</td><td class="n">{{ one.answered }}</td>
-<td class="i">{{ shown(one.precision) }}</td><td class="i">{{ shown(one.recall) }}</td>
-<td class="i">{{ shown(one.f1) }}</td>
+{% for score in (one.precision, one.recall, one.f1) %}\
+<td class="i">{% if one.there %}{{ shown(score) }}{% else %}&ndash;{% endif %}</td>{% endfor %}
 <td><span class="bar" style="width: {{ "%.1f"|format(5 * one.f1.value) }}rem"></span></td>
 {% if thresholds %}<td class="n">{{ "%.2f"|format(thresholds[one.name]) }}</td>{% endif %}</tr>
 {% endfor %}</table></div>

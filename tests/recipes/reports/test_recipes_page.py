@@ -20,6 +20,7 @@ from mi2p_inject.recipes.data import load_data
 from mi2p_inject.recipes.evaluation.page.classes import class_scores, confusion
 from mi2p_inject.recipes.evaluation.page.worst import worst_mistakes
 from mi2p_inject.recipes.evaluation.page.write import html_page
+from mi2p_inject.recipes.evaluation.run_report import run_markdown
 from mi2p_inject.recipes.explain.result import BranchExplanation, Explanation
 from mi2p_inject.recipes.saving.saved import load_run
 from mi2p_inject.recipes.tasks import MultiLabel, SingleLabel
@@ -103,6 +104,19 @@ def test_classes_are_scikit_learns(run: Path) -> None:
     of_several = class_scores(MultiLabel(("a", "b", "c")), *flags, np.arange(50), seed=0)
     expected = precision_recall_fscore_support(*flags, zero_division=0)
     assert [one.f1.value for one in of_several] == pytest.approx(expected[2])
+
+
+def test_a_class_that_a_split_neither_has_nor_is_answered_with_has_no_score(tmp_path: Path) -> None:
+    table = write_table(tmp_path / "data")
+    with table.open("a") as file:
+        file.write(",one of its kind,rare,train\n")
+    train(table, tmp_path / "run", model="text", **SHORT)
+    saved = load_run(tmp_path / "run")
+    assert set(saved.numbers["test"]["f1_of_classes"]) == set(saved.task.classes) - {"rare"}
+    assert "| rare | \N{EN DASH} (no samples, no answers) |" in run_markdown(saved)
+    scores = re.search(r">rare</td>\s*<td[^>]*>0</td><td[^>]*>0</td>\s*(.*)", html_page(saved))
+    assert scores is not None
+    assert scores[1].count("&ndash;</td>") == 3
 
 
 def test_the_worst_mistakes_come_first(tmp_path: Path) -> None:

@@ -98,6 +98,7 @@ def test_weights_are_those_of_scikit_learn(labels: list[int]) -> None:
 def test_weights_of_several_labels() -> None:
     targets = np.array([[1, 0, 0], [1, 1, 0], [1, 0, 0], [0, 0, 0]])
     assert MultiLabel(CLASSES).class_weights(targets).tolist() == [1 / 3, 3, 0]
+    assert MultiLabel(CLASSES).class_weights(targets[:3]).tolist() == [1, 2, 0]  # all have the first
 
 
 @pytest.mark.parametrize("gamma", [0.0, 2.0])
