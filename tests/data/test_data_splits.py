@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data_files import Load, draw, load, note, write
+from data_files import Load, draw, load, note, sizes, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
@@ -92,6 +92,50 @@ class TestMadeParts:
         assert sorted([*train, *validation]) == rows.tolist()
         assert set(labels[train]) == set(labels)
         assert set(labels[validation]) == {label for label, count in enumerate(sizes) if count > 1}
+
+    @settings(max_examples=40, deadline=None)
+    @given(st.integers(0, 50), st.integers(3, 12), st.integers(1, 4))
+    def test_few_groups_of_several_classes(self, seed: int, number: int, classes: int) -> None:
+        groups = np.repeat(np.arange(number), 20)
+        labels = np.random.default_rng(seed).integers(0, classes, len(groups))
+        splits = split_rows(labels, groups, seed).splits()
+        assert all(len(rows) for rows in splits.values())
+        assert set(labels[splits["train"]]) == set(labels)
+        assert sum(len(set(groups[rows])) for rows in splits.values()) == number
+        train, validation = take_validation(np.arange(len(groups)), labels, groups, seed)
+        assert set(labels[train]) == set(labels)
+        assert 0 < len(validation) <= len(groups) / 2
+
+    def test_the_note_says_what_came_out(self, tmp_path: Path, load: Load) -> None:
+        rows = [f"text {i},{'ab'[i % 2]},patient {i % 3}" for i in range(60)]
+        samples = load(write(tmp_path / "a.csv", "\n".join(["text,label,group", *rows])))
+        assert sizes(samples) == {"train": 20, "validation": 20, "test": 20}
+        assert note(samples, "split 60/10/30").endswith("seed 0; it came out as 33/33/33, as whole groups do")
+        lines = [f"{row},{'test' if i % 3 == 2 else 'train'}" for i, row in enumerate(rows)]
+        samples = load(write(tmp_path / "b.csv", "\n".join(["text,label,group,split", *lines])))
+        assert note(samples, "validation: a tenth").endswith("it came out as 50/50, as whole groups do")
+        plain = [one.rpartition(",")[0] for one in rows]
+        samples = load(write(tmp_path / "c.csv", "\n".join(["text,label", *plain])))
+        assert note(samples, "split 60/10/30").endswith("seed 0")
+
+    @pytest.mark.parametrize("seed", range(4))
+    def test_samples_that_are_left_out_fill_no_split(self, seed: int, tmp_path: Path, load: Load) -> None:
+        for i in range(8):
+            draw(tmp_path / f"{i}.png", i)
+        rows = [f"{f'{i}.png' if i < 8 else ''},text {i},{'ab'[i % 2]}" for i in range(60)]
+        path = write(tmp_path / "a.csv", "\n".join(["image,text,label", *rows]))
+        found = sizes(load(path, missing="drop", seed=seed))
+        assert len(found) == 3
+        assert sum(found.values()) == 8
+
+    def test_a_split_that_would_be_empty_is_an_error(self, tmp_path: Path, load: Load) -> None:
+        for i in range(3):  # two of them stay in training, with a label of their own
+            draw(tmp_path / f"{i}.png", i)
+        rows = [f"{f'{i}.png' if i < 3 else ''},text {i},{('a|r', 'a|s', 'a')[min(i, 2)]}" for i in range(12)]
+        path = write(tmp_path / "a.csv", "\n".join(["image,text,label", *rows]))
+        words = r"none is left for [\s\S]*given: 3 samples in 3 groups[\s\S]*column 'split'"
+        with pytest.raises(RecipeError, match=words):
+            load(path, missing="drop")
 
     def test_a_tenth_for_validation(self) -> None:
         labels = np.array([0] * 80 + [1] * 40 + [2] * 80)

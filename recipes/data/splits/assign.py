@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mi2p_inject.recipes.data.row_index import RowIndex
 from mi2p_inject.recipes.data.samples import SPLITS
 from mi2p_inject.recipes.data.splits.rare import rare_labels
-from mi2p_inject.recipes.data.splits.stratified import LEAST, split_rows, take_validation
+from mi2p_inject.recipes.data.splits.stratified import LEAST, filled, split_rows, take_validation
 from mi2p_inject.recipes.errors import RecipeError
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "without_duplicates",
 ]
 
+_CLEARLY = 0.05  # of the samples
 _LATER_EARLIER = (("validation", "train"), ("test", "train"), ("test", "validation"))
 #: numbers of samples, ascending
 Rows = NDArray[np.int64]
@@ -56,7 +57,8 @@ def assign_splits(
         notes: what was made is appended.
 
     Raises:
-        RecipeError: the given splits have no "train"; no class has enough samples to be split.
+        RecipeError: the given splits have no "train"; no class has enough samples to be split; a split
+            would be empty.
     """
     given = given_splits(index)
     strata, groups = _strata(numbers, len(classes)), np.asarray(index.groups, dtype=np.int64)
@@ -68,8 +70,12 @@ def assign_splits(
             fix="call a split train, or leave the split column out: a split is then made",
         )
     if "validation" not in given:
+        every = len(given["train"])
         given["train"], given["validation"] = take_validation(given["train"], strata, groups, seed)
-        notes.append(f"validation: a tenth of the training split, by class, duplicates together, seed {seed}")
+        notes.append(
+            f"validation: a tenth of the training split, by class, duplicates together, seed {seed}"
+            + _came_out([len(given["train"]) / every, len(given["validation"]) / every], (0.9, 0.1))
+        )
     if "test" not in given:
         notes.append("there is no test split")
     return {split: given[split] for split in SPLITS if split in given}
@@ -103,17 +109,40 @@ def _made(
             + "; macro-F1 leaves out a class that a split neither has nor is answered with; "
             "--set rare_classes=drop leaves them out of the data"
         )
-    notes.append(f"split 60/10/30 by class, duplicates together ({groups.max() + 1} groups), seed {seed}")
     own = _enough(strata[split], groups[split])
     where = np.zeros(len(groups), dtype=np.int64)
     for number, rows in enumerate(split_rows(own, groups[split], seed, (*classes, "no label")).splits().values()):
         where[split[rows]] = number
+    rows = np.flatnonzero(complete & ~stay)  # what is left out fills no split
+    places = filled(where[rows], strata[rows], groups[rows], seed)
+    for number in (1, 2):
+        where[np.isin(groups, groups[rows[places == number]])] = number
     seen = {label for row in np.flatnonzero(complete & (where == 0)).tolist() for label in index.labels[row]}
     for row in np.flatnonzero(complete).tolist():
         if not seen.issuperset(index.labels[row]):  # those in training have neither image nor text
             where[groups == groups[row]] = 0
             seen.update(index.labels[row])
+    counts = np.bincount(where[complete], minlength=len(SPLITS))
+    if not counts.all():
+        empty = " and ".join(name for name, count in zip(SPLITS, counts, strict=True) if not count)
+        raise RecipeError(
+            f"there are too few independent samples for train, validation and test: none is left for {empty}",
+            given=f"{counts.sum()} samples in {len(np.unique(groups[complete]))} groups; those of one image, text or "
+            "group count as one",
+            fix="give the splits yourself in a column 'split'",
+        )
+    notes.append(
+        f"split 60/10/30 by class, duplicates together ({groups.max() + 1} groups), seed {seed}"
+        + _came_out((counts / counts.sum()).tolist(), (0.6, 0.1, 0.3))
+    )
     return {name: np.flatnonzero(where == number) for number, name in enumerate(SPLITS)}
+
+
+def _came_out(shares: Sequence[float], asked: Sequence[float]) -> str:
+    """What to add to a note where the shares of the splits are clearly not what was asked for."""
+    if all(abs(one - other) <= _CLEARLY for one, other in zip(shares, asked, strict=True)):
+        return ""
+    return f"; it came out as {'/'.join(f'{100 * share:.0f}' for share in shares)}, as whole groups do"
 
 
 def _enough(strata: Rows, groups: Rows) -> Rows:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mi2p_inject.recipes.errors import RecipeError
 
-__all__ = ["LEAST", "Split", "split_rows", "take_validation"]
+__all__ = ["LEAST", "Split", "filled", "split_rows", "take_validation"]
 
 #: independent samples of a class that is split in three
 LEAST = 3
@@ -41,7 +41,7 @@ def split_rows(labels: Rows, groups: Rows, seed: int, classes: tuple[str, ...] |
     """60 / 10 / 30: ten stratified folds of whole groups, three of them for the test and one for validation.
 
     A class too rare to be in every fold keeps at least one of its groups in training. Where every class has fewer than
-    ten groups, those of each class are dealt out: at least one for each split.
+    ten groups, those of each class are dealt out: at least one for each split. No split is left empty.
 
     Args:
         labels: (N,) class of each row.
@@ -70,6 +70,7 @@ def split_rows(labels: Rows, groups: Rows, seed: int, classes: tuple[str, ...] |
             where[groups == groups[labels == label][0]] = 0
     else:
         where[:] = _dealt(labels, groups, seed, (_TENTHS_VALIDATION, _TENTHS_TEST))
+    where = filled(where, labels, groups, seed)
     train, validation, test = (np.flatnonzero(where == number) for number in range(3))
     return Split(train, validation, test)
 
@@ -88,19 +89,21 @@ def take_validation(train: Rows, labels: Rows, groups: Rows, seed: int) -> tuple
     Raises:
         RecipeError: no class has two groups.
     """
-    if _has_folds(labels[train], groups[train]):
-        taken = np.zeros(len(train), dtype=bool)
-        taken[_folds(labels[train], groups[train], seed)[0]] = True
-        for label in np.setdiff1d(labels[train], labels[train][~taken]):
-            taken[groups[train] == groups[train][labels[train] == label][0]] = False
+    own_labels, own_groups = labels[train], groups[train]
+    if _has_folds(own_labels, own_groups):
+        where = np.zeros(len(train), dtype=np.int64)
+        where[_folds(own_labels, own_groups, seed)[0]] = 1
+        for label in np.setdiff1d(own_labels, own_labels[where == 0]):
+            where[own_groups == own_groups[own_labels == label][0]] = 0
     else:
-        taken = _dealt(labels[train], groups[train], seed, (_TENTHS_VALIDATION,)) == 1
-        if not taken.any():
-            raise RecipeError(
-                "no class has two independent training samples, one of them for validation",
-                given=f"{len(train)} training samples; those of one image, text or group count as one",
-                fix="give the validation split yourself in the column 'split'",
-            )
+        where = _dealt(own_labels, own_groups, seed, (_TENTHS_VALIDATION,))
+    taken = filled(where, own_labels, own_groups, seed, (_TENTHS_VALIDATION,)) == 1
+    if not taken.any():
+        raise RecipeError(
+            "no class has two independent training samples, one of them for validation",
+            given=f"{len(train)} training samples; those of one image, text or group count as one",
+            fix="give the validation split yourself in the column 'split'",
+        )
     return train[~taken], train[taken]
 
 
@@ -119,7 +122,7 @@ def _dealt(labels: Rows, groups: Rows, seed: int, tenths: tuple[int, ...]) -> Ro
     names, inverse = np.unique(groups, return_inverse=True)
     rarity = np.bincount(labels)
     first = np.full(len(names), -1)
-    for row in np.argsort(-rarity[labels], kind="stable"):  # the rarest comes last and stays
+    for row in np.lexsort((labels, -rarity[labels])):  # the rarest comes last and stays
         first[inverse[row]] = labels[row]
     place = np.zeros(len(names), dtype=np.int64)
     for label in np.unique(first):
@@ -130,6 +133,44 @@ def _dealt(labels: Rows, groups: Rows, seed: int, tenths: tuple[int, ...]) -> Ro
             place[own[start : start + max(count, 0)]] = number
             start += max(count, 0)
     return place[inverse]
+
+
+def filled(
+    where: Rows,
+    labels: Rows,
+    groups: Rows,
+    seed: int,
+    tenths: tuple[int, ...] = (_TENTHS_VALIDATION, _TENTHS_TEST),
+) -> Rows:
+    """The same places, with a group moved to each of the other splits that has none, where one can be spared.
+
+    It is the group whose size is nearest to what the split should have, of a split that has several; each class stays
+    in training.
+
+    Args:
+        where: (N,) 0 for training, 1, 2 ... for the others.
+        labels: (N,) classes.
+        groups: (N,) rows of one group are in one split.
+        seed: of the choice among groups of one size.
+        tenths: what each of the other splits should have.
+    """
+    where = where.copy()
+    _, first, inverse = np.unique(groups, return_index=True, return_inverse=True)
+    sizes, order = np.bincount(inverse), np.random.default_rng(seed).permutation(len(first))
+    for number in range(len(tenths), 0, -1):
+        if (where == number).any():
+            continue
+        place = where[first]
+        spared = [
+            one
+            for one in order
+            if np.sum(place == place[one]) > 1
+            and (place[one] > 0 or np.isin(labels[inverse == one], labels[(where == 0) & (inverse != one)]).all())
+        ]
+        if spared:
+            wanted = len(labels) * tenths[number - 1] / _FOLDS
+            where[inverse == min(spared, key=lambda one: abs(sizes[one] - wanted))] = number
+    return where
 
 
 def _folds(labels: Rows, groups: Rows, seed: int) -> list[Rows]:
