@@ -90,11 +90,12 @@ def build_samples(table: SourceTable, stored: datasets.Dataset, choices: Choices
     report_sizes(splits, table.published, notes)
     splits = {name: rows[complete[rows]] for name, rows in splits.items()}
     duplicates_across(index, splits, notes)
+    before = len(splits.get("train", ()))
     if choices.dedupe != "none":
         splits = without_duplicates(index, splits, notes)
     groups_across(own_groups, splits, notes)
     if training:
-        check_seen_in_training(index.labels, splits, classes, table.name)
+        check_seen_in_training(index.labels, splits, classes, table.name, before - len(splits["train"]))
         check_read_in_training(index, table, splits)
 
     data = _with_columns(stored, index, numbers, multi_label, drawn=table.drawn, cells=table.cells)

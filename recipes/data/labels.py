@@ -81,7 +81,11 @@ def number_labels(
 
 
 def check_seen_in_training(
-    labels: Sequence[tuple[str, ...]], splits: dict[str, NDArray[np.int64]], classes: tuple[str, ...], name: str
+    labels: Sequence[tuple[str, ...]],
+    splits: dict[str, NDArray[np.int64]],
+    classes: tuple[str, ...],
+    name: str,
+    dropped: int = 0,
 ) -> None:
     """A label that training never saw cannot be predicted.
 
@@ -90,26 +94,34 @@ def check_seen_in_training(
         splits: name -> rows; nothing is checked without a "train".
         classes: all labels.
         name: of the data set, for messages.
+        dropped: training samples that ``dedupe`` left out, because other splits have them.
 
     Raises:
         RecipeError: a label is in validation or test only; there is one class in training.
     """
     if "train" not in splits:
         return
+    left_out = f"; dedupe dropped {dropped} training samples that other splits have too" if dropped else ""
+    otherwise = ", or leave dedupe out" if dropped else ""
+    if dropped and not len(splits["train"]):
+        raise RecipeError(
+            f"{name}: no training sample is left: dedupe dropped all {dropped}, which other splits have too",
+            fix="take the duplicates out of validation and test, or leave dedupe out",
+        )
     seen = {split: Counter(label for i in rows for label in labels[i]) for split, rows in splits.items()}
     for split, counts in seen.items():
         unseen = Counter({label: count for label, count in counts.items() if label not in seen["train"]})
         if unseen:
             raise RecipeError(
                 f"{name}: labels in {split} that no training sample has: {_counted(unseen)}",
-                given="in training: " + _counted(seen["train"]),
-                fix="correct the labels, move samples to the training split, or take these out",
+                given=f"in training: {_counted(seen['train']) or 'no labels'}{left_out}",
+                fix=f"correct the labels, move samples to the training split, or take these out{otherwise}",
             )
     if len(seen["train"]) < 2:
         raise RecipeError(
-            f"{name}: training: {_one_class(set(seen['train']))}",
+            f"{name}: training: {_one_class(set(seen['train']))}{left_out}",
             expected="two classes or more",
-            fix="check the split column: training needs samples of two classes",
+            fix=f"check the split column: training needs samples of two classes{otherwise}",
         )
 
 

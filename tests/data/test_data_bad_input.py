@@ -45,6 +45,12 @@ class TestBadInput:
         with pytest.raises(RecipeError, match=r"the labels are floats[\s\S]*Int64"):
             load(save(tmp_path / f"a.{ending}", rows))
 
+    def test_a_training_split_of_duplicates_only(self, tmp_path: Path, load: Load) -> None:
+        rows = [{"text": f"text {i % 20}", "label": "ab"[i % 2], "split": SPLITS[i // 20 * 2]} for i in range(40)]
+        path = save(tmp_path / "a.csv", [*rows, {"text": "text", "label": "a", "split": "dev"}])
+        with pytest.raises(RecipeError, match=r"no training sample is left: dedupe dropped all 20[\s\S]*leave dedupe"):
+            load(path, dedupe="exact")
+
     def test_a_label_unseen_in_training(self, tmp_path: Path, load: Load) -> None:
         rows = [{**row, "split": SPLITS[i % 3 and 2]} for i, row in enumerate(pets(tmp_path))]
         rows[1]["label"] = "ferret"
@@ -109,6 +115,17 @@ class TestBadInput:
         (tmp_path / "training.tsv").rename(tmp_path / "metadata.tsv")
         with pytest.raises(RecipeError, match="'metadata' is no split of a data set"):
             load(tmp_path)
+
+    def test_the_table_of_an_imagefolder_is_named(self, tmp_path: Path, load: Load) -> None:
+        paths = [draw(tmp_path / "train" / f"{i}.png", i) for i in range(40)]
+        rows = [
+            {"file_name": one.name, "text": f"text {one.stem}", "label": "ab"[i % 2]} for i, one in enumerate(paths)
+        ]
+        table = save(tmp_path / "train" / "metadata.csv", rows)
+        for folder in (tmp_path, tmp_path / "train"):
+            with pytest.raises(RecipeError, match=rf"fix: --data {table} --image-col file_name"):
+                load(folder)
+        assert sum(map(len, ids(load(table, image_col="file_name")).values())) == 40
 
     def test_nothing_there(self, tmp_path: Path, load: Load) -> None:
         with pytest.raises(RecipeError, match=r"does not exist[\s\S]*did you mean crisismmd\?"):

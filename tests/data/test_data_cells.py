@@ -245,14 +245,6 @@ class TestCharacters:
         with pytest.raises(RecipeError, match="1 missing file"):
             load(tmp_path, on_bad_image="error")
 
-    def test_texts_beside_pictures_in_other_encodings(self, tmp_path: Path, load: Load) -> None:
-        for i in range(20):
-            draw(tmp_path / "ab"[i % 2] / f"{i}.png", i)
-            encoding = ("utf-8", "utf-16", "utf-8-sig", "cp1252")[i % 4]
-            (tmp_path / "ab"[i % 2] / f"{i}.txt").write_bytes(f"crème {i}".encode(encoding))
-        found = {one.rpartition(" ")[0] for one in map(str, texts(load(tmp_path)))}
-        assert found == {"crème", "cr\N{REPLACEMENT CHARACTER}me"}
-
     @pytest.mark.fault("tables", "NFC and NFD forms of one label", "one class")
     def test_labels_that_look_the_same_are_one(self, pictures: Path, load: Load) -> None:
         labels = [unicodedata.normalize(form, name) for form in ("NFC", "NFD") for name in ("café", "thé")]

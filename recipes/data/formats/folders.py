@@ -12,6 +12,7 @@ from mi2p_inject.core.files.read import read_regular
 from mi2p_inject.recipes.data.images import looks_like_image
 from mi2p_inject.recipes.data.source_table import Row, SourceTable, is_split, split_name
 from mi2p_inject.recipes.data.tables.lines import check_regular, decode
+from mi2p_inject.recipes.data.tables.load import is_of_pictures, with_its_column
 from mi2p_inject.recipes.errors import RecipeError
 
 __all__ = [
@@ -62,11 +63,14 @@ def load_folder(folder: Path) -> SourceTable:
         for label in (sample_folders(root, notes) if splits else names)
     }
     if not any(files.values()):
+        table = next(filter(is_of_pictures, files_below(folder)), None)
         raise RecipeError(
             f"{folder} is empty" if not any(folder.iterdir()) else f"{folder} has neither tables nor folders of labels",
             given="; ".join([f"{len(_samples(folder))} images and texts below it", *notes[:3]]),
             expected="a table (train.csv, ...), or <split>/<label>/<image>, or <label>/<image>",
-            fix="make a table (docs/data.md), or a folder of pictures for each label",
+            fix=with_its_column(table)
+            if table
+            else "make a table (docs/data.md), or a folder of pictures for each label",
         )
     notes += _other_files([root / label for split, root in roots.items() for one, label in files if one == split])
 

@@ -13,14 +13,14 @@ from typing import Any
 
 from mi2p_inject.recipes.characters import composed
 from mi2p_inject.recipes.data.in_memory import called
-from mi2p_inject.recipes.data.source_table import Row, SourceTable, split_name
+from mi2p_inject.recipes.data.source_table import Row, SourceTable, is_split, split_name
 from mi2p_inject.recipes.data.tables.cells import labels_of
 from mi2p_inject.recipes.data.tables.read import ENDINGS, table_columns, table_rows
 from mi2p_inject.recipes.data.values import MISSING_WORD, is_missing, missing_word, visible
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.sources.cells import category_in, number_in
 
-__all__ = ["Columns", "load_table"]
+__all__ = ["Columns", "is_of_pictures", "load_table", "with_its_column"]
 
 _PIECE = re.compile(r"(?P<name>.+)-(?P<number>\d+)-of-(?P<count>\d+)")
 """How `datasets` and others name the files of a table that is cut into several."""
@@ -106,12 +106,29 @@ def _split_files(folder: Path) -> dict[Path, str | None]:
             continue
         piece = _PIECE.fullmatch(file.stem)
         name = piece["name"] if piece else file.stem
+        if is_of_pictures(file) and not is_split(name):
+            raise RecipeError(
+                f"{file}: {name!r} is no split of a data set",
+                expected="a folder with train.csv, ..., or one table",
+                given="the table of a folder of pictures, as Hugging Face's imagefolder has it",
+                fix=with_its_column(file),
+            )
         files[file] = split = split_name(name, str(file))
         whole.setdefault(split, set()).add(f"{name} of {piece['count']}" if piece else file.name)
     if twice := sorted(split for split, tables in whole.items() if len(tables) > 1):
         raise RecipeError(f"{folder} has several tables for {', '.join(twice)}", fix="keep one table for each split")
     _check_pieces(folder, files)
     return files
+
+
+def is_of_pictures(file: Path) -> bool:
+    """Whether a file is called as the table of a folder of pictures, by Hugging Face's imagefolder."""
+    return file.stem == "metadata" and file.suffix.lower() in ENDINGS
+
+
+def with_its_column(file: Path) -> str:
+    """How to give such a table, for an error."""
+    return f"--data {file} --image-col file_name, or whatever its column of paths is called"
 
 
 def _check_pieces(folder: Path, files: Mapping[Path, str | None]) -> None:
