@@ -142,7 +142,7 @@ def _came_out(shares: Sequence[float], asked: Sequence[float]) -> str:
     """What to add to a note where the shares of the splits are clearly not what was asked for."""
     if all(abs(one - other) <= _CLEARLY for one, other in zip(shares, asked, strict=True)):
         return ""
-    return f"; it came out as {'/'.join(f'{100 * share:.0f}' for share in shares)}, as whole groups do"
+    return f"; it came out as {'/'.join(f'{100 * share:.0f}' for share in shares)}"
 
 
 def _enough(strata: Rows, groups: Rows) -> Rows:
