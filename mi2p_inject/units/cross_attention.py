@@ -44,6 +44,9 @@ class CrossAttention(UnitConfig):
     queries and a residual as in Flamingo (https://arxiv.org/abs/2204.14198), section 2.2, without its feed-forward
     layer; in place of its scalar gate, the output projection starts at zero.
 
+    Torch's fused attention has no second derivatives; a forward under
+    ``torch.nn.attention.sdpa_kernel(SDPBackend.MATH)`` has them.
+
     Examples:
         >>> from mi2p_inject import ViewSpec
         >>> from mi2p_inject.units import CrossAttention

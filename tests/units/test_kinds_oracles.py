@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kinds_oracle import ORACLES
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mi2p_inject import SourceFeatures, ViewSpec
 from mi2p_inject.sources.features import prepare
@@ -93,3 +94,13 @@ def test_pooling_is_the_mean_of_what_is_real(kind: str) -> None:
     expected = features.mean((2, 3)) if kind == "map" else torch.stack([features[0, :2].mean(0), features[1].mean(0)])
     torch.testing.assert_close(prepared.pooled(), expected)
     assert prepared.pooled() is prepared.pooled()
+
+
+def test_second_derivatives_of_attention_where_torch_has_them() -> None:
+    unit = CrossAttention(num_heads=2, head_dim=3).build(ViewSpec.tokens(6), ViewSpec.tokens(5)).double()
+    for parameter in unit.parameters():
+        parameter.data.normal_()
+    source = prepare(SourceFeatures(torch.randn(2, 4, 5).double()), ViewSpec.tokens(5), torch.float64)
+    view = torch.randn(2, 3, 6).double().requires_grad_()
+    with sdpa_kernel(SDPBackend.MATH):
+        assert torch.autograd.gradgradcheck(lambda one: unit(one, source), (view,))
