@@ -55,7 +55,7 @@ def derive(model: nn.Module) -> Adapter | None:
     if modality in ("text", "audio"):  # (batch, length, width), says transformers
         readout = Readout(LAST_HIDDEN, root=root, mask=inputs.token_mask)
     else:
-        readout = Readout(None)
+        readout = Readout(None, mask=inputs.token_mask)
     return _adapter(model, "transformers", modality, layers, readout, inputs.hf_any)
 
 

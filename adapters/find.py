@@ -11,7 +11,18 @@ from mi2p_inject.adapters.derive import base_of, derive
 from mi2p_inject.adapters.table import adapters
 from mi2p_inject.core.errors import AdapterError
 
-__all__ = ["Match", "find"]
+__all__ = ["Match", "find", "only_carries"]
+
+_CARRIERS = frozenset({
+    "torch.nn.parallel.data_parallel.DataParallel",
+    "torch.nn.parallel.distributed.DistributedDataParallel",
+    "torch.distributed.fsdp.fully_sharded_data_parallel.FullyShardedDataParallel",
+    "torch._dynamo.eval_frame.OptimizedModule",
+    "torch.optim.swa_utils.AveragedModel",
+    "peft.peft_model.PeftModel",
+    "peft.tuners.tuners_utils.BaseTuner",
+})  # fmt: skip
+"""Wrappers whose forward does nothing of its own to what the model inside takes and gives."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +80,21 @@ def find(model: nn.Module) -> Match | None:
             for name, child in module.named_children()
         ]
     return None
+
+
+def only_carries(model: nn.Module, root: str) -> bool:
+    """Whether a model gives what the module at `root` gives: that module itself, a head of its library, or a wrapper
+    that only carries it (`torch.compile`, data parallel, PEFT without prompts)."""
+    if _is_carrier(model):
+        name, _, rest = root.partition(".")
+        return bool(rest or name) and only_carries(model.get_submodule(name), rest)
+    headed = "transformers.modeling_utils.PreTrainedModel" in _names(model) and base_of(model)[1] == root
+    return headed or not root
+
+
+def _is_carrier(module: nn.Module) -> bool:
+    prompts = getattr(getattr(module, "active_peft_config", None), "is_prompt_learning", False)
+    return not prompts and not _CARRIERS.isdisjoint(_names(module))
 
 
 def _match(module: nn.Module, path: str, known: dict[str, Adapter]) -> Match | None:

@@ -42,6 +42,8 @@ __all__ = [
 TEXT_LENGTH = 16
 """Tokens of an example text: long enough for every architecture's shortest window, short enough to cost nothing."""
 SPECTROGRAM_LENGTH = 128
+MASKS = ("attention_mask", "pixel_attention_mask", "input_features_mask", "feature_attention_mask", "patch_valid")
+"""What encoders call the argument that tells real tokens, patches or frames (true) from padding."""
 FOLDED_PIXELS = 16
 """Pixels that timm's `SpaceToDepth` makes channels of, before the first convolution."""
 
@@ -210,7 +212,8 @@ def token_mask(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], 
     Raises:
         SourceError: the mask hides something, and the model changes the length in a way of its own.
     """
-    mask = attention_mask(model, args, kwargs, features)
+    given = ((name, argument(model, args, kwargs, name)) for name in MASKS)
+    name, mask = next(((name, mask) for name, mask in given if isinstance(mask, Tensor)), ("", None))
     if mask is None or mask.shape == features.shape[:2]:
         return mask
     if hasattr(model, "_get_feature_vector_attention_mask"):
@@ -220,7 +223,7 @@ def token_mask(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], 
     raise SourceError(
         f"the source encoder {type(model).__name__} changes the length, so its mask says nothing of its features",
         expected=f"a mask of shape {tuple(features.shape[:2])}",
-        given=f"an attention_mask of shape {tuple(mask.shape)}",
+        given=f"{name} of shape {tuple(mask.shape)}",
         fix="run the encoder yourself and pass source=SourceFeatures(features, mask)",
     )
 

@@ -69,10 +69,10 @@ def check_injectable(model: nn.Module, encoders: Mapping[str, nn.Module], paths:
             fix="inject copy.deepcopy(model)",
         )
     for source_encoder in encoders.values():
-        own = set(model.modules())
-        if any(module in own for module in source_encoder.modules()):
+        own = {*model.modules(), *model.parameters()}
+        if not own.isdisjoint({*source_encoder.modules(), *source_encoder.parameters()}):
             raise InjectionError(
-                "source encoder and backbone share modules",
+                "source encoder and backbone share modules or weights",
                 expected="two models: one trains, one is frozen",
                 given=f"{type(source_encoder).__name__} and {type(model).__name__}",
                 fix="pass copy.deepcopy(...) of the source encoder",
@@ -89,7 +89,8 @@ def check_injectable(model: nn.Module, encoders: Mapping[str, nn.Module], paths:
         warnings.warn(
             InjectionWarning(
                 f"site '{hooked[0]}': this backbone already carries the units of another live expanded model; the two "
-                "share its weights and never see each other's units.\n  expected: one expanded model a backbone\n"
+                "share its weights, what trainable='units' of one freezes is frozen for both, and neither sees the "
+                "other's units.\n  expected: one expanded model a backbone\n"
                 f"  given: a second injection (sites of the first: {', '.join(hooked)})\n"
                 "  fix: drop or eject() the first one if it is not wanted"
             ),

@@ -255,15 +255,14 @@ class ExpandedModel(RunningModel):
         A notebook cell run twice thus leaves nothing behind.
         """
         self.take_signature()
-        self._record = BACKBONES.acquire(
-            self.backbone, self._record, freezes=self.expansion_config.trainable == "units"
-        )
+        freezes = self.expansion_config.trainable == "units"
+        self._record = BACKBONES.acquire(self.backbone, self._record, freezes)
         for source in self.frozen_sources.values():
             source.freeze()
         for hook, _ in self._hooks:
             hook.owner = weakref.ref(self)
         sources = list(self.frozen_sources.values())
-        self._finalizer = weakref.finalize(self, _give_back, self._hooks, self.backbone, sources)
+        self._finalizer = weakref.finalize(self, _give_back, self._hooks, self.backbone, freezes, sources)
         self._finalizer.atexit = False
 
     def __copy__(self) -> ExpandedModel:
@@ -287,11 +286,13 @@ def _register(backbone: nn.Module, hook: SiteHook) -> tuple[SiteHook, Any]:
     return hook, module.register_forward_hook(hook, prepend=True)
 
 
-def _give_back(hooks: list[tuple[SiteHook, Any]], backbone: nn.Module, sources: Sequence[Source]) -> None:
+def _give_back(
+    hooks: list[tuple[SiteHook, Any]], backbone: nn.Module, freezes: bool, sources: Sequence[Source]
+) -> None:
     for _, handle in hooks:
         handle.remove()
     hooks.clear()
-    BACKBONES.release(backbone)
+    BACKBONES.release(backbone, freezes)
     for source in sources:
         source.thaw()
 

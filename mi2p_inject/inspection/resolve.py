@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from mi2p_inject.adapters.adapter import DEFAULT_NUM_HEADS
-from mi2p_inject.adapters.find import Match, find
+from mi2p_inject.adapters.find import Match, find, only_carries
 from mi2p_inject.core.errors import AdapterError, LayoutError, ProbeError
 from mi2p_inject.core.inputs import Inputs, as_inputs
 from mi2p_inject.core.layout import Axes, Layout
@@ -37,12 +37,14 @@ class ResolvedModel:
         match: its adapter and where in the model that architecture stands; None: no adapter matches.
         inputs: (args, kwargs) of an example call; ((), {}) where none were required and none are known.
         reads: what is read of its output; None: all of it.
+        holds: where an encoder with an adapter stands in a source whose own forward counts; "": nowhere.
     """
 
     model: nn.Module
     match: Match | None
     inputs: Inputs
     reads: Reads | None = None
+    holds: str = ""
 
     @property
     def inner(self) -> nn.Module:
@@ -108,7 +110,8 @@ def resolve(
         name: what the caller calls `example_inputs`, for error messages.
         required: without example inputs, raise instead of leaving them empty.
         ambiguous: accept a model that holds several encoders: no adapter matches then.
-        as_source: the adapter's readout may stand on a part of the model (the encoder of an encoder-decoder).
+        as_source: the adapter's readout may stand on a part of the model (the encoder of an encoder-decoder); and no
+            adapter matches a wrapper whose forward does something of its own to what the encoder inside takes or gives.
 
     Raises:
         AdapterError: the model holds several encoders and `ambiguous` is False.
@@ -126,9 +129,13 @@ def resolve(
         if not ambiguous:
             raise
         match = None
-    if as_source and match is not None and match.adapter.readout.root:
-        match = Match(match.adapter, match.path(match.adapter.readout.root))
-    return ResolvedModel(model, match, _example_inputs(model, match, example_inputs, name, required))
+    inputs = _example_inputs(model, match, example_inputs, name, required)
+    if as_source and match is not None:
+        if not only_carries(model, match.root):
+            return ResolvedModel(model, None, inputs, holds=match.root)
+        if match.adapter.readout.root:
+            match = Match(match.adapter, match.path(match.adapter.readout.root))
+    return ResolvedModel(model, match, inputs)
 
 
 def _example_inputs(model: nn.Module, match: Match | None, example_inputs: Any, name: str, required: bool) -> Inputs:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from mi2p_inject.adapters.adapter import Readout
+from mi2p_inject.adapters.inputs import token_mask
 from mi2p_inject.core.errors import LayoutError, SourceError
 from mi2p_inject.core.inputs import as_inputs
 from mi2p_inject.core.layout import Axes, Layout, describe, image_of
@@ -64,7 +65,8 @@ class Source:
 
     Args:
         encoder: any module. One with an adapter is read as the adapter says, on the encoder inside a headed model.
-            One without an adapter must return tokens (B, L, D) or a map (B, C, H, W), or a `last_hidden_state`.
+            One without an adapter, a wrapper with a forward of its own among them, must return tokens (B, L, D) or a
+            map (B, C, H, W), or a `last_hidden_state`.
         example_inputs: an example batch, for encoders without an adapter or inputs of another size than usual.
         reading: of an encoder of the same code and shapes, which saves the dry run.
 
@@ -175,10 +177,22 @@ def _call(encoder: nn.Module, method: str, args: tuple[Any, ...], kwargs: dict[s
     return encoder(*args, **kwargs) if method == "forward" else getattr(encoder, method)(*args, **kwargs)
 
 
+def _with_what_it_holds(error: LayoutError, resolved: ResolvedModel) -> LayoutError:
+    """A wrapper that gives neither tokens nor a map may hold an encoder that does."""
+    if not resolved.holds:
+        return error
+    return LayoutError(
+        f"the source encoder {type(resolved.model).__name__} gives neither tokens nor a map",
+        expected="tokens (B, L, D), a map (B, C, H, W) or a last_hidden_state, of the forward that is its own",
+        given=error.given,
+        fix=f"pass the encoder inside it, encoder.{resolved.holds}, or let its forward return features",
+    )
+
+
 def _read(resolved: ResolvedModel) -> Reading:
     """What a dry run says."""
     encoder, inputs = resolved.inner, resolved.inputs
-    readout = resolved.match.adapter.readout if resolved.match else Readout(None)
+    readout = resolved.match.adapter.readout if resolved.match else Readout(None, mask=token_mask)
     path, call = readout.path_in(encoder), readout.call
     seen = observe(encoder, [path], inputs, call)
     found = seen[path].output
@@ -187,7 +201,7 @@ def _read(resolved: ResolvedModel) -> Reading:
     else:
         inferred = infer_layouts(encoder, [path], inputs, seen, call)[path]
         if isinstance(inferred, LayoutError):
-            raise inferred
+            raise _with_what_it_holds(inferred, resolved)
         layout = resolved.at_image(inferred)
     features = layout.view(found, path)
     return Reading(readout, layout, ViewSpec.of(features), int(features.shape[1]))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from mi2p_inject.core.numerics.normalise import normalised
 from mi2p_inject.core.numerics.precision import full_range, saturated
+from mi2p_inject.core.numerics.recording import is_transformed
 from mi2p_inject.core.numerics.weights_taken import Axis, give_weights, wants_weights
 from mi2p_inject.core.views import ViewSpec
 from mi2p_inject.sources.prepared import PreparedSource
@@ -119,6 +120,8 @@ class CrossAttentionUnit(Unit):
         mask = None if source.mask is None else source.mask[:, None, None, :]
         if wants_weights():
             read = _recorded(queries, keys, values, mask)
+        elif is_transformed(queries):  # the fused kernels know no dual numbers
+            read = _plain(queries, keys, values, mask)
         else:
             read = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
         residual: Tensor = self.heads_to_site(read.transpose(1, 2).flatten(2))
@@ -142,3 +145,8 @@ def _recorded(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None
     give_weights(weights)
     read: Tensor = weights.to(values.dtype) @ values
     return read
+
+
+def _plain(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+    weights = attention_weights(queries * queries.shape[-1] ** -0.5, keys, mask)
+    return weights.to(values.dtype) @ values

@@ -188,6 +188,13 @@ class TestStates:
         with complains(InjectionError, "compiled"):
             inject(model, layers=layer, source_spec=WORDS, example_inputs=PICTURES)
 
+    def test_a_weight_in_both_roles(self) -> None:
+        backbone, encoder = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)), nn.Sequential(nn.Linear(4, 4))
+        encoder[0].weight = backbone[1].weight
+        with complains(InjectionError, "share modules or weights"):
+            given = {"example_inputs": torch.zeros(2, 3, 4), "source_example_inputs": torch.zeros(2, 3, 4)}
+            inject(backbone, layers="0", source_encoder=encoder, **given)
+
     def test_one_model_in_both_roles(self) -> None:
         vision, text = TINY["densenet"].build(), TINY["bert"].build()
         with complains(InjectionError, "share modules"):

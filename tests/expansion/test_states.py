@@ -68,6 +68,21 @@ def test_a_cell_run_twice_then_ejected() -> None:
     assert snapshot(model) == before
 
 
+@pytest.mark.parametrize("first", ["units", "all"])
+def test_what_one_model_freezes_trains_again_without_it(first: str) -> None:
+    model, other = net(), "all" if first == "units" else "units"
+    model[1].requires_grad_(False)
+    models = {first: expand(model, trainable=first)}
+    if first == "all":
+        model[0].bias.requires_grad_(False)
+    models[other] = expand(model, trainable=other)
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    models["units"].eject()
+    training = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    every = {name for name, _ in model.named_parameters()} - {name for name, _ in model[1].named_parameters("1")}
+    assert training == (every if first == "units" else every - {"0.bias"})
+
+
 def test_a_dropped_model_gives_its_source_encoder_back() -> None:
     encoder = TINY["clip_text"].build().train()
     before = snapshot(encoder)

@@ -89,3 +89,31 @@ def test_lora_on_a_units_layers_trains(name: str) -> None:
     adapted = {key: parameter.grad for key, parameter in unit.named_parameters() if "lora" in key}
     assert len(adapted) == 2 * len(layers)
     assert all(gradient is not None and gradient.abs().sum() > 0 for gradient in adapted.values())
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_forward_mode_is_the_gradient(name: str) -> None:
+    _, me, (args, _), source = expanded(name, "resnet")
+    me.double().eval()
+    for parameter in me.units.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    data, direction = source.data.double(), torch.randn(source.data.shape).double()
+
+    def run(data: torch.Tensor) -> torch.Tensor:
+        return first_tensor(me(args[0].double(), source=SourceFeatures(data))).square().sum()
+
+    _, slope = torch.func.jvp(run, (data,), (direction,))
+    (gradient,) = torch.autograd.grad(run(data.requires_grad_()), data)
+    torch.testing.assert_close(slope, (gradient * direction).sum())
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_a_source_without_tokens_is_missing_in_a_compiled_model_too(name: str) -> None:
+    torch._dynamo.reset()
+    _, me, (args, kwargs), _ = expanded(name, "resnet", zero_init=None) if "mi2p" in name else expanded(name, "resnet")
+    for parameter in me.eval().units.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    nothing = SourceFeatures(torch.zeros(3, 0, me.expansion_config.sources[""].spec.width))
+    plain = first_tensor(me(*args, **kwargs))
+    for model in (me, torch.compile(me, backend="eager")):
+        torch.testing.assert_close(first_tensor(model(*args, source=nothing, **kwargs)), plain)
