@@ -147,10 +147,10 @@ class Layout:
         return cls(Axes(data["axes"]), data["element"], int(data["prefix"]), grid, image)
 
     def _grid_of(self, patches: int, path: str, image: tuple[int, int] | None) -> tuple[int, int]:
-        """The grid of this call's patches: as large as its image says, else the one seen at injection."""
+        """The grid of this call's patches: as large as its image says; where none is known, that seen at injection."""
         if self.grid is None:
             raise self._mismatch(patches, path)
-        for grid in (*self._scaled(image), self.grid):
+        for grid in self._scaled(image) or [self.grid]:
             if grid[0] * grid[1] == patches:
                 return grid
         raise LayoutError(

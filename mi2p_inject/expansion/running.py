@@ -17,7 +17,7 @@ from mi2p_inject.core.numerics.precision import floating_dtype
 from mi2p_inject.core.numerics.recording import is_recording
 from mi2p_inject.core.site import Site
 from mi2p_inject.expansion.backbone_interface import BackboneInterface
-from mi2p_inject.expansion.call import Call, Calls, choices
+from mi2p_inject.expansion.call import Call, Calls, choices, noting_images
 from mi2p_inject.expansion.check_call import (
     call_without_source,
     check_device,
@@ -162,17 +162,11 @@ class RunningModel(BackboneInterface):
             self._still_norms()
         call = self._call(given_sources(batch, source_mask, self.expansion_config.sources), once=False)
         call.block = True
-
-        def note_image(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            if self.calls.now.call is call:  # not in another thread, or in a call that has a source of its own
-                call.image = image_of(args, kwargs)
-
-        note = self.backbone.register_forward_pre_hook(note_image, with_kwargs=True)
-        try:
-            with self.calls.block(None if self.calls.now.disabled else call, self.calls.now.disabled):
-                yield
-        finally:
-            note.remove()
+        with (
+            noting_images(self.backbone, self.calls, call),
+            self.calls.block(None if self.calls.now.disabled else call, self.calls.now.disabled),
+        ):
+            yield
         if self.active:
             check_fired(self, call)
 

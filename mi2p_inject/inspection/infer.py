@@ -20,8 +20,10 @@ from mi2p_inject.inspection.vary_inputs import (
     CONVOLUTIONS,
     holds_length_first,
     image_size,
+    is_orderly,
     larger_inputs,
     more_rows,
+    patch_sizes,
     rows_are_steps,
 )
 
@@ -44,6 +46,8 @@ class _Runs:
     """Whether the rows of 3-D inputs are steps to the model's own sequence modules; None: they do not say."""
     convolves: bool
     """The model convolves sequences: (B, C, L) may occur in it."""
+    patch_sizes: list[tuple[int, int]]
+    """Of patches that are not square; none where they are."""
 
 
 def infer_layouts(
@@ -61,7 +65,7 @@ def infer_layouts(
         first: what a dry run on `inputs` saw.
         call: the method that ran.
     """
-    image = image_size(inputs)
+    image = image_size(inputs) if is_orderly(model) else None
     batch = observe(model, paths, more_rows(inputs), call)
     larger, sizes = larger_inputs(inputs), []
     for one in larger:
@@ -71,7 +75,8 @@ def infer_layouts(
             continue  # a fixed size: the shapes themselves must tell
     larger_image = image_size(larger[0]) if larger else None
     convolves = any(isinstance(module, CONVOLUTIONS) for module in model.modules())
-    runs = _Runs(first, batch, sizes, image, larger_image, rows_are_steps(model, inputs, call), convolves)
+    steps = rows_are_steps(model, inputs, call)
+    runs = _Runs(first, batch, sizes, image, larger_image, steps, convolves, patch_sizes(model))
     return {path: _infer_or_error(model.get_submodule(path), path, runs) for path in paths}
 
 
@@ -263,14 +268,20 @@ def _patches(tokens: int, larger_tokens: int | None, runs: _Runs, path: str) -> 
     image, larger = runs.image, runs.larger_image
     if image is None:
         return 0, None
+    sizes = runs.patch_sizes
     if larger_tokens is not None and larger is not None:
-        for stride in range(1, min(image) + 1):
-            grid, more = (image[0] // stride, image[1] // stride), (larger[0] // stride, larger[1] // stride)
+        for height, width in sizes or [(stride, stride) for stride in range(1, min(image) + 1)]:
+            grid, more = (image[0] // height, image[1] // width), (larger[0] // height, larger[1] // width)
             prefix = tokens - grid[0] * grid[1]
             if 0 <= prefix <= MOST_PREFIX_TOKENS and larger_tokens - more[0] * more[1] == prefix:
                 return prefix, grid
     elif runs.larger_sizes:
         return 0, None  # the length does not follow the image: latents, queries
+    elif sizes:
+        for height, width in sizes:
+            grid = (image[0] // height, image[1] // width)
+            if 0 <= tokens - grid[0] * grid[1] <= MOST_PREFIX_TOKENS and min(grid) > 0:
+                return tokens - grid[0] * grid[1], grid
     elif image[0] == image[1]:
         side = math.isqrt(tokens)
         if tokens - side * side <= min(MOST_PREFIX_TOKENS, side):

@@ -20,7 +20,7 @@ from mi2p_inject.core.layout import Axes, Layout
 from mi2p_inject.inspection.infer import ASK
 from mi2p_inject.inspection.patch_effect import Reads
 from mi2p_inject.inspection.select import glob_paths
-from mi2p_inject.inspection.vary_inputs import image_size
+from mi2p_inject.inspection.vary_inputs import image_size, patch_sizes
 
 __all__ = ["ResolvedModel", "resolve"]
 
@@ -85,7 +85,8 @@ class ResolvedModel:
         prefix = self.match.adapter.prefix_tokens(self.inner) if self.match else None
         if prefix is not None and layout.axes in (Axes.NLC, Axes.LNC):
             length = int(layout.tensor(output, path).shape[0 if layout.axes is Axes.LNC else 1])
-            layout = replace(layout, prefix=prefix, grid=_patch_grid(length, prefix, image_size(self.inputs), path))
+            image, sizes = image_size(self.inputs), patch_sizes(self.inner)
+            layout = replace(layout, prefix=prefix, grid=_patch_grid(length - prefix, image, sizes, path))
         return self.at_image(layout)
 
     def at_image(self, layout: Layout) -> Layout:
@@ -173,21 +174,27 @@ def _example_inputs(model: nn.Module, match: Match | None, example_inputs: Any, 
     return made
 
 
-def _patch_grid(tokens: int, prefix: int, image: tuple[int, int] | None, path: str) -> tuple[int, int]:
-    """The grid of `tokens - prefix` patches with the image's proportions.
+def _patch_grid(
+    patches: int, image: tuple[int, int] | None, sizes: list[tuple[int, int]], path: str
+) -> tuple[int, int]:
+    """The grid of an image's patches: of its proportions, or as the patches' sizes say where they are not square.
 
     Raises:
         LayoutError: no such grid.
     """
-    patches = tokens - prefix
     height, width = image or (1, 1)
     rows = round(math.sqrt(patches * height / width)) if patches > 0 else 0
-    if rows < 1 or patches % rows or abs(rows * width - (patches // rows) * height) >= max(height, width):
-        raise LayoutError(
-            "the tokens after the prefix form no grid of the image's proportions",
-            path=path,
-            expected=f"{prefix} prefix tokens and a grid like {height}x{width}",
-            given=f"{tokens} tokens",
-            fix=f"view it as tokens (view='tokens'), or {ASK}",
-        )
-    return rows, patches // rows
+    found = (
+        [(rows, patches // max(1, rows))] if not sizes else [(height // high, width // wide) for high, wide in sizes]
+    )
+    for grid in found:
+        in_proportion = bool(sizes) or abs(grid[0] * width - grid[1] * height) < max(height, width)
+        if min(grid) > 0 and grid[0] * grid[1] == patches and in_proportion:
+            return grid
+    raise LayoutError(
+        "the tokens after the prefix form no grid of the image's proportions",
+        path=path,
+        expected=f"a grid like {height}x{width}",
+        given=f"{patches} tokens after the prefix",
+        fix=f"view it as tokens (view='tokens'), or {ASK}",
+    )

@@ -18,9 +18,11 @@ __all__ = [
     "holds_length_first",
     "image_size",
     "is_image",
+    "is_orderly",
     "is_sequence",
     "larger_inputs",
     "more_rows",
+    "patch_sizes",
     "rows_are_steps",
 ]
 
@@ -32,6 +34,32 @@ def image_size(inputs: Inputs) -> tuple[int, int] | None:
     """(H, W) of the one image among example inputs, None where there is none."""
     images = [leaf for leaf in pytree.tree_leaves(inputs) if is_image(leaf)]
     return (int(images[0].shape[-2]), int(images[0].shape[-1])) if len(images) == 1 else None
+
+
+def patch_sizes(model: nn.Module) -> list[tuple[int, int]]:
+    """Height and width of a patch, where a model has patches that are not square: what it says, and their multiples.
+
+    Of a convolution the stride, of any module or transformers configuration its `patch_size`. Later stages join
+    patches by twos.
+    """
+    found = []
+    for module in model.modules():
+        stated = (module, getattr(module, "config", None))
+        sides = [getattr(one, "patch_size", None) for one in stated]
+        sides += [module.stride] if isinstance(module, nn.Conv2d) else []
+        found += [tuple(one) for one in sides if isinstance(one, (tuple, list)) and len(one) == 2 and one[0] != one[1]]
+    doubled = [(times * height, times * width) for height, width in found for times in (1, 2, 4, 8, 16)]
+    return list(dict.fromkeys(doubled))
+
+
+def is_orderly(model: nn.Module) -> bool:
+    """Whether the patches of a vision transformer may be taken to stand row by row, those of one image.
+
+    Not where a model shuffles them (ViTMAE hides a part, and gives the others in random order) or takes patches of
+    images of several shapes, filled up to one length (timm's NaFlexViT).
+    """
+    names = {type(module).__name__ for module in model.modules()}
+    return names.isdisjoint({"ViTMAEEmbeddings", "NaFlexVit"})
 
 
 def is_sequence(value: Any) -> bool:
