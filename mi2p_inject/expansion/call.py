@@ -62,6 +62,8 @@ class Call:
     """A source with some of its rows repeated, given its name and their indices."""
     times: int | None = None
     """How often the backbone repeats each row: the choices of a multiple-choice model. None: as it likes (beams)."""
+    doubled: int = 0
+    """So many times the rows of the source are those of the samples and then as many without a prompt: guidance."""
     takes_part: bool = False
     """The units of sources that are missing have a place in the graph for their parameters (see `TakesPart`)."""
     block: bool = False
@@ -72,17 +74,24 @@ class Call:
     gradients: bool = field(default_factory=torch.is_grad_enabled)
     """Whether gradients were wanted when it began."""
     _given: dict[tuple[str, int, torch.device, bool], PreparedSource] = field(default_factory=dict)
+    _batches: dict[str, int] = field(default_factory=dict)
 
-    def source_for(self, name: str, batch: int, device: torch.device) -> PreparedSource:
+    def source_for(self, name: str, path: str, batch: int, device: torch.device) -> PreparedSource:
         """A source for a batch at a site: the batch of the call, or each of its rows repeated alike.
 
         Args:
             name: of a source that is there.
+            path: of the site.
             batch: rows at the site.
             device: of the site; a backbone may be spread over several.
+
+        Raises:
+            SourceError: whose rows these are cannot be told.
         """
         source = self.sources[name]
         rows = source.batch
+        if self.repeat is not None and rows and not self.times:
+            self._check_whose(path, rows, batch)
         same = self.repeat is None or batch == rows or not rows or batch != rows * (self.times or batch // rows)
         if same and device == source.tokens.device:
             return source
@@ -93,6 +102,24 @@ class Call:
                 source = self.repeat(name, indices)
             self._given[key] = source.to(device)
         return self._given[key]
+
+    def _check_whose(self, path: str, rows: int, batch: int) -> None:
+        """Refuse rows at a site that are not each sample's own, side by side, as many in every step."""
+        before = batch if self.block else self._batches.setdefault(path, batch)  # a block may run many calls
+        guided = bool(self.doubled) and batch == rows * self.doubled
+        if before == batch and not guided:
+            return
+        raise SourceError(
+            "guidance runs the samples and then as many rows without a prompt"
+            if guided
+            else "the rows at this site change within the call, as where samples end one by one",
+            path=path,
+            expected="each sample's rows side by side, as many in every step",
+            given=f"{batch} rows of {rows} samples" + ("" if guided else f", after {before}"),
+            fix=f"pass source features of {batch} rows, in that order"
+            if guided
+            else "call it for one sample at a time",
+        )
 
 
 class Now:

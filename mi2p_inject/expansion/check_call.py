@@ -27,6 +27,7 @@ __all__ = [
     "check_rows",
     "check_without_source",
     "common_batch",
+    "rows_of_guidance",
     "trains_with_others",
     "units_of",
 ]
@@ -134,6 +135,21 @@ def _no_unit(key: str, given: object) -> InjectionError:
         given=type(given).__name__,
         fix="put a unit there; a unit inside another module must keep its attributes, as torch.compile's wrapper does",
     )
+
+
+def rows_of_guidance(backbone: nn.Module, given: Mapping[str, Any]) -> int:
+    """How many rows of each sample a generation runs that is guided: twice the usual ones; 0 without guidance.
+
+    Args:
+        backbone: a model of transformers, with its own generation_config.
+        given: the keyword arguments of `generate`.
+    """
+    config = given.get("generation_config") or getattr(backbone, "generation_config", None)
+    scale, beams, samples = (
+        given.get(name, getattr(config, name, None)) or 1
+        for name in ("guidance_scale", "num_beams", "num_return_sequences")
+    )
+    return 2 * max(beams, samples) if scale > 1 else 0
 
 
 def call_without_source(model: _Expanded) -> Call | None:

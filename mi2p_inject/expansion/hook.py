@@ -124,7 +124,7 @@ class SiteHook:
                 given=str(parameter.device),
                 fix="move the expanded model as a whole: me.to(device); a device map comes before inject",
             )
-        source = call.source_for(place.source, view.shape[0], view.device)
+        source = call.source_for(place.source, self.path, view.shape[0], view.device)
         self._check_fits(unit, view, source)
         if autocast_dtype(view) is None:
             view = view.to(floating_dtype(unit))

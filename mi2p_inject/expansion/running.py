@@ -25,6 +25,7 @@ from mi2p_inject.expansion.check_call import (
     check_rows,
     check_without_source,
     common_batch,
+    rows_of_guidance,
     trains_with_others,
     units_of,
 )
@@ -226,6 +227,8 @@ class RunningModel(BackboneInterface):
         call.takes_part = len(sources) < len(self.expansion_config.sources) and trains_with_others(self)
         if not is_recording():
             call.recorders = self.calls.now.recorders
+        if not once:
+            call.doubled = rows_of_guidance(self.backbone, kwargs)
         if not once or times:
             call.repeat = lambda name, which: self._prepare(name, features[name][which], _rows(given[name][1], which))
         return call

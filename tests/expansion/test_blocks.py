@@ -10,6 +10,7 @@ import pytest
 import timm
 import torch
 import torch.distributed as dist
+import transformers as hf
 from helpers import PICTURES, complains, differs, expanded, map_features, net, same, token_features
 from models import BERT, HF, TINY, hugging
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mi2p_inject import ExpandedModel, ViewSpec, inject
 from mi2p_inject.core.errors import SiteError, SourceError
+from mi2p_inject.core.layout import Axes, Layout
 
 SOURCE, OTHER = token_features(2), token_features(2, seed=1)
 
@@ -256,3 +258,39 @@ def test_cached_encoder_outputs_are_named_as_the_cause() -> None:
     assert me.call("generate", ids, source=SOURCE, max_new_tokens=2).shape[0] == 2
     decoder = inject(model.__class__(model.config).eval(), layers="decoder.block.*", source_spec=ViewSpec.tokens(12))
     assert decoder.call("generate", ids, encoder_outputs=outputs, source=SOURCE, max_new_tokens=2).shape[0] == 2
+
+
+def test_rows_that_change_within_a_call_are_refused() -> None:
+    sizes = {"encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "d_model": 16}
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "suppress_tokens": [], "pad_token_id": 0}
+    special = {"bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 3, "begin_suppress_tokens": []}
+    frames = {"vocab_size": 100, "num_mel_bins": 8, "max_source_positions": 50, "max_target_positions": 40}
+    model = hf.WhisperForConditionalGeneration(hf.WhisperConfig(**sizes, **heads, **special, **frames)).eval()
+    told = {"no_timestamps_token_id": 60, "is_multilingual": False, "suppress_tokens": None, "max_length": None}
+    for name, value in {**told, "begin_suppress_tokens": None}.items():
+        setattr(model.generation_config, name, value)
+    me = inject(model, "model.decoder.layers.0", source_spec=SOURCE.spec).eval()
+    mask = torch.ones(2, 260).long()
+    mask[0, 100:] = 0  # 100 frames at a time: the first sample ends first
+    sound = {"input_features": torch.randn(2, 8, 260), "attention_mask": mask, "return_timestamps": True}
+    for beams in (1, 2):
+        with complains(SourceError, "change within the call"):
+            me.call("generate", **sound, num_beams=beams, max_new_tokens=4, source=token_features(2))
+
+
+def test_guidance_doubles_rows_by_another_order_than_beams() -> None:
+    text = hf.T5Config(vocab_size=50, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
+    sound = hf.EncodecConfig(num_filters=4, hidden_size=16, codebook_size=64, sampling_rate=1000, upsampling_ratios=[4])
+    sizes = {"vocab_size": 64, "hidden_size": 16, "num_hidden_layers": 1, "ffn_dim": 16, "num_attention_heads": 2}
+    decoder = hf.MusicgenDecoderConfig(**sizes, num_codebooks=2, pad_token_id=64, bos_token_id=64)
+    parts = {"text_encoder": text.to_dict(), "audio_encoder": sound.to_dict(), "decoder": decoder.to_dict()}
+    model = hf.MusicgenForConditionalGeneration(hf.MusicgenConfig(**parts)).eval()
+    model.generation_config.update(do_sample=False, pad_token_id=64, bos_token_id=64, decoder_start_token_id=64)
+    ids, source = torch.randint(1, 50, (2, 6)), token_features(2)
+    example = {"input_ids": ids, "decoder_input_ids": torch.full((4, 1), 64)}
+    site = {"layers": "decoder.model.decoder.layers.0", "layout": Layout(Axes.NLC)}
+    me = inject(model, **site, source_spec=SOURCE.spec, example_inputs=example).eval()
+    with complains(SourceError, "guidance runs the samples and then"):
+        me.call("generate", ids, max_new_tokens=2, guidance_scale=3.0, source=source)
+    me.call("generate", ids, max_new_tokens=8, guidance_scale=3.0, source=source[[0, 1, 0, 1]])
+    me.call("generate", ids, max_new_tokens=8, guidance_scale=1.0, source=source)

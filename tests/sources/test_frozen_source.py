@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers import PICTURES, complains, net
-from models import TINY, Wrapped
+from models import TINY
 from torch import Tensor, nn
 
 from mi2p_inject import ExpandedModel, SourceFeatures, inject
@@ -39,6 +39,18 @@ class Restless(nn.Module):
         return self
 
 
+class Dropped(nn.Module):
+    """A known encoder in a wrapper with dropout of its own."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner, self.dropout = inner, nn.Dropout(0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        features: Tensor = self.dropout(self.inner.forward_features(x))
+        return features
+
+
 def read_by(encoder: nn.Module, batch: Any) -> ExpandedModel:
     return inject(net(), layers="0", source_encoder=encoder, source_example_inputs=batch, example_inputs=PICTURES,
                   zero_init=None)  # fmt: skip
@@ -56,7 +68,7 @@ ENCODERS: dict[str, Callable[[], tuple[nn.Module, Any]]] = {
     "text": text,
     "picture": picture,
     "restless": lambda: (Restless(), PICTURES),
-    "wrapped": lambda: (Wrapped(picture()[0], 24), picture()[1]),
+    "wrapped": lambda: (Dropped(picture()[0]), picture()[1]),
 }
 
 
