@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from mi2p_inject.checkpoint.check import check_units
+from mi2p_inject.checkpoint.encoders import encoders_json
 from mi2p_inject.checkpoint.hub import as_path
 from mi2p_inject.checkpoint.schema import CONFIG_NAME, FORMAT, VERSION, VERSION_OF_NAMED
 from mi2p_inject.checkpoint.tensors import check_complete, check_plain, check_unsaved, described, without_aliases
@@ -19,6 +20,7 @@ from mi2p_inject.core.expansion_config import ExpansionConfig
 from mi2p_inject.core.files.digest import quick_sums
 from mi2p_inject.core.files.seal import sealed
 from mi2p_inject.core.offload import state_of
+from mi2p_inject.sources.encoder import Source
 
 __all__ = ["save"]
 
@@ -28,15 +30,16 @@ def save(
     backbone: nn.Module,
     expansion: ExpansionConfig,
     folder: str | Path,
-    *,
     initial: Mapping[str, int | None],
+    sources: Mapping[str, Source],
+    *,
     max_shard_size: int | str = "5GB",
 ) -> None:
     """Write an expanded model to a folder: `mi2p_config.json` and `model-<id>.safetensors`.
 
     The units are always saved, and with trainable="all" all of the backbone. With trainable="units" that of the
     backbone is saved which was trained: what requires gradients, and what has changed since it was injected. Of the
-    rest a checksum of every value is kept. The source encoder is never saved.
+    rest a checksum of every value is kept. The source encoder is never saved: its class and a checksum are.
 
     Args:
         model: the expanded model: backbone and units.
@@ -45,6 +48,7 @@ def save(
         folder: created if needed. A checkpoint already there is replaced, atomically; other files are left alone. Where
             another process is saving there, this one waits.
         initial: `quick_sums` of the backbone as it was injected.
+        sources: the source encoders that it has, by name.
         max_shard_size: larger models are written as several files of at most this size, in bytes or as "5GB".
 
     Raises:
@@ -79,6 +83,7 @@ def save(
         "tensors": described(tensors),
         "aliases": aliases,
         "backbone": _backbone_json(backbone, expansion, trained),
+        "encoders": encoders_json(sources),
         **_expansion_json(expansion),
     }
     _check_described(config, backbone, expansion, folder)

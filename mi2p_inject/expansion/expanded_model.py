@@ -139,7 +139,7 @@ class ExpandedModel(RunningModel):
         path = as_path(folder)
         encoders = {name: source.encoder for name, source in self.frozen_sources.items()}
         text = model_card(self.expansion_config, self.backbone, encoders, card, *([place] if place else []))
-        save(self, self.backbone, self.expansion_config, path, initial=self._initial, max_shard_size=size)
+        save(self, self.backbone, self.expansion_config, path, self._initial, self.frozen_sources, max_shard_size=size)
         write_card(path, text)
 
     def push_to_hub(
@@ -207,7 +207,8 @@ class ExpandedModel(RunningModel):
             repo_or_folder: what `save_pretrained` wrote: a folder, or the id of a Hugging Face Hub repository.
             backbone: a model of the class and shapes that were injected. With trainable="units" it must also have the
                 very weights, since these are not in the checkpoint.
-            source_encoder: as in `inject`, by name for sources that have names; without it, features must be given.
+            source_encoder: as in `inject`; without it, features must be given. One of another class or with other
+                weights than at saving is warned of.
             revision: of a repository: a branch, a tag or a commit; None: the newest of the main branch.
             token: of a user who may read it; None: the one that ``hf auth login`` stored.
             example_inputs: as in `inject`, only used by the summary's cost table where no adapter matches the backbone.
@@ -286,9 +287,7 @@ def _register(backbone: nn.Module, hook: SiteHook) -> tuple[SiteHook, Any]:
     return hook, module.register_forward_hook(hook, prepend=True)
 
 
-def _give_back(
-    hooks: list[tuple[SiteHook, Any]], backbone: nn.Module, freezes: bool, sources: Sequence[Source]
-) -> None:
+def _give_back(hooks: list[Any], backbone: nn.Module, freezes: bool, sources: Sequence[Source]) -> None:
     for _, handle in hooks:
         handle.remove()
     hooks.clear()

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from torch import Tensor, nn
 
 from mi2p_inject.checkpoint.check import check_backbone, check_units
+from mi2p_inject.checkpoint.encoders import warn_of_other_encoders
 from mi2p_inject.checkpoint.hub import local_folder
 from mi2p_inject.checkpoint.schema import CONFIG_NAME, expansion_config_of, read_config
 from mi2p_inject.checkpoint.tensors import read_weights
@@ -62,6 +63,7 @@ def load_model(
                 given=str(source.spec),
                 fix="pass the source encoder it was trained with",
             )
+    warn_of_other_encoders(config, sources)
     inputs = resolve(backbone, example_inputs, required=False).inputs
     model: Any = make(backbone, expansion_config, sources, on_meta(inputs))
     try:

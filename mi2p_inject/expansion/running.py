@@ -284,7 +284,10 @@ class RunningModel(BackboneInterface):
             )
 
     def _still_norms(self) -> None:
-        """Statistics of a frozen backbone stand still, whatever mode somebody puts a part of it into."""
+        """Statistics of a frozen backbone stand still, whatever mode somebody puts a part of it into.
+
+        A compiled graph keeps to the mode that it finds: there `me.backbone.train()` lets them move.
+        """
         for module in self.backbone.modules():
             if isinstance(module, nn.modules.batchnorm._NormBase) and module.training:
                 module.eval()
