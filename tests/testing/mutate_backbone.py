@@ -144,7 +144,8 @@ def eject_keeps_the_hooks(patch: Patch) -> dict[str, Any]:
 
 
 def nothing_is_restored(patch: Patch) -> dict[str, Any]:
-    patch.setattr(Record, "restore", lambda *args: None)
+    patch.setattr(Record, "restore_modes", lambda *args: None)
+    patch.setattr(Record, "restore_flags", lambda *args: None)
     return {}
 
 
