@@ -10,16 +10,15 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mi2p_inject.core.errors import SourceError
 from mi2p_inject.core.expansion_config import UnitPlace
-from mi2p_inject.core.layout import image_of
 from mi2p_inject.sources.prepared import PreparedSource
 from mi2p_inject.units.base import Unit
 from mi2p_inject.units.unit_dict import UnitDict
 
-__all__ = ["Call", "Calls", "Now", "Recorder", "TakesPart", "UnitForward", "choices", "noting_images"]
+__all__ = ["Call", "Calls", "Now", "Recorder", "TakesPart", "UnitForward", "choices"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,27 +185,6 @@ class Calls(threading.local):
     def __deepcopy__(self, memo: dict[int, Any]) -> Calls:
         copied: Calls = memo.setdefault(id(self), Calls())
         return copied
-
-
-@contextmanager
-def noting_images(backbone: nn.Module, calls: Calls, call: Call) -> Iterator[None]:
-    """A block in which a call knows the image that went last into the backbone, whichever of its methods took it.
-
-    The backbone itself is watched, and its first convolution: `forward_features` runs no other hook before a site.
-    """
-
-    def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if calls.now.call is call:  # not in another thread, or in a call that has a source of its own
-            call.image = image_of(args, kwargs)
-
-    stem = next((module for module in backbone.modules() if isinstance(module, nn.Conv2d)), None)
-    watched = [backbone] if stem is None else [backbone, stem]
-    handles = [module.register_forward_pre_hook(note, with_kwargs=True) for module in watched]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 class TakesPart(torch.autograd.Function):

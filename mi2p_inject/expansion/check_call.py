@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -12,8 +13,9 @@ from torch import Tensor, nn
 
 from mi2p_inject.core.errors import InjectionError, SiteError, SourceError
 from mi2p_inject.core.expansion_config import ExpansionConfig
+from mi2p_inject.core.layout import image_of
 from mi2p_inject.core.site import Site
-from mi2p_inject.expansion.call import Call
+from mi2p_inject.expansion.call import Call, Calls
 from mi2p_inject.expansion.hook import hooked_paths
 from mi2p_inject.inspection.switches import checkpointed
 from mi2p_inject.sources.features import SourceFeatures
@@ -27,6 +29,7 @@ __all__ = [
     "check_rows",
     "check_without_source",
     "common_batch",
+    "noting_images",
     "rows_of_guidance",
     "trains_with_others",
     "units_of",
@@ -230,3 +233,31 @@ def check_rows(args: tuple[Any, ...], kwargs: Mapping[str, Any], batch: int) -> 
             given=f"{batch}",
             fix="pass one source per sample; mark missing ones in source_mask",
         )
+
+
+@contextmanager
+def noting_images(backbone: nn.Module, calls: Calls, call: Call) -> Iterator[None]:
+    """A block in which a call knows the image that went last into the backbone, whichever of its methods took it.
+
+    The backbone itself is watched, and its first convolution: `forward_features` runs no other hook before a site. A
+    backbone that generates runs itself with the rows of its beams; any other has one row a source.
+
+    Raises:
+        SourceError: as `check_rows`.
+    """
+    batch, generates = common_batch(call.sources), hasattr(backbone, "generate")
+
+    def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if calls.now.call is call:  # not in another thread, or in a call that has a source of its own
+            call.image = image_of(args, kwargs)
+            if module is backbone and not generates:
+                check_rows(args, kwargs, batch)
+
+    stem = next((module for module in backbone.modules() if isinstance(module, nn.Conv2d)), None)
+    watched = [backbone] if stem is None else [backbone, stem]
+    handles = [module.register_forward_pre_hook(note, with_kwargs=True) for module in watched]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

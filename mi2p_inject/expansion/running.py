@@ -17,7 +17,7 @@ from mi2p_inject.core.numerics.precision import floating_dtype
 from mi2p_inject.core.numerics.recording import is_recording
 from mi2p_inject.core.site import Site
 from mi2p_inject.expansion.backbone_interface import BackboneInterface
-from mi2p_inject.expansion.call import Call, Calls, choices, noting_images
+from mi2p_inject.expansion.call import Call, Calls, choices
 from mi2p_inject.expansion.check_call import (
     call_without_source,
     check_device,
@@ -25,6 +25,7 @@ from mi2p_inject.expansion.check_call import (
     check_rows,
     check_without_source,
     common_batch,
+    noting_images,
     rows_of_guidance,
     trains_with_others,
     units_of,

@@ -34,6 +34,8 @@ class TestBlocks:
         me = expanded()
         with me.source(SOURCE):
             same(me.backbone(PICTURES), me(PICTURES, source=SOURCE))
+            with complains(SourceError, "different batches"):
+                me.backbone(torch.cat([PICTURES, PICTURES.flip(-1)]))
         assert not differs(me.backbone(PICTURES), me(PICTURES))
         with me.source(SOURCE, torch.tensor([True, False])):
             same(me.backbone(PICTURES), me(PICTURES, source=SOURCE, source_mask=torch.tensor([True, False])))
