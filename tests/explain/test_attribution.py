@@ -75,5 +75,5 @@ def test_grad_cam_of_a_layer_and_of_a_unit(layer: str) -> None:
 def test_a_block_is_no_way_to_give_captum_a_source(me: ExpandedModel) -> None:
     """captum lays its repeated rows out otherwise than beams: docs/injecting.md says to give the features."""
     of_backbone = captum.IntegratedGradients(me.backbone)
-    with me.source(SourceFeatures(WORDS)), pytest.raises(SourceError, match="different batches"):
+    with pytest.raises(SourceError, match="different batches"), me.source(SourceFeatures(WORDS)):
         of_backbone.attribute(PICTURES, target=TARGET, n_steps=8)
