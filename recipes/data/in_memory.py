@@ -45,7 +45,9 @@ def as_file(data: Any, image_col: str | None = None, folder: Path | None = None)
         raise RecipeError(
             "the data have no rows", given=type(data).__name__, fix="give rows with the columns image, text and label"
         )
-    return str(_written(rows, image_col or "image", folder or _cache()))
+    names = dict.fromkeys(name for row in rows for name in row)  # the columns of a table are those of all its rows
+    whole = [{name: row.get(name) for name in names} for row in rows]
+    return str(_written(whole, image_col or "image", folder or _cache()))
 
 
 def called(table: Path) -> str:

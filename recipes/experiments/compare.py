@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mi2p_inject.recipes.errors import RecipeError
@@ -64,7 +64,21 @@ def compare_runs(runs: Sequence[SavedRun]) -> dict[str, Any]:
         for run in members:
             results.add_run(name, run.config.run.seed, run)
     made = ExperimentSet("compare", "Runs side by side", tuple(experiments), {"given": {}})
-    return collect(made, results, first.config, encoders="given")
+    numbers = collect(made, results, first.config, encoders="given")
+    numbers["notes"] = [*numbers["notes"], *_unpaired(numbers)]
+    return numbers
+
+
+def _unpaired(numbers: Mapping[str, Any]) -> list[str]:
+    """A note for each line that has no difference to the first, for want of a seed that both have."""
+    lines = numbers["experiments"]
+    first, *others = lines
+    listed = {name: ", ".join(map(str, line["seeds"])) for name, line in lines.items()}
+    return [
+        f"{name} (seed {listed[name]}) and {first} (seed {listed[first]}) have no seed in common: no difference"
+        for name in others
+        if not lines[name]["gain"]
+    ]
 
 
 def _lines(runs: Sequence[SavedRun]) -> dict[str, list[SavedRun]]:

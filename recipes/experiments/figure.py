@@ -80,6 +80,8 @@ def _note(numbers: Mapping[str, Any]) -> str:
     smoke = "SMOKE RUN, the numbers mean nothing. " if numbers["smoke"] else ""
     seeds = numbers["seeds"]
     mean = f"mean of seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else f"seed {seeds[0]}"
+    if any(line["seeds"] != seeds for line in numbers["experiments"].values()):
+        mean = "mean of each line's own seeds"
     source = " ".join(note for note in numbers["notes"] if note.startswith("Pictures: ")).partition(". ")[0]
     shown = f" {source}." if source else ""
     return f"{smoke}{numbers['data']['name']}, {numbers['data']['splits']['test']} test samples, {mean}.{shown}"

@@ -37,7 +37,7 @@ def markdown(numbers: Numbers) -> str:
     chosen = [name for name in picking_metrics(metrics) if any(name in line["validation"] for line in lines.values())]
     heads += [f"{_head(metrics[name])} on validation" for name in chosen]
     heads += [*(["paper's line"] if named else []), *(f"paper's {metrics[name]['title']}" for name in paper)]
-    apart = {tuple(line["seeds"]) for line in lines.values()} != {tuple(numbers["seeds"])}
+    apart = _differ_in_seeds(numbers)
     text = _table([*heads, "seeds"] if apart else heads)
     for name, line in lines.items():
         cells = [
@@ -51,9 +51,10 @@ def markdown(numbers: Numbers) -> str:
     text += _baseline(numbers, len(heads) + apart)
     gains = list(gains_of(numbers))
     if gains:
-        text += ["", *_table(["difference", *map(_head, metrics.values())])]
+        text += ["", *_table(["difference", *map(_head, metrics.values()), *(["seeds"] if apart else [])])]
     for name, base, gain in gains:
         cells = [_marked(gain["test"][one], info) for one, info in metrics.items()]
+        cells += [_listed(gain["seeds"])] if apart else []
         text.append(_cells([in_markdown(f"{name} minus {base}"), *cells]))
     if read := _reading(numbers):
         text += ["", *_table(read[0]), *map(_cells, read[1:])]
@@ -71,9 +72,14 @@ def show(numbers: Numbers, console: Console) -> None:
     def shown(line: Mapping[str, Any], name: str, info: Mapping[str, Any]) -> str:
         return cell(line, name, info) + (f" ({line['paper'][name]})" if name in line["paper"] else "")
 
-    results = {name: [shown(line, *one) for one in metrics.items()] for name, line in lines.items()}
+    apart = _differ_in_seeds(numbers)
+
+    def with_seeds(name: str, of: Mapping[str, Any]) -> str:
+        return f"{name} (seed{'s' if len(of['seeds']) > 1 else ''} {_listed(of['seeds'])})" if apart else name
+
+    results = {with_seeds(name, line): [shown(line, *one) for one in metrics.items()] for name, line in lines.items()}
     gains = {
-        f"{name} minus {base}": [shown_gain(gain["test"][one], info) for one, info in metrics.items()]
+        with_seeds(f"{name} minus {base}", gain): [shown_gain(gain["test"][one], info) for one, info in metrics.items()]
         for name, base, gain in gains_of(numbers)
     }
     heads = [_head(info) for info in metrics.values()]
@@ -212,6 +218,8 @@ def _notes(numbers: Numbers, paper: list[str]) -> Iterator[str]:
         f"groups; encoders: {numbers['encoders']}."
     )
     mean = f"Mean over seeds {_listed(seeds)} ± standard deviation" if len(seeds) > 1 else f"Seed {seeds[0]}"
+    if _differ_in_seeds(numbers):
+        mean = "Mean over each line's own seeds ± standard deviation, differences over the seeds that both lines have"
     lower = (
         f" Lower is better where{_DOWN} stands."
         if any(m["lower_is_better"] for m in numbers["metrics"].values())
@@ -253,6 +261,10 @@ def _table(heads: list[str]) -> list[str]:
 
 def _cells(cells: list[str]) -> str:
     return f"| {' | '.join(cells)} |"
+
+
+def _differ_in_seeds(numbers: Numbers) -> bool:
+    return {tuple(line["seeds"]) for line in numbers["experiments"].values()} != {tuple(numbers["seeds"])}
 
 
 def _listed(seeds: list[int]) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 
 from mi2p_inject.checkpoint.card import CARD_NAME, MARK, write_card
 from mi2p_inject.core.errors import HubError
-from mi2p_inject.core.files.hub import is_repository, snapshot, upload
+from mi2p_inject.core.files.hub import check_repository, is_repository, snapshot, upload
 from mi2p_inject.recipes.config import Config, make_config
 from mi2p_inject.recipes.data.in_memory import IN_MEMORY, called
 from mi2p_inject.recipes.errors import RecipeError
@@ -98,7 +98,10 @@ def portable(
     Raises:
         RecipeError: the run kept no weights, is damaged, or a path or a secret of this machine would leave.
         CheckpointError: metadata that a model card cannot hold.
+        HubError: `place` is no id of a repository.
     """
+    if place:
+        check_repository(place)
     check_weights(path)
     check_files(path, _MODEL)
     options = make_config(_without_places(config)).to_json()

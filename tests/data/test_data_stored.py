@@ -97,3 +97,11 @@ class TestStored:
         path = save(tmp_path / "a.csv", pets(tmp_path))
         with pytest.raises(RecipeError, match=r"cannot store the rows[\s\S]*HF_DATASETS_CACHE"):
             load_data(path, cache_dir=path)
+
+
+@pytest.mark.parametrize("lacking", ["image", "text", "split", "group", "grams"])
+def test_rows_may_lack_what_others_have(lacking: str, tmp_path: Path) -> None:
+    row = {"image": str(tmp_path / "a.jpg"), "text": "a cat", "split": "test", "group": "b", "grams": 5}
+    first = {name: value for name, value in row.items() if name != lacking}
+    stored = pyarrow.parquet.read_table(as_file([first, row], None, tmp_path)).to_pylist()
+    assert stored == [{**first, lacking: None}, row]

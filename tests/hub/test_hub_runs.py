@@ -138,3 +138,11 @@ def test_a_run_without_weights_is_not_pushed(run: Run, tmp_path: Path, hub: Smal
         copy.push_to_hub("me/first", token=WRITER)
     with pytest.raises(Mi2pError, match="no revisions"):
         load_run(tmp_path / "run", revision="main")
+
+
+def test_a_folder_is_no_repository(run: Run, tmp_path: Path) -> None:
+    with pytest.raises(HubError, match="is no id of a repository"):
+        run.push_to_hub(str(tmp_path / "there"))
+    tried = CliRunner().invoke(app, ["push", str(run.path), "./there", "--dry-run"])
+    assert tried.exit_code == 1
+    assert "is no id of a repository" in tried.stderr

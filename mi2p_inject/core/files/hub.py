@@ -13,7 +13,7 @@ from mi2p_inject.core.errors import HubError
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-__all__ = ["is_repository", "snapshot", "upload"]
+__all__ = ["check_repository", "is_repository", "snapshot", "upload"]
 
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _NO_NETWORK = ("ConnectError", "ConnectionError", "TransportError", "Timeout")
@@ -27,6 +27,21 @@ def is_repository(name: str | Path) -> bool:
         (True, False, False, False)
     """
     return isinstance(name, str) and bool(_ID.fullmatch(name)) and not os.path.exists(name)
+
+
+def check_repository(name: str) -> None:
+    """Refuse what cannot be the id of a repository to write to, such as a path, before anything is made for it.
+
+    Raises:
+        HubError: it is none.
+    """
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise _explained(error, name, None, "written") from error
 
 
 def snapshot(

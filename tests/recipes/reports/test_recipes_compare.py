@@ -49,6 +49,23 @@ def test_seeds_are_one_line_and_differences_are_paired(folder: Path) -> None:
     assert gain["test"]["accuracy"]["value"] == pytest.approx(np.mean(gain["by_seed"]["accuracy"]))
 
 
+def test_lines_of_other_seeds_are_not_said_to_be_of_all(folder: Path) -> None:
+    names = [str(folder / name) for name in ("vision-0", "text-0", "text-1")]
+    table = CliRunner().invoke(app, ["compare", *names, "--markdown"]).output
+    difference = next(line for line in table.splitlines() if line.startswith("| text minus vision |"))
+    assert difference.endswith("| 0 |")
+    assert "Mean over each line's own seeds" in table
+    shown = CliRunner().invoke(app, ["compare", *names], terminal_width=200).output
+    assert "text minus vision (seed 0)" in shown
+    assert "text (seeds 0, 1)" in shown
+
+
+def test_lines_without_a_common_seed_are_said_to_have_none(folder: Path) -> None:
+    names = [str(folder / name) for name in ("vision-0", "text-1")]
+    shown = CliRunner().invoke(app, ["compare", *names]).output
+    assert "text (seed 1) and vision (seed 0) have no seed in common" in " ".join(shown.split())
+
+
 def test_equal_models_are_told_apart_by_their_folders(folder: Path) -> None:
     numbers = compare_runs([load_run(folder / name) for name in ("vision-0", "slow")])
     assert list(numbers["experiments"]) == ["vision, vision-0", "vision, slow"]
