@@ -165,10 +165,10 @@ def render_results() -> str:
         "what the paper's figures are. A system is titled by the encoders that ran; the paper's line stands beside.",
         "Bold: the 95 % interval of the paired difference leaves 0 out, uncorrected for how many are compared.",
         "",
-        "Not run yet: the systems of the literature beside today's units, and with several labels and on Tux Paint's",
-        "stamps at all; with several labels, `concat-own-losses` and `vision+me-text`; all lines of the table",
-        "`defaults`. Systems of the literature have the same epochs, batches and rates as the others; nothing was",
-        "tuned for them, while the defaults of expanded models were chosen on validation splits of such sets.",
+        "Not run yet: of the systems of the literature others than GMU and CentralNet beside today's units, and any of",
+        "them with several labels; there `vision+me-text`; all lines of `defaults`. Systems of the literature",
+        "have the same epochs, batches and rates as the others; nothing was tuned for them, while the defaults of",
+        "expanded models were chosen on validation splits of such sets (not of Tux Paint's stamps and Oxygen's icons).",
     ]
     lines += _picks()
     for folder, (title, what) in SETS.items():
