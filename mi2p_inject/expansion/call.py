@@ -104,21 +104,24 @@ class Call:
 
     def _check_whose(self, path: str, rows: int, batch: int) -> None:
         """Refuse rows at a site that are not each sample's own, side by side, as many in every step."""
+        expected = "each sample's rows side by side, as many in every step"
+        if self.doubled and batch == rows * self.doubled:
+            raise SourceError(
+                "guidance runs the samples and then as many rows without a prompt",
+                path=path,
+                expected=expected,
+                given=f"{batch} rows of {rows} samples",
+                fix=f"pass source features of {batch} rows, in that order",
+            )
         before = batch if self.block else self._batches.setdefault(path, batch)  # a block may run many calls
-        guided = bool(self.doubled) and batch == rows * self.doubled
-        if before == batch and not guided:
-            return
-        raise SourceError(
-            "guidance runs the samples and then as many rows without a prompt"
-            if guided
-            else "the rows at this site change within the call, as where samples end one by one",
-            path=path,
-            expected="each sample's rows side by side, as many in every step",
-            given=f"{batch} rows of {rows} samples" + ("" if guided else f", after {before}"),
-            fix=f"pass source features of {batch} rows, in that order"
-            if guided
-            else "call it for one sample at a time",
-        )
+        if before != batch:
+            raise SourceError(
+                "the rows at this site change within the call, as where samples end one by one",
+                path=path,
+                expected=expected,
+                given=f"{batch} rows of {rows} samples, after {before}",
+                fix="call it for one sample at a time",
+            )
 
 
 class Now:
