@@ -34,14 +34,14 @@ def warn_of_other_encoders(config: Mapping[str, Any], sources: Mapping[str, Sour
         if not isinstance(saved, dict):
             continue
         now = _told(source.inner)
-        if now["class"] == saved.get("class") and (now["dtype"] != saved.get("dtype") or now == saved):
+        same_class = now["class"] == saved.get("class")
+        if same_class and (now["dtype"] != saved.get("dtype") or now == saved):
             continue
-        kind = "weights" if now["class"] == saved.get("class") else "class"
+        differs = "has other weights" if same_class else "is another"
         warnings.warn(
             InjectionWarning(
-                f"this source encoder{f' for {name}' if name else ''} is of another {kind} than the one that the "
-                f"checkpoint was made with\n  expected: {saved.get('class')}, as it was then\n"
-                f"  given: {now['class']}{' with other weights' if kind == 'weights' else ''}\n"
+                f"this source encoder{f' for {name}' if name else ''} {differs} than the one that the checkpoint was made "
+                f"with\n  expected: {saved.get('class')}, as it was then\n  given: {now['class']}\n"
                 "  fix: pass the encoder that the units were trained with, or train them for this one"
             ),
             stacklevel=4,
