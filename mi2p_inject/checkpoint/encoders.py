@@ -40,8 +40,8 @@ def warn_of_other_encoders(config: Mapping[str, Any], sources: Mapping[str, Sour
         differs = "has other weights" if same_class else "is another"
         warnings.warn(
             InjectionWarning(
-                f"this source encoder{f' for {name}' if name else ''} {differs} than the one that the checkpoint was made "
-                f"with\n  expected: {saved.get('class')}, as it was then\n  given: {now['class']}\n"
+                f"this source encoder{f' for {name}' if name else ''} {differs} than the one that the checkpoint was "
+                f"made with\n  expected: {saved.get('class')}, as it was then\n  given: {now['class']}\n"
                 "  fix: pass the encoder that the units were trained with, or train them for this one"
             ),
             stacklevel=4,
