@@ -22,7 +22,7 @@ from mi2p_inject.recipes.config import Config
 from mi2p_inject.recipes.config.describe import settings_page
 from mi2p_inject.recipes.experiments.picked import best_expanded, picking_metrics, rivals, strongest_fusion
 from mi2p_inject.recipes.experiments.prose import gain_sentences, picked_sentence, verdict
-from mi2p_inject.recipes.experiments.report import markdown, significant
+from mi2p_inject.recipes.experiments.report import markdown, marked_gain
 
 DOCS = Path(__file__).parent
 ADAPTERS, README, DEMO = DOCS / "adapters.md", DOCS.parent / "README.md", DOCS / "demo"
@@ -210,15 +210,9 @@ def _picks() -> list[str]:
         for by in (first, last):
             best, rival = best_expanded(experiments, by), strongest_fusion(experiments, by)
             gain = experiments[best]["gain"][rival]["test"]
-            cells = [_with_interval(gain[first], 100, 1), _with_interval(gain[last], 1, 3)]
+            cells = [marked_gain(gain[one], numbers["metrics"][one]) for one in (first, last)]
             lines.append(f"| {title} | {numbers['metrics'][by]['title']} | {best} | {rival} | {' | '.join(cells)} |")
     return lines
-
-
-def _with_interval(one: dict[str, float], scale: int, digits: int) -> str:
-    value, low, high = (f"{scale * one[name]:.{digits}f}" for name in ("value", "low", "high"))
-    text = f"{'+' if one['value'] > 0 else ''}{value} [{low}, {high}]"
-    return f"**{text}**" if significant(one) else text
 
 
 def _calibration(tables: list[dict[str, Any]]) -> list[str]:
@@ -244,7 +238,8 @@ def _calibration(tables: list[dict[str, Any]]) -> list[str]:
 def _without_expanded(numbers: dict[str, Any]) -> dict[str, Any]:
     """A table's lines of one encoder and of fusions of plain ones: its expanded ones are in a later table."""
     lines = numbers["experiments"]
-    plain = [name for name, line in lines.items() if name in rivals(lines) or len(line["encoders"]) == 1]
+    fusions = rivals(lines)
+    plain = [name for name, line in lines.items() if name in fusions or len(line["encoders"]) == 1]
     return {**numbers, "experiments": {name: lines[name] for name in plain}}
 
 

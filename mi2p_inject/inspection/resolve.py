@@ -65,6 +65,11 @@ class ResolvedModel:
         patterns: Sequence[str] = self.match.site_patterns(self.model)
         return tuple(path for pattern in patterns for path in glob_paths(pattern, paths))
 
+    @cached_property
+    def patch_sizes(self) -> list[tuple[int, int]]:
+        """Of patches that are not square; none where they are."""
+        return patch_sizes(self.inner)
+
     @property
     def verified_paths(self) -> frozenset[str]:
         """Paths whose layout and effect the adapter guarantees; a derived adapter guarantees none."""
@@ -85,8 +90,8 @@ class ResolvedModel:
         prefix = self.match.adapter.prefix_tokens(self.inner) if self.match else None
         if prefix is not None and layout.axes in (Axes.NLC, Axes.LNC):
             length = int(layout.tensor(output, path).shape[0 if layout.axes is Axes.LNC else 1])
-            image, sizes = image_size(self.inputs), patch_sizes(self.inner)
-            layout = replace(layout, prefix=prefix, grid=_patch_grid(length - prefix, image, sizes, path))
+            grid = _patch_grid(length - prefix, image_size(self.inputs), self.patch_sizes, path)
+            layout = replace(layout, prefix=prefix, grid=grid)
         return self.at_image(layout)
 
     def at_image(self, layout: Layout) -> Layout:
@@ -130,12 +135,12 @@ def resolve(
         if not ambiguous:
             raise
         match = None
+    wrapped = as_source and match is not None and not only_carries(model, match.root)
+    if as_source and not wrapped and match is not None and match.adapter.readout.root:
+        match = Match(match.adapter, match.path(match.adapter.readout.root))
     inputs = _example_inputs(model, match, example_inputs, name, required)
-    if as_source and match is not None:
-        if not only_carries(model, match.root):
-            return ResolvedModel(model, None, inputs, holds=match.root)
-        if match.adapter.readout.root:
-            match = Match(match.adapter, match.path(match.adapter.readout.root))
+    if wrapped and match is not None:
+        return ResolvedModel(model, None, inputs, holds=match.root)
     return ResolvedModel(model, match, inputs)
 
 

@@ -118,9 +118,7 @@ class CrossAttentionUnit(Unit):
         queries = self._by_head(self.site_to_queries(normalised(positions)))
         keys, values = (self._by_head(layer(attended)) for layer in (self.source_to_keys, self.source_to_values))
         mask = None if source.mask is None else source.mask[:, None, None, :]
-        if wants_weights():
-            read = _recorded(queries, keys, values, mask)
-        elif is_transformed(queries):  # the fused kernels know no dual numbers
+        if wants_weights() or is_transformed(queries):  # the fused kernels know no dual numbers
             read = _plain(queries, keys, values, mask)
         else:
             read = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
@@ -139,14 +137,9 @@ class CrossAttentionUnit(Unit):
         return split.transpose(1, 2)
 
 
-def _recorded(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
-    """As `F.scaled_dot_product_attention`, with the weights formed and handed over."""
+def _plain(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+    """As `F.scaled_dot_product_attention`, with the weights formed, and handed over where somebody wants them."""
     weights = attention_weights(queries * queries.shape[-1] ** -0.5, keys, mask)
     give_weights(weights)
     read: Tensor = weights.to(values.dtype) @ values
     return read
-
-
-def _plain(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
-    weights = attention_weights(queries * queries.shape[-1] ** -0.5, keys, mask)
-    return weights.to(values.dtype) @ values

@@ -15,7 +15,7 @@ from mi2p_inject.recipes.characters import in_markdown
 from mi2p_inject.recipes.experiments.picked import picking_metrics
 from mi2p_inject.recipes.metrics.metric_info import info_of
 
-__all__ = ["Gain", "gains_of", "markdown", "show", "shown_gain", "significant"]
+__all__ = ["Gain", "gains_of", "markdown", "marked_gain", "show", "shown_gain", "significant"]
 
 Numbers = Mapping[str, Any]
 Gain = tuple[str, str, Mapping[str, Any]]
@@ -53,7 +53,7 @@ def markdown(numbers: Numbers) -> str:
     if gains:
         text += ["", *_table(["difference", *map(_head, metrics.values()), *(["seeds"] if apart else [])])]
     for name, base, gain in gains:
-        cells = [_marked(gain["test"][one], info) for one, info in metrics.items()]
+        cells = [marked_gain(gain["test"][one], info) for one, info in metrics.items()]
         cells += [_listed(gain["seeds"])] if apart else []
         text.append(_cells([in_markdown(f"{name} minus {base}"), *cells]))
     if read := _reading(numbers):
@@ -141,7 +141,8 @@ def _on_validation(line: Mapping[str, Any], name: str, info: Mapping[str, Any]) 
     return f"{scale * line['validation'][name]:.{digits}f}" if name in line["validation"] else ""
 
 
-def _marked(gain: Mapping[str, float], info: Mapping[str, Any]) -> str:
+def marked_gain(gain: Mapping[str, float], info: Mapping[str, Any]) -> str:
+    """The same, in bold where it is `significant`."""
     return f"**{shown_gain(gain, info)}**" if significant(gain) else shown_gain(gain, info)
 
 
