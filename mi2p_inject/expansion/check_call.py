@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from mi2p_inject.core.errors import InjectionError, SiteError, SourceError
 from mi2p_inject.core.expansion_config import ExpansionConfig
+from mi2p_inject.core.inputs import Inputs
 from mi2p_inject.core.layout import image_of
 from mi2p_inject.core.site import Site
 from mi2p_inject.expansion.call import Call, Calls
@@ -236,11 +238,12 @@ def check_rows(args: tuple[Any, ...], kwargs: Mapping[str, Any], batch: int) -> 
 
 
 @contextmanager
-def noting_images(backbone: nn.Module, calls: Calls, call: Call) -> Iterator[None]:
+def noting_images(backbone: nn.Module, calls: Calls, call: Call, example: Inputs) -> Iterator[None]:
     """A block in which a call knows the image that went last into the backbone, whichever of its methods took it.
 
-    The backbone itself is watched, and its first convolution: `forward_features` runs no other hook before a site. A
-    backbone that generates runs itself with the rows of its beams; any other has one row a source.
+    The backbone itself is watched, and its first convolution of as many channels as the example's image has:
+    `forward_features` runs no other hook before a site. A backbone that generates runs itself with the rows of its
+    beams; any other has one row a source.
 
     Raises:
         SourceError: as `check_rows`.
@@ -253,8 +256,11 @@ def noting_images(backbone: nn.Module, calls: Calls, call: Call) -> Iterator[Non
             if module is backbone and not generates:
                 check_rows(args, kwargs, batch)
 
-    stem = next((module for module in backbone.modules() if isinstance(module, nn.Conv2d)), None)
-    watched = [backbone] if stem is None else [backbone, stem]
+    channels = {
+        one.shape[1] for one in (*example[0], *example[1].values()) if isinstance(one, Tensor) and one.dim() == 4
+    }
+    stems = (one for one in backbone.modules() if isinstance(one, nn.Conv2d) and one.in_channels in channels)
+    watched = [backbone, *itertools.islice(stems, 1)]
     handles = [module.register_forward_pre_hook(note, with_kwargs=True) for module in watched]
     try:
         yield

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mi2p_inject.core.errors import InjectionError, SourceError
 from mi2p_inject.core.expansion_config import UNNAMED, ExpansionConfig
+from mi2p_inject.core.inputs import Inputs
 from mi2p_inject.core.layout import image_of
 from mi2p_inject.core.numerics.precision import floating_dtype
 from mi2p_inject.core.numerics.recording import is_recording
@@ -45,6 +46,7 @@ class RunningModel(BackboneInterface):
     """What an expanded model does while it lives: `forward`, `call`, `source`, `disabled`, `encode`."""
 
     expansion_config: ExpansionConfig
+    example: Inputs
     frozen_sources: dict[str, Source]
     calls: Calls
     _hooks: list[tuple[SiteHook, Any]]
@@ -165,7 +167,7 @@ class RunningModel(BackboneInterface):
         call = self._call(given_sources(batch, source_mask, self.expansion_config.sources), once=False)
         call.block = True
         with (
-            noting_images(self.backbone, self.calls, call),
+            noting_images(self.backbone, self.calls, call, self.example),
             self.calls.block(None if self.calls.now.disabled else call, self.calls.now.disabled),
         ):
             yield
