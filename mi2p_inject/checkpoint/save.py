@@ -19,6 +19,7 @@ from mi2p_inject.core.errors import CheckpointError
 from mi2p_inject.core.expansion_config import ExpansionConfig
 from mi2p_inject.core.files.digest import quick_sums
 from mi2p_inject.core.files.seal import sealed
+from mi2p_inject.core.four_bits import codes_of, unchanged
 from mi2p_inject.core.offload import state_of
 from mi2p_inject.sources.encoder import Source
 
@@ -68,7 +69,8 @@ def save(
     """
     folder = as_path(folder)
     _check_units(model)
-    state = nn.Module.state_dict(model)  # with every name: the expanded model's own leaves tied ones out
+    with unchanged(model):  # with every name: the expanded model's own leaves tied ones out
+        state = nn.Module.state_dict(model)
     check_complete(model, state)
     trained = _trained(backbone, expansion, initial)
     saved = {key: value for key, value in state.items() if key.removeprefix("backbone.") in trained or _of_units(key)}
@@ -118,7 +120,7 @@ def _check_units(model: nn.Module) -> None:
 def _trained(backbone: nn.Module, expansion: ExpansionConfig, initial: Mapping[str, int | None]) -> set[str]:
     """Keys of the backbone's state that are saved."""
     if expansion.trainable == "all":
-        return set(backbone.state_dict())
+        return set(state_of(backbone)) - codes_of(backbone)
     required = {name for name, one in backbone.named_parameters(remove_duplicate=False) if one.requires_grad}
     now = quick_sums(backbone)
     return required | {key for key, value in now.items() if value is not None and value != initial.get(key)}

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mi2p_inject.core.four_bits import unchanged, without_scales
+
 __all__ = [
     "FORWARD",
     "HOOK",
@@ -82,8 +84,13 @@ class OffloadedTensor:
 
 
 def state_of(model: nn.Module) -> dict[str, Any]:
-    """A model's `state_dict()`, with an `OffloadedTensor` for each meta tensor that accelerate keeps elsewhere."""
-    state: dict[str, Any] = model.state_dict()
+    """A model's `state_dict()` as what identifies its values.
+
+    An `OffloadedTensor` stands for each meta tensor that accelerate keeps elsewhere. Scales of weights in 4 bits, which
+    bitsandbytes rounds as it runs, are left out.
+    """
+    with unchanged(model):
+        state = without_scales(model.state_dict(), model)
     if not offloaded(model):
         return state
     kept = {path: one for path, module in model.named_modules() for one in _kept(module)}

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mi2p_inject.core.four_bits import unchanged
 from mi2p_inject.units.unit_dict import UnitDict
 
 __all__ = ["BackboneInterface"]
@@ -166,7 +167,8 @@ class BackboneInterface(nn.Module):
 
         `load_state_dict` takes such a state, and one that has all names.
         """
-        state = super().state_dict(*args, **kwargs)
+        with unchanged(self):
+            state = super().state_dict(*args, **kwargs)
         prefix = kwargs.get("prefix", args[1] if len(args) > 1 else "")
         for names in _tied(self):
             for name in names[1:]:

@@ -11,6 +11,7 @@ from torch import nn
 
 from mi2p_inject.core.errors import SourceError
 from mi2p_inject.core.files.digest import contents
+from mi2p_inject.core.offload import state_of
 from mi2p_inject.sources.encoder import Source
 
 __all__ = ["fingerprint"]
@@ -41,7 +42,7 @@ def fingerprint(source: Source, *more: str) -> str:
     if hasattr(config, "to_dict"):
         stated = {key: value for key, value in config.to_dict().items() if not key.startswith(("_", "transformers_"))}
         digest.update(json.dumps(stated, sort_keys=True, default=str).encode())
-    for name, tensor in {**dict(encoder.named_buffers()), **encoder.state_dict()}.items():
+    for name, tensor in {**dict(encoder.named_buffers()), **state_of(encoder)}.items():
         digest.update(name.encode())
         _update(digest, name, tensor)
     return digest.hexdigest()[:16]

@@ -51,16 +51,18 @@ def bitsandbytes(layer: str, **options: Any) -> Callable[[], nn.Module]:
                 made.load_state_dict(module.state_dict())
                 parent, _, name = path.rpartition(".")
                 setattr(model.model.get_submodule(parent), name, made)  # type: ignore[union-attr, operator]
-        return model.to("cpu")  # where its layers quantise their weights
+        return model.to("cpu").eval()  # where its layers quantise their weights
 
     return build
 
 
+_NF4 = {"quant_type": "nf4", "compute_dtype": torch.bfloat16}
 QUANTISED = {
     "torchao 8 bit": torchao("Int8WeightOnlyConfig"),
     "torchao 4 bit": torchao("IntxWeightOnlyConfig", weight_dtype=torch.int4),
     "bitsandbytes 8 bit": bitsandbytes("Linear8bitLt", has_fp16_weights=False),
-    "bitsandbytes 4 bit": bitsandbytes("Linear4bit", quant_type="nf4", compute_dtype=torch.bfloat16),
+    "bitsandbytes 4 bit": bitsandbytes("Linear4bit", **_NF4, compress_statistics=False),
+    "bitsandbytes 4 bit, scales too": bitsandbytes("Linear4bit", **_NF4),
 }
 
 
@@ -104,11 +106,28 @@ def test_units_train_on_a_quantised_base(kind: str, dtype: torch.dtype, tmp_path
     found = losses(me)
     assert found[-1] < found[0]
     same(logits(me), alone)
+    me.state_dict()
     me.save_pretrained(tmp_path)
+    same(logits(me), alone)
     again = load(tmp_path, backbone=QUANTISED[kind]())
     assert {one.dtype for one in again.units.parameters()} == {dtype}
     same(dict(again.units.state_dict()), dict(me.units.state_dict()))
     same(logits(again, source=source()), logits(me, source=source()))
+
+
+@pytest.mark.parametrize("kind", [kind for kind in QUANTISED if kind.startswith("bitsandbytes 4")])
+@pytest.mark.fault("quantised", "a base of 4 bits of which the rest is trained", "saved and loaded as it was")
+def test_what_is_trained_beside_weights_in_four_bits(kind: str, tmp_path: Path) -> None:
+    me = inject(QUANTISED[kind](), layers="paper", source_spec=PICTURE, trainable="all")
+    found = losses(me)
+    assert found[-1] < found[0]
+    trained = logits(me, source=source())
+    me.save_pretrained(tmp_path)
+    same(logits(me, source=source()), trained)
+    used = QUANTISED[kind]()
+    logits(used)
+    for backbone in (QUANTISED[kind](), used):
+        same(logits(load(tmp_path, backbone=backbone), source=source()), trained)
 
 
 def offload(model: nn.Module, how: str, folder: Path) -> nn.Module:

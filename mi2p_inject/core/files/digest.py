@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from mi2p_inject.core.files.read import check_regular
-from mi2p_inject.core.offload import OffloadedTensor
+from mi2p_inject.core.offload import OffloadedTensor, state_of
 
 __all__ = ["contents", "digests", "file_digest", "quick_sums", "raw_bytes"]
 
@@ -103,7 +103,7 @@ def quick_sums(module: nn.Module) -> dict[str, int | None]:
     over memory, on the tensor's own device. Numbers that change places change it. It tells whether a tensor was written
     to, not whether somebody has forged it.
     """
-    return {name: _quick_sum(value) for name, value in module.state_dict().items()}
+    return {name: _quick_sum(value) for name, value in state_of(module).items()}
 
 
 def _digest(value: object) -> str:
