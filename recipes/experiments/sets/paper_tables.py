@@ -191,6 +191,7 @@ _COMPARISON = (
         "concat",
         fusion="concat",
     ),
+    _line("me-gmu", "gated multimodal unit of ME {vision} and ME {text}", "", "me-fusion", "gmu", fusion="gmu"),
     _line(
         "me-cross-attention",
         "cross-attention of ME {vision} and ME {text}",
