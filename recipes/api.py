@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from mi2p_inject.adapters.adapter import Modality
 from mi2p_inject.expansion.expanded_model import ExpandedModel
 from mi2p_inject.recipes.config import make_config
-from mi2p_inject.recipes.data.in_memory import as_file
+from mi2p_inject.recipes.data.tables.in_memory import as_file
 from mi2p_inject.recipes.encoders.encoder import Encoder
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.evaluation.answers import Answers
@@ -53,8 +53,9 @@ def fit(
     """Train a model, as `mi2p train` does; a run that was interrupted goes on when it is called again alike.
 
     Args:
-        data: a path or the name of a known set, a `pandas.DataFrame`, a `datasets.Dataset` or a list of mappings, with
-            the columns image (paths or PIL pictures), text and label, or whatever ``image_col`` and so on name.
+        data: a path or the name of a known set, a `pandas.DataFrame`, a `datasets.Dataset` (or a `DatasetDict` of its
+            splits) or a list of mappings, with the columns image (paths or PIL pictures), text and label, or whatever
+            ``image_col`` and so on name.
         model: the system: "vision", "text", "me-vision", "me-text", "late-fusion", … (`mi2p settings` lists them).
         out: the run folder; None: the first that is free of ``runs/<model>-<number>``.
         preset: "practical", or "paper".
@@ -162,7 +163,7 @@ class Run:
             RecipeError: the data have nothing that the model reads.
         """
         key = "labels" if self.saved.task.multi_label else "label"
-        found = [answer[key] for answer in self._answers(data, options)]
+        found = [answer[key] for answer in self._asked(data, options)]
         labels = np.empty(len(found), dtype=object)
         labels[:] = found
         return labels
@@ -170,7 +171,7 @@ class Run:
     def predict_proba(self, data: Any, **options: Any) -> NDArray[np.float64]:
         """(N, classes) probabilities in the order of `classes`; NaN where there was nothing to read; as `predict`."""
         nothing = dict.fromkeys(self.classes, float("nan"))
-        rows = [answer["probabilities"] or nothing for answer in self._answers(data, options)]
+        rows = [answer["probabilities"] or nothing for answer in self._asked(data, options)]
         return np.array([[row[name] for name in self.classes] for row in rows], dtype=np.float64)
 
     def evaluate(self, data: Any = None, *, split: str = "test", **options: Any) -> dict[str, Any]:
@@ -179,7 +180,7 @@ class Run:
         Raises:
             RecipeError: no such split, or data that do not fit the model.
         """
-        path = None if data is None else as_file(data, options.get("image_col"))
+        path = None if data is None else self._file(data, options)
         with short_progress(Console(stderr=True, quiet=not _seen()), "evaluating") as on_step:
             return evaluate_run(self.saved, path, options, split, on_step)
 
@@ -253,16 +254,15 @@ class Run:
         """
         from mi2p_inject.recipes.evaluation.faithfulness.measure import measure_faithfulness
 
-        path = None if data is None else as_file(data, options.get("image_col"))
+        path = None if data is None else self._file(data, options)
         console = Console(stderr=True, quiet=not sys.stderr.isatty())
         return measure_faithfulness(self.saved, path, options, split, limit=limit, draws=draws, console=console)
 
     def _asked(self, data: Any, options: Mapping[str, Any]) -> Answers:
-        path = as_file(data, options.get("image_col", self.saved.config.data.image_col))
-        return predict_file(self.saved, path, options, progress=_seen())
+        return predict_file(self.saved, self._file(data, options), options, progress=_seen())
 
-    def _answers(self, data: Any, options: Mapping[str, Any]) -> list[dict[str, Any]]:
-        return list(self._asked(data, options))
+    def _file(self, data: Any, options: Mapping[str, Any]) -> str:
+        return as_file(data, options.get("image_col", self.saved.config.data.image_col))
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r}: {self._title()}; {', '.join(self._scores())})"

@@ -20,6 +20,7 @@ __all__ = ["MAX_PIXELS", "ImageError", "image_problem", "looks_like_image", "ope
 MAX_PIXELS = 2**25
 _MAX_BYTES = 2**31  # of a file
 _MIN_SIDE, _MAX_ASPECT = 4, 100
+_WITH_ALPHA = frozenset({"RGBA", "RGBa", "LA", "La", "PA"})  # the A of LAB is a colour
 _FORMATS = ("PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")  # no EPS: it would start Ghostscript
 
 
@@ -186,7 +187,7 @@ def _upright_rgb(picture: Image.Image) -> Image.Image:
         return picture
     if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
         picture = _eight_bits(picture)
-    if "A" in picture.mode or "a" in picture.mode or "transparency" in picture.info:
+    if picture.mode in _WITH_ALPHA or "transparency" in picture.info:
         layered = picture.convert("RGBA")
         picture = Image.new("RGB", picture.size, "white")
         picture.paste(layered, mask=layered.getchannel("A"))

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from mi2p_inject.core.human import printable
 from mi2p_inject.recipes.characters import in_markdown, print_notes
-from mi2p_inject.recipes.data.in_memory import called
+from mi2p_inject.recipes.data.tables.in_memory import called
 from mi2p_inject.recipes.metrics.metric_info import info_of, metrics_of
 from mi2p_inject.recipes.saving.saved import SavedRun
 

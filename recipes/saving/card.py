@@ -12,7 +12,7 @@ from mi2p_inject.checkpoint.card import card_text
 from mi2p_inject.core.files.hub import is_repository
 from mi2p_inject.recipes.characters import in_markdown
 from mi2p_inject.recipes.config import Config
-from mi2p_inject.recipes.data.in_memory import IN_MEMORY, called
+from mi2p_inject.recipes.data.tables.in_memory import IN_MEMORY, called
 from mi2p_inject.recipes.metrics.metric_info import info_of, metrics_of
 
 __all__ = ["card_of", "data_name", "plain_name", "without_paths"]

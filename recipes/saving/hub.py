@@ -17,7 +17,7 @@ from mi2p_inject.checkpoint.card import CARD_NAME, MARK, write_card
 from mi2p_inject.core.errors import HubError
 from mi2p_inject.core.files.hub import check_repository, is_repository, snapshot, upload
 from mi2p_inject.recipes.config import Config, make_config
-from mi2p_inject.recipes.data.in_memory import IN_MEMORY, called
+from mi2p_inject.recipes.data.tables.in_memory import IN_MEMORY, called
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.saving.card import card_of, data_name, plain_name, without_paths
 from mi2p_inject.recipes.saving.checksums import CHECKSUMS, check_files, check_weights, checksums_of, read_json

@@ -15,9 +15,9 @@ from data_files import Load, draw, load, note
 from PIL import Image
 
 from mi2p_inject.recipes.data import Samples
-from mi2p_inject.recipes.data.in_memory import as_file
 from mi2p_inject.recipes.data.labels import classes_of
 from mi2p_inject.recipes.data.tables.cells import labels_of
+from mi2p_inject.recipes.data.tables.in_memory import as_file
 from mi2p_inject.recipes.data.values import MISSING_WORD, UNDECODABLE
 from mi2p_inject.recipes.errors import RecipeError
 

@@ -18,7 +18,7 @@ import pytest
 from data_files import Load, draw, ids, load, pets, save
 
 from mi2p_inject.recipes.data import load_data
-from mi2p_inject.recipes.data.in_memory import as_file
+from mi2p_inject.recipes.data.tables.in_memory import as_file
 from mi2p_inject.recipes.errors import RecipeError
 
 __all__ = ["load"]

@@ -16,7 +16,7 @@ from recipes_data import write_table
 from training_runs import SMALL
 
 from mi2p_inject.recipes import Run, fit, load_run
-from mi2p_inject.recipes.data.in_memory import IN_MEMORY, as_file, called
+from mi2p_inject.recipes.data.tables.in_memory import IN_MEMORY, as_file, called
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.evaluation.evaluate import evaluate_run, predict_file
 from mi2p_inject.recipes.evaluation.page.write import html_page
@@ -91,6 +91,13 @@ def test_numbers_are_those_of_the_command(run: Run, table: Path) -> None:
     new = table.with_name("new.csv")
     new.write_text("\n".join(table.read_text().splitlines()[:30]) + "\n")
     assert run.evaluate(new, split="train")["samples"] == 29
+
+
+def test_other_names_of_columns_are_those_of_the_training(frame: pandas.DataFrame, tmp_path: Path) -> None:
+    named = frame.rename(columns={"image": "picture"})
+    run = fit(named, "vision", image_col="picture", out=tmp_path / "run", **SHORT)
+    new = named.drop(index=0)
+    assert run.evaluate(new)["metrics"] == run.evaluate(new, image_col="picture")["metrics"]
 
 
 def test_the_model_is_loaded_once(run: Run) -> None:

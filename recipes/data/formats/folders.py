@@ -68,9 +68,7 @@ def load_folder(folder: Path) -> SourceTable:
             f"{folder} is empty" if not any(folder.iterdir()) else f"{folder} has neither tables nor folders of labels",
             given="; ".join([f"{len(_samples(folder))} images and texts below it", *notes[:3]]),
             expected="a table (train.csv, ...), or <split>/<label>/<image>, or <label>/<image>",
-            fix=with_its_column(table)
-            if table
-            else "make a table (docs/data.md), or a folder of pictures for each label",
+            fix=_instead(folder, table),
         )
     notes += _other_files([root / label for split, root in roots.items() for one, label in files if one == split])
 
@@ -86,6 +84,12 @@ def load_folder(folder: Path) -> SourceTable:
     return SourceTable(
         str(folder), rows, every, {}, multi_label=False, modalities=modalities, notes=tuple(dict.fromkeys(notes))
     )
+
+
+def _instead(folder: Path, table: Path | None) -> str:
+    if any((folder / name).is_file() for name in ("dataset_dict.json", "state.json")):
+        return "datasets.save_to_disk wrote it; from Python: fit(datasets.load_from_disk(...))"
+    return with_its_column(table) if table else "make a table (docs/data.md), or a folder of pictures for each label"
 
 
 def sample_folders(folder: Path, notes: list[str]) -> list[str]:

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from mi2p_inject.recipes.characters import composed
-from mi2p_inject.recipes.data.in_memory import called
 from mi2p_inject.recipes.data.source_table import Row, SourceTable, is_split, split_name
 from mi2p_inject.recipes.data.tables.cells import labels_of
+from mi2p_inject.recipes.data.tables.in_memory import called
 from mi2p_inject.recipes.data.tables.read import ENDINGS, table_columns, table_rows
 from mi2p_inject.recipes.data.values import MISSING_WORD, is_missing, missing_word, visible
 from mi2p_inject.recipes.errors import RecipeError
@@ -250,7 +250,10 @@ def _cell(fields: dict[str, Any], name: str | None, where: str) -> str:
         raise RecipeError(
             f"{where}: column {name!r} holds a {type(value).__name__}",
             expected="a text, or the path of a picture",
-            fix="write pictures to files, and their paths into the column" if picture else "name another column",
+            fix="write pictures to files, and their paths into the column; or from Python: "
+            "fit(datasets.Dataset.from_parquet(...))"
+            if picture
+            else "name another column",
         )
     return str(value).strip()
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mi2p_inject.recipes.data.tables.delimited import delimited_rows, line_fields
+from mi2p_inject.recipes.data.tables.features import class_names, features_of_parquet, with_names
 from mi2p_inject.recipes.data.tables.json_lines import json_columns, json_rows
 from mi2p_inject.recipes.data.tables.lines import check_regular, lines
 from mi2p_inject.recipes.errors import RecipeError
@@ -60,8 +61,9 @@ def table_rows(path: Path, names: Sequence[str] | None = None) -> Iterator[tuple
         RecipeError: the file cannot be read or decoded, or a row has another number of fields than there are names.
     """
     if path.suffix.lower() == ".parquet":
+        classes = class_names(features_of_parquet(_parquet(path).schema_arrow.metadata))
         for number, row in enumerate(_parquet_rows(path), 1):
-            yield number, row, None
+            yield number, with_names(row, classes, f"{path}, row {number}") if classes else row, None
     elif path.suffix.lower() == ".jsonl":
         for number, row in json_rows(path):
             yield number, row, None

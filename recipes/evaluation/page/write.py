@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mi2p_inject.recipes.data import Samples
-from mi2p_inject.recipes.data.in_memory import called
+from mi2p_inject.recipes.data.tables.in_memory import called
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.evaluation.page.classes import as_flags, class_scores, confusion
 from mi2p_inject.recipes.evaluation.page.figures import calibration_figure, confusion_figure, learning_curves

@@ -10,7 +10,7 @@ import pytest
 
 from mi2p_inject.recipes.api import Run
 from mi2p_inject.recipes.data import load_data
-from mi2p_inject.recipes.data.in_memory import as_file
+from mi2p_inject.recipes.data.tables.in_memory import as_file
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.evaluation.evaluate import evaluate_run
 from mi2p_inject.recipes.saving.saved import load_run

@@ -8,9 +8,11 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from mi2p_inject.core.files.atomic_write import write_file
+from mi2p_inject.recipes.data.images import open_image
+from mi2p_inject.recipes.data.tables.features import rows_of_datasets
 from mi2p_inject.recipes.data.values import is_missing
 from mi2p_inject.recipes.errors import RecipeError
 
@@ -27,11 +29,12 @@ _TABLE, _PICTURES, _HOME, _DIGEST = "table.parquet", "images", "mi2p_inject", "[
 def as_file(data: Any, image_col: str | None = None, folder: Path | None = None) -> str:
     """The specification of data: a path is one already; a table in memory is written to a file once.
 
-    Pictures in cells are stored as PNG files beside it, paths become absolute ones. The folder is named by the content,
-    so that the same data have the same name: a run on them can be gone on with.
+    Pictures in cells are stored as PNG files beside it, as a training reads them; paths become absolute ones. The
+    folder is named by the content, so that the same data have the same name: a run on them can be gone on with.
 
     Args:
-        data: a path or the name of a known set; a `pandas.DataFrame`, a `datasets.Dataset`, or a list of mappings.
+        data: a path or the name of a known set; a `pandas.DataFrame`, a `datasets.Dataset`, a `datasets.DatasetDict`
+            (its splits become the column ``split``), or a list of mappings.
         image_col: the column of paths or pictures; None: ``image``.
         folder: where to write; default: the cache folder of `datasets`.
 
@@ -75,8 +78,12 @@ def records_of(data: Any) -> Iterable[Mapping[str, Any]]:
         found: list[Mapping[str, Any]] = data.to_dict("records")
         return found
     if isinstance(data, Mapping):
-        return [data]
-    if hasattr(data, "column_names") or isinstance(data, Sequence):  # datasets
+        if not data or not all(hasattr(one, "column_names") for one in data.values()):
+            return [data]
+        return [{**row, "split": split} for split, one in data.items() for row in records_of(one)]
+    if hasattr(data, "column_names"):
+        return list(rows_of_datasets(data, IN_MEMORY))
+    if isinstance(data, Sequence):
         rows = list(data)
         if all(isinstance(row, Mapping) for row in rows):
             return rows
@@ -106,7 +113,7 @@ def _picture(cell: Any, where: str) -> bytes | str:
     from PIL import Image
 
     if isinstance(cell, Mapping):  # as `datasets` stores an undecoded one
-        cell = cell.get("bytes") or cell.get("path")
+        cell = cell.get("bytes") or _nearby(cell.get("path"), where)
     if isinstance(cell, (str, Path)):
         return str(Path(cell).expanduser().absolute()) if str(cell).strip() else ""
     if isinstance(cell, Image.Image):
@@ -124,10 +131,23 @@ def _picture(cell: Any, where: str) -> bytes | str:
 
 
 def _png(picture: Image.Image) -> bytes:
+    """As it is read from a file, for PNG keeps neither EXIF's rotation nor 32 bits: upright, on white, 8-bit RGB."""
     buffer = io.BytesIO()
-    kept = picture if picture.mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16") else picture.convert("RGB")
-    kept.save(buffer, "PNG", compress_level=1)
+    cast("Image.Image", open_image(picture, on_bad="error")).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
+
+
+def _nearby(path: str | None, where: str) -> str | Image.Image | None:
+    """A path of this machine; a picture from elsewhere, `datasets` fetches."""
+    if path is None or "://" not in path:
+        return path
+    import datasets
+
+    try:
+        found: Image.Image = datasets.Image().decode_example({"path": path, "bytes": None})
+        return found
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"{where}: cannot read {path}: {error}", fix="download it, or leave it empty") from error
 
 
 def _written(rows: list[dict[str, Any]], image_col: str, folder: Path) -> Path:
