@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, final
 
 import torch
@@ -13,9 +13,10 @@ from torch.nn.functional import pad, relu
 from mi2p_inject.adapters.adapter import Modality
 from mi2p_inject.adapters.pool import pool
 from mi2p_inject.core.errors import Mi2pError
+from mi2p_inject.core.inputs import Inputs, as_inputs
 from mi2p_inject.core.site import Site
-from mi2p_inject.inspection.resolve import resolve
-from mi2p_inject.inspection.sites import examine
+from mi2p_inject.inspection.resolve import ResolvedModel, resolve
+from mi2p_inject.inspection.sites import IgnoredPatchesError, examine
 from mi2p_inject.recipes.encoders.encoder import Encoder
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.systems.base import Batch, SystemModel
@@ -74,14 +75,14 @@ class Levels(nn.Module):
         widths: of each level's vector.
 
     Raises:
-        RecipeError: it has fewer sites.
+        RecipeError: it has fewer sites, or the tokens of one are not those of the text.
     """
 
     def __init__(self, encoder: Encoder, levels: int) -> None:
         super().__init__()
         self.network = encoder.model
         self._encoder = encoder
-        sites = _sites(encoder)
+        self._resolved, sites = _sites(encoder)
         if len(sites) < levels:
             raise RecipeError(
                 f"{encoder.name} has {len(sites)} default sites",
@@ -91,44 +92,58 @@ class Levels(nn.Module):
             )
         self._sites = [sites[len(sites) * (level + 1) // levels - 1] for level in range(levels)]
         self.widths = [site.spec.width for site in self._sites]
+        if not any(parameter.is_meta for parameter in self.network.parameters()):
+            with torch.no_grad():
+                self(encoder.example())
 
     def forward(self, batch: Batch) -> tuple[Tensor, list[Tensor]]:
-        """The encoder's vector (B, width), and each level's (B, widths[i]): the mean over a map, or tokens pooled as
-        the encoder's own last ones are, before any pooler of its own."""
+        """The encoder's vector (B, width), and each level's (B, widths[i]): the mean over a map or the patches, or
+        tokens pooled as the encoder's own last ones are, before any pooler of its own."""
         found: dict[str, Tensor] = {}
+        args, kwargs = as_inputs(self._encoder.inputs(batch))
         handles = [
-            self.network.get_submodule(site.path).register_forward_hook(_Read(self, site, batch, found))
+            self.network.get_submodule(site.path).register_forward_hook(_Read(self, site, (args, kwargs), found))
             for site in self._sites
         ]
-        inputs = self._encoder.inputs(batch)
         try:
-            output = self.network(**inputs) if isinstance(inputs, dict) else self.network(inputs)
+            output = self.network(*args, **kwargs)
         finally:
             for handle in handles:
                 handle.remove()
         return self._encoder.vector(output, batch), [found[site.path] for site in self._sites]
 
-    def pooled(self, hidden: Tensor, batch: Batch) -> Tensor:
-        """One vector a sample of a map or of tokens."""
-        how, mask = self._encoder.pooling or "mean", None
+    def pooled(self, hidden: Tensor, inputs: Inputs) -> Tensor:
+        """One vector a sample of a map or of tokens.
+
+        Args:
+            hidden: of a site.
+            inputs: of the encoder, (args, kwargs); its adapter knows which tokens are real.
+
+        Raises:
+            RecipeError: the tokens are not those of the text.
+        """
         if hidden.dim() == 4:
             return hidden.mean((2, 3))
-        if self._encoder.modality == "text":
-            mask = batch["attention_mask"].bool()
-            if how == "eot":  # CLIP's end-of-text token has the largest id
-                ids = batch["input_ids"]
-                mask = torch.arange(ids.shape[1], device=ids.device) <= ids.argmax(1, keepdim=True)
-        return pool(hidden, how, mask)
+        readout = self._resolved.match.adapter.readout if self._resolved.match else None
+        mask = readout.mask(self._resolved.inner, *inputs, hidden) if readout and readout.mask else None
+        if mask is None and self._encoder.modality == "text":
+            raise RecipeError(
+                f"the levels of {self._encoder.name} cannot be read: it changes the length of a text inside",
+                expected="a token of each level for each of the text",
+                given=f"{hidden.shape[1]} tokens",
+                fix="name another --text",
+            )
+        return pool(hidden, self._encoder.pooling or "mean", mask)
 
 
 class _Read:
     """A forward hook that pools one site's output."""
 
-    def __init__(self, levels: Levels, site: Site, batch: Batch, found: dict[str, Tensor]) -> None:
-        self.levels, self.site, self.batch, self.found = levels, site, batch, found
+    def __init__(self, levels: Levels, site: Site, inputs: Inputs, found: dict[str, Tensor]) -> None:
+        self.levels, self.site, self.inputs, self.found = levels, site, inputs, found
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
-        self.found[self.site.path] = self.levels.pooled(self.site.layout.view(output, self.site.path), self.batch)
+        self.found[self.site.path] = self.levels.pooled(self.site.layout.view(output, self.site.path), self.inputs)
 
 
 class CentralNetModel(ComparedModel):
@@ -207,15 +222,17 @@ class CentralNetModel(ComparedModel):
         return vector.where(batch[f"{modality}_present"].unsqueeze(1), 0.0)
 
 
-def _sites(encoder: Encoder) -> list[Site]:
-    """The default sites; patches stay tokens, so that a class token is read too."""
+def _sites(encoder: Encoder) -> tuple[ResolvedModel, list[Site]]:
+    """The default sites; patches stay tokens where the encoder's vector is the class token's."""
     try:
         resolved = resolve(encoder.model, encoder.inputs(encoder.example()))
+        if encoder.modality == "image":
+            resolved = replace(resolved, reads=lambda output: encoder.vector(output, {}))
         found = examine(resolved, resolved.default_paths) if resolved.default_paths else {}
-        if any(isinstance(one, Site) and one.layout.grid for one in found.values()):
+        if any(isinstance(one, IgnoredPatchesError) for one in found.values()):
             found = examine(resolved, resolved.default_paths, "tokens")
     except Mi2pError as error:
         raise RecipeError(
             f"the levels of {encoder.name} cannot be read: {error}", fix="name another encoder"
         ) from error
-    return [one for one in found.values() if isinstance(one, Site)]
+    return resolved, [one for one in found.values() if isinstance(one, Site)]
