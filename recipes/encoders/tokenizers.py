@@ -108,7 +108,9 @@ def _growth(normalizer: Any) -> tuple[float, float]:
 
 
 def longest(tokenizer: Any, model: Any) -> int:
-    """The model's limit in tokens; RoBERTa counts its positions from the padding id on."""
+    """The model's limit in tokens; RoBERTa and its kin count their positions from the padding id on."""
     positions = getattr(model.config, "max_position_embeddings", None) or 1_000_000
-    offset = (model.config.pad_token_id or 0) + 1 if "roberta" in type(model).__module__ else 0
+    table = getattr(getattr(model, "embeddings", None), "position_embeddings", None)
+    padding = getattr(table, "padding_idx", None)
+    offset = 0 if padding is None else padding + 1
     return int(min(tokenizer.model_max_length, positions - offset if positions > 0 else 1_000_000))
