@@ -64,7 +64,11 @@ class System(ABC):
     def unused(self) -> tuple[str, ...]:
         """Names of the options of `ModelConfig` that say nothing to it: a training that sets one notes it."""
         layers = {"vision_layers": "text", "text_layers": "image"}  # of the encoder that reads the other
-        idle = tuple(name for name, source in layers.items() if source not in self.source_modalities)
+        trained = {"vision_freeze": "image", "text_freeze": "text"}
+        idle = (
+            *(name for name, source in layers.items() if source not in self.source_modalities),
+            *(name for name, modality in trained.items() if modality not in self.reads),
+        )
         return idle if self.attends else ("unit", "unit_options", "zero_init", *idle)
 
     def with_columns(self, columns: Columns) -> System:

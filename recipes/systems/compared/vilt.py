@@ -58,6 +58,10 @@ class ViLT(Compared):
                 fix="give a number from 0 up to 1",
             )
 
+    @property
+    def unused(self) -> tuple[str, ...]:
+        return (*super().unused, "trainable", "vision_freeze", "text_freeze", "dropout")
+
     def build(
         self, encoders: Mapping[Modality, Encoder], config: ModelConfig, task: Task, loss: nn.Module
     ) -> SystemModel:

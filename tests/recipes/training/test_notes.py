@@ -29,6 +29,10 @@ CHANGED: dict[str, Any] = {
     "fusion": "gmu",
     "fusion_options": {"width": 7},
     "branch_loss": True,
+    "trainable": "units",
+    "vision_freeze": ["*"],
+    "text_freeze": ["*"],
+    "dropout": 0.3,
 }
 BESIDE: dict[str, dict[str, Any]] = {
     "unit_options": {"unit": "mi2p"},
@@ -38,12 +42,13 @@ BESIDE: dict[str, dict[str, Any]] = {
 """What another option has to be for this one to count."""
 
 
-def look(model: str, **more: Any) -> tuple[str, dict[str, float]]:
-    """What there is of a model: its modules, and a number of each of its tensors."""
+def look(model: str, **more: Any) -> tuple[str, dict[str, float], set[str]]:
+    """What there is of a model: its modules, a number of each of its tensors, and which of them train."""
     config = make_config({"data": "my.csv", "model": model, **SMALL, **more})
     torch.manual_seed(0)
     built: SystemModel = build_system(config, load_encoders(config), SingleLabel(("a", "b")))
-    return repr(built), {name: one.double().abs().sum().item() for name, one in built.state_dict().items()}
+    values = {name: one.double().abs().sum().item() for name, one in built.state_dict().items()}
+    return repr(built), values, {name for name, one in built.named_parameters() if one.requires_grad}
 
 
 @pytest.mark.parametrize("model", SYSTEMS)
