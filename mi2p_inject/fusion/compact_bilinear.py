@@ -111,6 +111,6 @@ class CompactBilinearHead(nn.Module):
         """
         places, signs = self.get_buffer(f"places_{number}"), self.get_buffer(f"signs_{number}")
         whole = vector.float() if vector.device.type == "mps" else vector.double()
-        sketch = whole.new_zeros(len(vector), self.sketch_width).index_add(1, places, whole * signs)
+        sketch = whole.new_zeros(vector.shape[0], self.sketch_width).index_add(1, places, whole * signs)
         one = F.pad(whole.new_ones(1), (0, self.sketch_width - 1))
         return sketch.where(there.unsqueeze(1), one)

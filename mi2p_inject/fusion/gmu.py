@@ -80,9 +80,8 @@ def _normalised(norm: nn.BatchNorm1d, vectors: Tensor, there: Tensor) -> Tensor:
 
     One row gives no statistics: then the running ones are taken, in training too.
     """
-    rows = vectors[there]
-    if norm.training and len(rows) < 2:
-        found = F.batch_norm(rows, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
-    else:
-        found = norm(rows)
-    return found.new_zeros(vectors.shape).index_put((there,), found)
+    if norm.training and there.sum() > 1:
+        rows: Tensor = norm(vectors[there])
+        return rows.new_zeros(vectors.shape).index_put((there,), rows)
+    found = F.batch_norm(vectors, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
+    return found.where(there.unsqueeze(1), 0.0)

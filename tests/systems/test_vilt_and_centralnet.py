@@ -75,6 +75,22 @@ def test_vilt_is_that_of_transformers_but_takes_no_random_numbers() -> None:
     assert (model.head(theirs.pooler_output) - logits).abs().max() < 1e-10
 
 
+def test_vilt_s_graph_is_for_any_number_of_samples() -> None:
+    model: Any = built("vilt")
+
+    class OfTensors(nn.Module):
+        def forward(self, given: dict[str, torch.Tensor]) -> torch.Tensor:
+            logits: torch.Tensor = model.logits(given)
+            return logits
+
+    rows = torch.export.Dim("rows", min=1)
+    given = batch([True, False, True], [True] * 3)
+    shapes = ({name: {0: rows} for name in given},)
+    exported = torch.export.export(OfTensors(), (given,), dynamic_shapes=shapes, strict=False).module()
+    other = batch([True, True], [True, False])
+    assert torch.allclose(exported(other), model.logits(other))
+
+
 def test_what_a_vilt_takes_of_its_encoders() -> None:
     model: Any = built("vilt", system_options={"layers": 2, "hidden_size": 60, "heads": 3, "patch_size": 16})
     config = model.network.config

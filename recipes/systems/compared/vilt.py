@@ -169,7 +169,7 @@ class ViLTModel(ComparedModel):
         """The image's class token and its patches with their positions, (B, 1 + patches, width)."""
         embeddings = self.network.embeddings
         patches = embeddings.patch_embeddings(pixels).flatten(2).transpose(1, 2)
-        tokens = torch.cat([embeddings.cls_token.expand(len(patches), -1, -1), patches], dim=1)
+        tokens = torch.cat([embeddings.cls_token.expand(patches.shape[0], -1, -1), patches], dim=1)
         embedded: Tensor = embeddings.dropout(tokens + embeddings.position_embeddings)
         return embedded
 
