@@ -56,6 +56,7 @@ def test_every_fusion_as_onnx(fusion: str, table: Path, tmp_path: Path) -> None:
         max_length=32, max_steps=2, fusion=fusion,
     )  # fmt: skip
     made = export_run(tmp_path / "run", tmp_path / "a.onnx", "onnx")
+    assert made.difference <= TOLERANCE
     print(f"EXPORTED late-fusion {fusion}: {made.difference:.1e} {made.checked}")
 
 
