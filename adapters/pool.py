@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from mi2p_inject.adapters.adapter import Pooling
@@ -44,8 +45,9 @@ def pool(hidden: Tensor, how: Pooling, mask: Tensor | None = None, encoder: nn.M
         weights = hidden.new_ones(hidden.shape[:2]) if mask is None else mask.to(hidden.dtype)
         return (hidden * weights.unsqueeze(-1)).sum(1) / weights.sum(1, keepdim=True).clamp(min=1)
     if how in ("last", "eot"):  # the end-of-text token is the last one that a CLIP mask calls real
-        last = hidden.new_full((len(hidden),), hidden.shape[1] - 1).long() if mask is None else _last_real(mask)
-        return hidden[range(len(hidden)), last]
+        if mask is None:
+            return hidden[:, -1]
+        return hidden[torch.arange(hidden.shape[0], device=hidden.device), _last_real(mask)]  # len() would fix B
     pooler = getattr(encoder, "pooler", None) if how == "bert" else None
     pooled: Tensor = pooler(hidden) if isinstance(pooler, nn.Module) else hidden[:, 0]
     return pooled

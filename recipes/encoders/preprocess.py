@@ -116,11 +116,18 @@ class TextSpec:
         tokenizer: of transformers or of open_clip.
         max_length: most tokens; the rest of a text is cut off.
         fixed: open_clip's: ids of one length, without a mask.
+        padded: pad all texts to `max_length`, for a program that takes no other length.
     """
 
     tokenizer: Any
     max_length: int
     fixed: bool = False
+    padded: bool = False
+
+    @property
+    def one_length(self) -> bool:
+        """Whether all batches have `max_length` tokens."""
+        return self.fixed or self.padded
 
     def __call__(self, texts: list[str]) -> dict[str, Tensor]:
         """``input_ids`` and ``attention_mask``, (B, L) int64; an empty text stands for a missing one."""
@@ -128,7 +135,10 @@ class TextSpec:
         if self.fixed:
             ids: Tensor = self.tokenizer(texts, context_length=self.max_length)
             return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-        encoded = self.tokenizer(texts, padding=True, truncation=True, max_length=self.max_length, return_tensors="pt")
+        padding = "max_length" if self.padded else "longest"
+        encoded = self.tokenizer(
+            texts, padding=padding, truncation=True, max_length=self.max_length, return_tensors="pt"
+        )
         ids, mask = encoded["input_ids"].long(), encoded["attention_mask"].long()
         if ids.shape[1] == 0:  # a tokenizer without special tokens, and texts without any
             if (padding := self.tokenizer.pad_token_id) is None:

@@ -89,6 +89,8 @@ def export_run(
     )
     say(f"exporting {saved.config.model.system.describe(saved.config.model)} ({form})")
     recorded = kind.record(model)
+    if model.text is not None and model.text.padded:
+        say(f"texts are padded to {model.text.max_length} tokens: this model is not recorded for every length")
     notes = notes_of(model, recorded.least_tokens, {name: f"{folder.name}/{name}" for name in names})
     with temporary_folder(target.parent) as temporary:
         made = temporary / "files" / target.name
@@ -153,7 +155,7 @@ def _compared(
         tokens = int(batch["input_ids"].shape[1]) if "input_ids" in batch else None
         if tokens is not None and tokens < least_tokens:  # every text is empty
             continue
-        wanted = _wanted(model, batch)
+        wanted = _wanted(model, model.batch_of(rows, words, seed=rows, padded=False))
         try:
             difference = _difference(answers(batch), wanted)
         except Exception as error:

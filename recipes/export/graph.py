@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -53,6 +53,7 @@ class ExportableModel(nn.Module):
         self.model, encoders = run.model()
         self._temperature = float(run.decision.get("temperature", 1.0))
         self.collator: Collator = run.collator(encoders)
+        self._text = self.collator.text
         self.sources = nn.ModuleList(frozen.encoder.model for frozen in self.model.sources().values())  # to be traced
         self.requires_grad_(False)
         self.input_names = tuple(_names(self.collator))
@@ -61,6 +62,11 @@ class ExportableModel(nn.Module):
     def text(self) -> TextSpec | None:
         """How its texts become token ids; None where it reads none."""
         return self.collator.text
+
+    def pad_texts(self) -> None:
+        """Have all texts padded to the most tokens from here on, for a graph of one length."""
+        if self.collator.text is not None:
+            self.collator = replace(self.collator, text=replace(self.collator.text, padded=True))
 
     def forward(
         self,
@@ -88,14 +94,16 @@ class ExportableModel(nn.Module):
             there = input_ids.new_ones(input_ids.shape[0], dtype=torch.bool)
             batch["text_present"] = there if text_present is None else text_present
             batch["input_ids"] = input_ids
-            batch["attention_mask"] = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+            mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+            # XLNet subtracts it from 1.0, of which torch makes no ONNX where it is of whole numbers
+            batch["attention_mask"] = mask.float() if self.text is not None and self.text.padded else mask
         logits = self.model.logits(batch)
         if self.output == "logits":
             return logits
         logits = logits / self._temperature
         return logits.sigmoid() if self.run.task.independent else logits.softmax(-1)
 
-    def batch_of(self, rows: int, words: int, seed: int = 0) -> dict[str, Tensor]:
+    def batch_of(self, rows: int, words: int, seed: int = 0, *, padded: bool = True) -> dict[str, Tensor]:
         """A batch of noise and of texts of some length, as the run's own preprocessing makes it.
 
         Where the model reads both modalities the last sample lacks its text and, of three or more, the first its image.
@@ -104,6 +112,7 @@ class ExportableModel(nn.Module):
             rows: samples.
             words: of each text, before it is cut at the most tokens.
             seed: of the noise.
+            padded: as the graph takes it; False: as the run itself does, whose texts are as long as the longest.
         """
         generator = torch.Generator().manual_seed(seed)
         image, text = self.collator.image, self.collator.text
@@ -118,7 +127,7 @@ class ExportableModel(nn.Module):
             }
             for row in range(rows)
         ]
-        made = self.collator(items)
+        made = (self.collator if padded else replace(self.collator, text=self._text))(items)
         return {name: made[name].contiguous() for name in self.input_names}
 
 
@@ -138,21 +147,40 @@ class Recorded:
 def exported_program(model: ExportableModel) -> Recorded:
     """The graph of `torch.export`, for any batch and, where the tokenizer allows, any text length.
 
-    Some models add or take away a token, and torch then wants more of them than one.
+    Some models add or take away a token, and torch then wants more of them than one. A model that counts its
+    positions in floats (XLNet) is not recorded for every length but for the longest texts, to which others are padded.
 
     Raises:
         RecipeError: the model cannot be exported; names the module that was running.
     """
-    if model.text is None or model.text.fixed:
+    if model.text is None or model.text.one_length:
         return Recorded(_exported(model, None))
+    for tokens in (torch.export.Dim("tokens", min=1, max=model.text.max_length), torch.export.Dim.DYNAMIC):
+        try:
+            program = _exported(model, tokens)
+        except RecipeError as error:
+            if not isinstance(error.__cause__, torch._dynamo.exc.UserError):
+                raise
+            continue
+        if _takes_one(program, model):
+            return Recorded(program, _least_tokens(program))
+    model.pad_texts()
+    return Recorded(_exported(model, None), model.text.max_length)
+
+
+def _takes_one(program: torch.export.ExportedProgram, model: ExportableModel) -> bool:
+    """Whether a graph that was recorded with several samples takes a single one: some guards are left to its calls."""
     try:
-        program = _exported(model, torch.export.Dim("tokens", min=1, max=model.text.max_length))
-    except RecipeError as error:
-        if not isinstance(error.__cause__, torch._dynamo.exc.UserError):
-            raise
-        program = _exported(model, torch.export.Dim.DYNAMIC)
+        with torch.no_grad():
+            program.module()(**model.batch_of(1, EXAMPLE[1]))
+    except (AssertionError, RuntimeError):
+        return False
+    return True
+
+
+def _least_tokens(program: torch.export.ExportedProgram) -> int:
     ids = next(one for one in program.graph.nodes if one.op == "placeholder" and one.name == "input_ids")
-    return Recorded(program, int(program.range_constraints[ids.meta["val"].shape[1].node.expr].lower))
+    return int(program.range_constraints[ids.meta["val"].shape[1].node.expr].lower)
 
 
 def _exported(model: ExportableModel, tokens: Any) -> torch.export.ExportedProgram:

@@ -54,7 +54,7 @@ def notes_of(model: ExportableModel, least_tokens: int, tokenizer_files: Mapping
 def _input(name: str, image: ImageSpec | None, text: TextSpec | None) -> dict[str, Any]:
     known = _INPUTS[name]
     sizes: dict[Any, int] = {} if image is None else {"height": image.size[0], "width": image.size[1]}
-    if text is not None and text.fixed:
+    if text is not None and text.one_length:
         sizes["tokens"] = text.max_length
     return {**known, "shape": [sizes.get(one, one) for one in known["shape"]]}
 
@@ -89,9 +89,9 @@ def _text(spec: TextSpec, least: int, files: Mapping[str, str]) -> dict[str, Any
     return {
         "tokenizer": type(tokenizer).__name__,
         "tokenizer_files": dict(files),
-        "min_length": spec.max_length if spec.fixed else least,
+        "min_length": spec.max_length if spec.one_length else least,
         "max_length": spec.max_length,
-        "padding": "to max_length" if spec.fixed else "to the longest text of a batch",
+        "padding": "to max_length" if spec.one_length else "to the longest text of a batch",
         "padding_side": getattr(tokenizer, "padding_side", "right"),
         "truncation": "the end of a longer text is left out",
         "whitespace": "stripped at both ends",

@@ -37,7 +37,7 @@ def write_onnx(
     """
     example = model.batch_of(*EXAMPLE)
     axes = {name: {0: "batch"} for name in example}
-    if model.text is not None and not model.text.fixed:
+    if model.text is not None and not model.text.one_length:
         axes["input_ids"][1] = axes["attention_mask"][1] = "tokens"
     with _quiet(), blamed(model, "ONNX"):
         made: Any = torch.onnx.export(

@@ -14,11 +14,15 @@ import onnxruntime
 import pytest
 import torch
 from PIL import Image
+from recipes_data import write_table
 from tokenizers import Tokenizer
 from torch import Tensor, nn
+from training_runs import train
 from typer.testing import CliRunner, Result
 
+from mi2p_inject.recipes.api import load_run as opened
 from mi2p_inject.recipes.cli.app import app
+from mi2p_inject.recipes.encoders.preprocess import TextSpec
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.export import export_run as module
 from mi2p_inject.recipes.export.formats import FORMATS
@@ -205,3 +209,23 @@ def test_what_cannot_be_exported_is_named() -> None:
         torch.export.export(model, (torch.randn(3, 2),), strict=False)
     model(torch.randn(3, 2))  # the hooks are gone
     assert not nn.modules.module._global_forward_pre_hooks
+
+
+def test_a_model_that_is_not_recorded_for_every_length_takes_texts_of_one(tmp_path: Path) -> None:
+    """XLNet counts its positions in floats."""
+    run, target = tmp_path / "run", tmp_path / "a.onnx"
+    train(write_table(tmp_path), run, model="text", text="tiny:xlnet", max_length=9, max_steps=2)
+    result = mi2p("export", run, "--onnx", target)
+    assert result.exit_code == 0, result.output
+    for words in ("texts are padded to 9 tokens", "1 x 9 tokens", "3 x 9 tokens"):
+        assert words in result.output
+    notes = json.loads(target.with_suffix(".json").read_text(encoding="utf-8"))
+    assert notes["inputs"]["input_ids"]["shape"] == ["batch", 9]
+    assert {"min_length": 9, "max_length": 9, "padding": "to max_length"}.items() <= notes["text"].items()
+    spec = load_run(run).encoders()["text"].spec
+    assert isinstance(spec, TextSpec)
+    ids = replace(spec, padded=True)(["red"])
+    session = onnxruntime.InferenceSession(str(target))
+    answer = session.run(None, {name: ids[name].numpy() for name in ("input_ids", "attention_mask")})[0]
+    alone = opened(run).predict_proba([{"text": "red"}])
+    assert answer == pytest.approx(alone, abs=1e-5)
