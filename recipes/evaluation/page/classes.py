@@ -23,26 +23,26 @@ class ClassScores:
         name: of the class.
         support: samples that have it.
         answered: samples that are said to have it.
-        precision, recall, f1: with intervals; 0 where nothing is true or answered.
+        precision: with its interval; None where no sample is said to have it.
+        recall: the same; None where no sample has it.
+        f1: the same; None where both.
     """
 
     name: str
     support: int
     answered: int
-    precision: Interval
-    recall: Interval
-    f1: Interval
-
-    @property
-    def there(self) -> bool:
-        """Whether a sample has it or is said to have it: else there is nothing to score."""
-        return self.support + self.answered > 0
+    precision: Interval | None
+    recall: Interval | None
+    f1: Interval | None
 
 
 def class_scores(
     task: Task, true: Labels, decided: Labels, groups: NDArray[np.int64], *, seed: int
 ) -> list[ClassScores]:
     """The scores of each class, in the order of the classes.
+
+    A resample that has nothing to make a score of, such as the recall of a class that none of its samples has, says
+    nothing of it and is left out of its interval.
 
     Args:
         task: says whether a sample has one label or several.
@@ -64,24 +64,26 @@ def class_scores(
     right, real, answered = (
         np.concatenate([getattr(one, kind) for one in chunks]) for kind in ("right", "true", "predicted")
     )
-    values = {
-        "precision": right / np.maximum(answered, 1e-12),
-        "recall": right / np.maximum(real, 1e-12),
-        "f1": LabelCounts(right, real, answered).f1(),
-    }
-    bounds = {name: np.quantile(one[1:], [0.025, 0.975], axis=0) for name, one in values.items()}
     return [
         ClassScores(
             name,
-            int(there[:, k].sum()),
-            int(said[:, k].sum()),
-            *(
-                Interval(float(values[kind][0, k]), float(bounds[kind][0, k]), float(bounds[kind][1, k]))
-                for kind in ("precision", "recall", "f1")
-            ),
+            int(real[0, k]),
+            int(answered[0, k]),
+            _interval(right[:, k], answered[:, k]),
+            _interval(right[:, k], real[:, k]),
+            _interval(2 * right[:, k], real[:, k] + answered[:, k]),
         )
         for k, name in enumerate(task.classes)
     ]
+
+
+def _interval(part: NDArray[np.float64], whole: NDArray[np.float64]) -> Interval | None:
+    """Of a share, (1 + R,) on the test set and on its resamples; None where the test set has nothing to share."""
+    if not whole[0]:
+        return None
+    shares = part[whole > 0] / whole[whole > 0]
+    low, high = np.quantile(shares[1:], [0.025, 0.975])
+    return Interval(float(shares[0]), float(low), float(high))
 
 
 def as_flags(task: Task, labels: Labels) -> NDArray[np.int64]:

@@ -92,8 +92,8 @@ not whether it is right to. <code>mi2p explain</code> draws more of one sample.<
 {% for one in classes %}<tr><td dir="auto">{{ one.name }}</td>
 <td class="n">{{ one.support }}</td><td class="n">{{ one.answered }}</td>
 {% for score in (one.precision, one.recall, one.f1) %}\
-<td class="i">{% if one.there %}{{ shown(score) }}{% else %}&ndash;{% endif %}</td>{% endfor %}
-<td><span class="bar" style="width: {{ "%.1f"|format(5 * one.f1.value) }}rem"></span></td>
+<td class="i">{% if score %}{{ shown(score) }}{% else %}&ndash;{% endif %}</td>{% endfor %}
+<td><span class="bar" style="width: {{ "%.1f"|format(5 * one.f1.value if one.f1 else 0) }}rem"></span></td>
 {% if thresholds %}<td class="n">{{ "%.2f"|format(thresholds[one.name]) }}</td>{% endif %}</tr>
 {% endfor %}</table></div>
 

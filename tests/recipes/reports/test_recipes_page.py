@@ -22,6 +22,7 @@ from mi2p_inject.recipes.evaluation.page.worst import worst_mistakes
 from mi2p_inject.recipes.evaluation.page.write import html_page
 from mi2p_inject.recipes.evaluation.run_report import run_markdown
 from mi2p_inject.recipes.explain.result import BranchExplanation, Explanation
+from mi2p_inject.recipes.metrics.resampling import Interval
 from mi2p_inject.recipes.saving.saved import load_run
 from mi2p_inject.recipes.tasks import MultiLabel, SingleLabel
 
@@ -90,20 +91,28 @@ def test_classes_are_scikit_learns(run: Path) -> None:
     true, said = random.integers(0, 3, 50), random.integers(0, 3, 50)
     found = class_scores(SingleLabel(("a", "b", "c")), true, said, np.arange(50), seed=0)
     expected = precision_recall_fscore_support(true, said, labels=[0, 1, 2], zero_division=0)
-    values = [
-        [one.precision.value for one in found],
-        [one.recall.value for one in found],
-        [one.f1.value for one in found],
-    ]
-    for mine, theirs in zip(values, expected[:3], strict=True):
-        assert mine == pytest.approx(theirs)
+    for one, *theirs in zip(found, *expected[:3], strict=True):
+        for mine, value in zip((one.precision, one.recall, one.f1), theirs, strict=True):
+            assert mine is not None
+            assert mine.value == pytest.approx(value)
+            assert mine.low <= mine.value <= mine.high
     assert [one.support for one in found] == expected[3].tolist()
-    assert all(one.f1.low <= one.f1.value <= one.f1.high for one in found)
     assert (confusion(true, said, ("a", "b", "c")) == confusion_matrix(true, said, labels=[0, 1, 2])).all()
     flags = random.integers(0, 2, (50, 3)), random.integers(0, 2, (50, 3))
     of_several = class_scores(MultiLabel(("a", "b", "c")), *flags, np.arange(50), seed=0)
     expected = precision_recall_fscore_support(*flags, zero_division=0)
-    assert [one.f1.value for one in of_several] == pytest.approx(expected[2])
+    assert [one.f1 and one.f1.value for one in of_several] == pytest.approx(expected[2])
+
+
+def test_resamples_without_a_class_say_nothing_of_it() -> None:
+    """A class of few groups is in no sample of many resamples: its recall there is no 0."""
+    true = np.array([0, 1, 2] + [1] * 40)
+    said = np.where(true == 2, 1, true)
+    first, second, third = class_scores(SingleLabel(("a", "b", "c")), true, said, np.arange(43), seed=0)
+    for score in (first.precision, first.recall, first.f1, second.recall):
+        assert score == Interval(1.0, 1.0, 1.0)
+    assert third.precision is None  # never answered
+    assert third.recall == third.f1 == Interval(0.0, 0.0, 0.0)
 
 
 def test_a_class_that_a_split_neither_has_nor_is_answered_with_has_no_score(tmp_path: Path) -> None:
