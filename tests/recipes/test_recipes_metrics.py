@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
 from mi2p_inject.recipes.errors import RecipeError
+from mi2p_inject.recipes.experiments.report import shown_gain, significant
 from mi2p_inject.recipes.metrics.metrics import bootstrap_difference, bootstrap_metrics
+from mi2p_inject.recipes.metrics.resampling import Resampled
 from mi2p_inject.recipes.tasks import MultiLabel, SingleLabel, Task
 
 TRUE = np.array([0, 0, 0, 1, 1, 2])
@@ -147,3 +151,15 @@ def test_the_mean_over_seeds() -> None:
     assert mean.value == pytest.approx(sum(each) / 2)
     gain = bootstrap_difference(single(5), true, [first, first], [second], groups, seed=0)["accuracy"]
     assert gain.value == pytest.approx(each[0] - each[1])
+
+
+def test_equal_means_of_seeds_have_no_difference() -> None:
+    """Their sums differ in the last bit, with the order of the seeds: that is no difference, and not a sure one."""
+
+    def mean(*values: float) -> Resampled:
+        return Resampled.mean([Resampled(("accuracy",), np.full((9, 1), value)) for value in values])
+
+    for first, second in [((0.1, 0.2, 0.3), (0.3, 0.2, 0.1)), ((0.3, 0.2, 0.1), (0.1, 0.2, 0.3))]:
+        gain = asdict((mean(*first) - mean(*second)).intervals()["accuracy"])
+        assert not significant(gain)
+        assert shown_gain(gain, {"percent": True}) == "+0.0 [0.0, 0.0]"
