@@ -17,7 +17,7 @@ from mi2p_inject.recipes.explain.sample import BranchEvidence, Sample
 from mi2p_inject.recipes.systems.base import OTHER
 from mi2p_inject.sources.features import SourceFeatures
 
-__all__ = ["PieceKind", "Pieces", "blur", "pieces_of", "place_pieces", "word_pieces"]
+__all__ = ["PieceKind", "Pieces", "blur", "lost_logits", "pieces_of", "place_pieces", "word_pieces"]
 
 Floats = NDArray[np.float64]
 Kept = NDArray[np.bool_]
@@ -25,6 +25,7 @@ PieceKind = Literal["words", "places", "channels", "tokens"]
 
 _AT_ONCE = 64
 _LEAST_PLACES, _MOST_PLACES = 5, 8  # along a side
+_ROUNDING = 2e-6  # of a logit, 16 times float32's: it may depend on the rest of its batch by so much
 _BLUR = 0.1  # standard deviation of the blur, in sides of the picture
 
 
@@ -73,9 +74,21 @@ class Pieces:
     def lost(self, target: int) -> Floats:
         """(n,) logits of a class that are lost where one piece alone is taken away: measured, not to first order."""
         kept = np.concatenate([np.ones((1, len(self)), dtype=bool), ~np.eye(len(self), dtype=bool)])
-        logits = self.logits(kept)[:, target].astype(np.float64)
-        lost: Floats = logits[0] - logits[1:]
-        return lost
+        return lost_logits(self.logits(kept)[:, target])
+
+
+def lost_logits(logits: NDArray[np.float32]) -> Floats:
+    """(1 + n,) logits with everything, and without each piece -> (n,) what is lost; 0 where it may be rounding alone.
+
+    A figure's scale is that of its largest number, and would show rounding as large.
+
+    Examples:
+        >>> lost_logits(np.array([3.0, 2.0, 2.999999], dtype=np.float32)).tolist()
+        [1.0, 0.0]
+    """
+    wide = logits.astype(np.float64)
+    lost = wide[0] - wide[1:]
+    return np.where(np.abs(lost) > _ROUNDING * max(1.0, float(np.abs(wide).max())), lost, 0.0)
 
 
 def pieces_of(sample: Sample, given: BranchEvidence) -> list[Pieces]:

@@ -20,7 +20,7 @@ from mi2p_inject.recipes.encoders.preprocess import ImageSpec
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.explain.groups import channel_groups
 from mi2p_inject.recipes.explain.loaded import Loaded, load_expanded
-from mi2p_inject.recipes.explain.pieces import place_pieces, word_pieces
+from mi2p_inject.recipes.explain.pieces import lost_logits, place_pieces, word_pieces
 from mi2p_inject.recipes.explain.result import BranchExplanation, Explanation
 from mi2p_inject.recipes.explain.sample import BranchEvidence, Sample
 from mi2p_inject.recipes.explain.words import Words
@@ -115,8 +115,8 @@ def _column_loss(sample: Sample, target: int) -> dict[str, float]:
     rows += [(numbers, [*categories[:at], None, *categories[at + 1 :]]) for at in range(len(categories))]
     with torch.no_grad():
         logits = loaded.model(**loaded.batch([(sample.pixels, sample.text)] * len(rows), rows))["logits"]
-    lost = (logits[0, target] - logits[1:, target]).double().tolist()
-    return dict(zip(columns.names, lost, strict=True))
+    lost = lost_logits(logits[:, target].float().cpu().numpy())
+    return dict(zip(columns.names, lost.tolist(), strict=True))
 
 
 def _branch(sample: Sample, modality: Modality, target: int) -> BranchExplanation:

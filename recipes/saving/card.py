@@ -173,8 +173,7 @@ def _limits(numbers: Mapping[str, Any]) -> list[str]:
         "",
         "## Limits",
         "",
-        "- It answers with one of its classes whatever it is shown, and its scores are those of one split of one data "
-        "set.",
+        "- It knows its classes alone, whatever it is shown, and its scores are those of one split of one data set.",
         "- The licences of the encoders' pre-trained weights and of the data hold for what was derived from them.",
         *(f"- {in_markdown(line[0].upper() + line[1:])}." for line in numbers.get("remarks", ())),
     ]

@@ -90,6 +90,14 @@ def test_a_class_of_ones_own(loaded: Loaded, picture: Path) -> None:
         explain_run(loaded, picture, TEXT, "gren")
 
 
+def test_rounding_is_no_loss(film_loaded: Loaded) -> None:
+    """A picture of one colour is the same with any window of it blurred: its map must not be one of rounding."""
+    found = explain_run(film_loaded, Image.new("RGB", (64, 64), (37, 121, 203)), TEXT)
+    text = next(branch for branch in found.branches if branch.modality == "text")
+    assert text.place_loss is not None
+    assert not text.place_loss.any()
+
+
 def test_units_without_attention_are_explained_by_gradients(film_loaded: Loaded, picture: Path, tmp_path: Path) -> None:
     found = explain_run(film_loaded, picture, TEXT)
     image, text = sorted(found.branches, key=lambda branch: branch.modality)

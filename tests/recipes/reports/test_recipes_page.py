@@ -128,6 +128,12 @@ def test_a_class_that_a_split_neither_has_nor_is_answered_with_has_no_score(tmp_
     assert scores[1].count("&ndash;</td>") == 3
 
 
+def test_a_card_of_several_labels_does_not_say_that_one_is_answered(several: Path) -> None:
+    card = (several / "README.md").read_text(encoding="utf-8")
+    assert "- It knows its classes alone" in card
+    assert "one of its classes" not in card
+
+
 def test_the_worst_mistakes_come_first(tmp_path: Path) -> None:
     samples = load_data(write_table(tmp_path))
     count = len(samples.splits["test"])
