@@ -108,6 +108,7 @@ class TestRare:
         assert note(samples, "left out") == (
             "left out: classes with fewer than 3 independent samples: 'd' (1), 'c' (2); 3 samples had no other label"
         )
+        assert "duplicates together (30 groups)" in note(samples, "split 60/10/30")  # of those that stay
         assert samples.fingerprint != load(table(tmp_path, LABELS)).fingerprint
 
     def test_the_limit_is_the_users(self, tmp_path: Path, load: Load) -> None:

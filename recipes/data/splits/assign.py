@@ -132,7 +132,7 @@ def _made(
             fix="give the splits yourself in a column 'split'",
         )
     notes.append(
-        f"split 60/10/30 by class, duplicates together ({groups.max() + 1} groups), seed {seed}"
+        f"split 60/10/30 by class, duplicates together ({len(np.unique(groups[complete]))} groups), seed {seed}"
         + _came_out((counts / counts.sum()).tolist(), (0.6, 0.1, 0.3))
     )
     return {name: np.flatnonzero(where == number) for number, name in enumerate(SPLITS)}
