@@ -123,6 +123,10 @@ def _run(
     with console.status("Finding the models (timm's sizes take some minutes the first time) …"):
         import_libraries()
         chosen = picks(families, only, out)
+    if not chosen:
+        raise typer.BadParameter(
+            f"--only {only!r} is no model's name in {', '.join(families)}: give one, or a glob such as 'vit*'"
+        )
     kept = {
         name
         for name, one in results.results.items()

@@ -16,8 +16,10 @@ import timm
 from forked import run_forked
 from models import CROSSVIT, HRNET
 from torch import nn
+from typer.testing import CliRunner
 
 from benchmarks.sweep import judge, tiny_hf
+from benchmarks.sweep.command import app
 from benchmarks.sweep.picks import Pick, open_clip_pick, smallest, timm_pick, transformers_pick
 from benchmarks.sweep.run import Limits, sweep
 from mi2p_inject import ExpandedModel
@@ -212,3 +214,10 @@ def test_dual_models_are_no_picks() -> None:
     names = tiny_hf.class_names()
     assert {"BertModel", "ViTModel", "WhisperModel", "LlamaModel"} <= set(names)
     assert not {"CLIPModel", "BlipModel", "LlavaModel"} & set(names)
+
+
+def test_a_name_of_no_model_is_an_error(tmp_path: Path) -> None:
+    asked = ["--family", "open_clip", "--only", "Vit-*", "--out", str(tmp_path)]
+    done = CliRunner().invoke(app, asked, env={"COLUMNS": "200", "NO_COLOR": "1"})
+    assert done.exit_code == 2
+    assert "--only 'Vit-*' is no model's name in open_clip" in done.output

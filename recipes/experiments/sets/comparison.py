@@ -169,16 +169,6 @@ COMPARISON = (
         "concat",
         fusion="concat",
     ),
-    line(
-        "me-concat-folds",
-        "feature concatenation of ME {vision} and ME {text}, sources tuned on the task, out-of-fold in training",
-        "",
-        "me-fusion",
-        "concat",
-        fusion="concat",
-        sources=("vision", "text"),
-        source_folds=4,
-    ),
     line("me-gmu", "gated multimodal unit of ME {vision} and ME {text}", "", "me-fusion", "gmu", fusion="gmu"),
     line(
         "me-cross-attention",
