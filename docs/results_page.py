@@ -10,7 +10,7 @@ from benchmarks.calibration import DEFAULT_PRIOR
 from mi2p_inject.recipes.config import Config
 from mi2p_inject.recipes.experiments.picked import best_expanded, picking_metrics, rivals, strongest_fusion
 from mi2p_inject.recipes.experiments.prose import picked_sentence, verdict
-from mi2p_inject.recipes.experiments.report import markdown, marked_gain
+from mi2p_inject.recipes.experiments.report import markdown, marked_gain, significant
 
 RESULTS = Path(__file__).parent / "results"
 SETS = {
@@ -137,8 +137,9 @@ def _picks() -> list[str]:
         *("", "## Expanded systems beside late fusion", ""),
         "Both picked on the validation split, by its first metric or by log-loss; test split, three seeds. A share of",
         "few validation samples picks at random among systems that are close; log-loss uses how sure each answer is.",
-        "On Oxygen's icons `me-concat` was run after the others: without it accuracy picked `me-vision-folds`, -2.7",
-        "[-4.5, -1.0] points beside `concat-own-losses`.",
+        "`me-text-folds` was run last, and so was `me-concat` on two sets: without it accuracy picked",
+        "`me-vision-folds` on Oxygen's icons (-2.7 [-4.5, -1.0] points beside `concat-own-losses`), and log-loss",
+        "`me-tuned-score-apart` on Tux Paint's stamps (+1.9 [-0.3, 4.4]).",
         *(
             "",
             "| set | picked by | expanded | late fusion | first metric, points | log-loss ↓ |",
@@ -159,6 +160,9 @@ def _picks() -> list[str]:
     return lines
 
 
+_TOLD = ("accuracy", "log_loss")
+
+
 def _beside_concat() -> list[str]:
     """What expanded systems gain over the concatenation of plain encoders, on the sets of one label a sample."""
     tables = {title: read(RESULTS / folder / "table-3.json") for folder, (title, _) in SETS.items()}
@@ -167,18 +171,20 @@ def _beside_concat() -> list[str]:
     lines = [
         *("", "## One rival on every set", ""),
         "Expanded systems that ran on all sets of one label a sample, minus the feature concatenation of the plain",
-        "encoders (`concat`): points of accuracy and log-loss ↓, test split, three seeds. What to begin with: a system",
-        "that is worse nowhere. These are test splits, so no line of the tables below was picked by them.",
-        *("", f"| | {' | '.join(tables)} |", f"|---|{'---|' * len(tables)}"),
+        "encoders (`concat`): points of accuracy and log-loss ↓, test split, three seeds; last how many of these",
+        "differences are better and worse, with intervals that leave 0 out. Nothing below was picked by them.",
+        *("", f"| | {' | '.join(tables)} | better, worse |", f"|---|{'---|' * (len(tables) + 1)}"),
     ]
     for name in names:
         gains = [_gain(one["experiments"].get(name, {})) for one in tables.values()]
         if all(gains):
             cells = [
-                ", ".join(marked_gain(gain[kind], one["metrics"][kind]) for kind in ("accuracy", "log_loss"))
+                ", ".join(marked_gain(gain[kind], one["metrics"][kind]) for kind in _TOLD)
                 for gain, one in zip(gains, tables.values(), strict=True)
             ]
-            lines.append(f"| {name} | {' | '.join(cells)} |")
+            sure = [(kind, gain[kind]["value"]) for gain in gains for kind in _TOLD if significant(gain[kind])]
+            better = sum((value > 0) == (kind == "accuracy") for kind, value in sure)
+            lines.append(f"| {name} | {' | '.join(cells)} | {better}, {len(sure) - better} |")
     return lines
 
 

@@ -13,7 +13,7 @@ from mi2p_inject.checkpoint.schema import CONFIG_NAME, damaged
 from mi2p_inject.checkpoint.tensors import check_plain, check_unsaved, described
 from mi2p_inject.core.errors import CheckpointError, Mi2pError
 from mi2p_inject.core.expansion_config import ExpansionConfig
-from mi2p_inject.core.offload import state_of
+from mi2p_inject.core.weights.offload import state_of
 
 __all__ = ["check_backbone", "check_units"]
 

@@ -19,8 +19,8 @@ from mi2p_inject.core.errors import CheckpointError
 from mi2p_inject.core.expansion_config import ExpansionConfig
 from mi2p_inject.core.files.digest import quick_sums
 from mi2p_inject.core.files.seal import sealed
-from mi2p_inject.core.four_bits import codes_of, unchanged
-from mi2p_inject.core.offload import state_of
+from mi2p_inject.core.weights.four_bits import codes_of, unchanged
+from mi2p_inject.core.weights.offload import state_of
 from mi2p_inject.sources.encoder import Source
 
 __all__ = ["save"]

@@ -15,7 +15,7 @@ from mi2p_inject.checkpoint.schema import WEIGHTS_NAME, damaged
 from mi2p_inject.core.errors import CheckpointError
 from mi2p_inject.core.files.digest import digests
 from mi2p_inject.core.files.read import check_regular
-from mi2p_inject.core.offload import OffloadedTensor
+from mi2p_inject.core.weights.offload import OffloadedTensor
 
 __all__ = ["check_complete", "check_plain", "check_unsaved", "described", "read_weights", "without_aliases"]
 

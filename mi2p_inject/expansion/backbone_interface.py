@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mi2p_inject.core.four_bits import unchanged
+from mi2p_inject.core.weights.four_bits import unchanged
 from mi2p_inject.units.unit_dict import UnitDict
 
 __all__ = ["BackboneInterface"]

@@ -15,9 +15,9 @@ from mi2p_inject.checkpoint.schema import CONFIG_NAME, expansion_config_of, read
 from mi2p_inject.checkpoint.tensors import read_weights
 from mi2p_inject.core.errors import CheckpointError, InjectionError
 from mi2p_inject.core.expansion_config import ExpansionConfig
-from mi2p_inject.core.four_bits import codes_of, unchanged, without_scales
 from mi2p_inject.core.inputs import on_meta
 from mi2p_inject.core.registry import closest
+from mi2p_inject.core.weights.four_bits import codes_of, unchanged, without_scales
 from mi2p_inject.expansion.check_injectable import check_injectable
 from mi2p_inject.expansion.running import RunningModel
 from mi2p_inject.inspection.resolve import resolve

@@ -24,7 +24,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
-from mi2p_inject.core.offload import FORWARD, HOOK, OLD_FORWARD, computing_device, offloaded
+from mi2p_inject.core.weights.offload import FORWARD, HOOK, OLD_FORWARD, computing_device, offloaded
 from mi2p_inject.inspection.fake_cleanup import caches_cleared
 from mi2p_inject.inspection.preserve import HOOKS, left_as_is
 from mi2p_inject.inspection.switches import checkpointing_off

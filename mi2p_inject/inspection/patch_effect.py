@@ -14,7 +14,7 @@ from torch.utils import _pytree as pytree
 from mi2p_inject.core.errors import ProbeError
 from mi2p_inject.core.inputs import Inputs, tensors_in
 from mi2p_inject.core.layout import Layout
-from mi2p_inject.core.offload import computing_device, offloaded
+from mi2p_inject.core.weights.offload import computing_device, offloaded
 from mi2p_inject.inspection.preserve import left_as_is
 
 __all__ = ["Reads", "ignored_patches"]

@@ -11,7 +11,7 @@ from torch import nn
 
 from mi2p_inject.core.errors import SourceError
 from mi2p_inject.core.files.digest import contents
-from mi2p_inject.core.offload import state_of
+from mi2p_inject.core.weights.offload import state_of
 from mi2p_inject.sources.encoder import Source
 
 __all__ = ["fingerprint"]

@@ -8,7 +8,7 @@ from torch import nn
 from mi2p_inject.core.errors import SiteError
 from mi2p_inject.core.expansion_config import ExpansionConfig
 from mi2p_inject.core.numerics.precision import floating_dtype
-from mi2p_inject.core.offload import computing_device, computing_devices
+from mi2p_inject.core.weights.offload import computing_device, computing_devices
 from mi2p_inject.units.unit_dict import UnitDict
 
 __all__ = ["build_units"]

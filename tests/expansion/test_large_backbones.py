@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from mi2p_inject import ExpandedModel, SourceFeatures, ViewSpec, inject, load
 from mi2p_inject.core.errors import CheckpointError, LayoutError, SiteError
-from mi2p_inject.core.offload import computing_devices
+from mi2p_inject.core.weights.offload import computing_devices
 
 IDS = torch.arange(12).view(2, 6) + 3
 PICTURE = ViewSpec.map(8, 2, 2)

@@ -14,7 +14,7 @@ from models import HEADED, TINY
 from torch import nn
 
 from mi2p_inject import ViewSpec, inject
-from mi2p_inject.core.offload import computing_device, offloaded
+from mi2p_inject.core.weights.offload import computing_device, offloaded
 
 WORDS = ViewSpec.tokens(12)
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from mi2p_inject.core.files.read import check_regular
-from mi2p_inject.core.offload import OffloadedTensor, state_of
+from mi2p_inject.core.weights.offload import OffloadedTensor, state_of
 
 __all__ = ["contents", "digests", "file_digest", "quick_sums", "raw_bytes"]
 

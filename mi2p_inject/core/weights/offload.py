@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mi2p_inject.core.four_bits import unchanged, without_scales
+from mi2p_inject.core.weights.four_bits import unchanged, without_scales
 
 __all__ = [
     "FORWARD",
