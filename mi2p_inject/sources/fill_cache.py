@@ -21,6 +21,7 @@ from mi2p_inject.core.errors import SourceError
 from mi2p_inject.core.files.atomic_write import remove_leftovers, write_file
 from mi2p_inject.core.files.lock import LockHeldError, WriterLock
 from mi2p_inject.core.human import human
+from mi2p_inject.core.weights.offload import computing_device
 from mi2p_inject.sources.cache import SourceCache, checksum
 from mi2p_inject.sources.encoder import Source
 from mi2p_inject.sources.features import SourceFeatures
@@ -188,7 +189,7 @@ def _unwritable(place: Path, error: Exception) -> SourceError:
 
 def _autocast(source: Source) -> str:
     """The precision that autocast computes in here: features of another one are other features."""
-    device = next((one.device.type for one in source.encoder.parameters()), "cpu")
+    device = computing_device(source.encoder).type
     return str(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else ""
 
 

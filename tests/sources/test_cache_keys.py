@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import accelerate
 import pytest
 import torch
 from cached_sources import IDS, model, pictures_for, read_by, words_for
@@ -29,6 +30,15 @@ def test_another_encoder_preprocessing_or_precision_is_another_cache(tmp_path: P
     assert one.folder == again.folder
     assert len({one.folder, other.folder, half.folder, trained.folder, cast.folder}) == 5
     assert half[IDS[:2]].data.dtype is torch.float16
+
+
+def test_an_offloaded_encoder_reads_the_cache_of_the_one_in_memory(tmp_path: Path) -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
+    kept: dict[str, Any] = {"say": lambda line: None, "preprocessing": "a"}
+    one = fill(tmp_path, read_by(net, pictures_for(IDS[:1])).frozen_source, IDS, pictures_for, **kept)
+    away = accelerate.cpu_offload(net, execution_device="cpu")
+    again = fill(tmp_path, read_by(away, pictures_for(IDS[:1])).frozen_source, IDS, pictures_for, **kept)
+    assert again.folder == one.folder
 
 
 class Scaled(nn.Module):
