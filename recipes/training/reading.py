@@ -193,7 +193,10 @@ def reading_remarks(reading: Mapping[str, Any], config: Config) -> list[str]:
             f"(as is {100 * reading['as_is'][reading['metric']]:.1f}, {', '.join(kinds)})"
         )
         if worth["low"] <= 0:
-            what = "the answers are better without it" if worth["high"] < 0 else "the interval holds 0"
+            without = (
+                "without it" if worth == one["as_is_minus_withheld"][reading["metric"]] else "with another sample's"
+            )
+            what = f"the answers are better {without}" if worth["high"] < 0 else "the interval holds 0"
             line += f": worth nothing, {what}{_but(one)}; try {_advice(modality, config)}"
         found.append(line)
     return found

@@ -183,6 +183,13 @@ def test_what_it_says() -> None:
     (line,) = reading_remarks(reading(-0.05, -0.03, log_loss=-0.2, shuffled=None), config)
     assert "better without it, though it lowers the log-loss by 0.200; try" in line
     assert "another" not in line
+    worse = reading(-0.05, -0.03)
+    worse["modalities"]["text"]["as_is_minus_withheld"] = {
+        "accuracy": {"value": 0.06, "low": 0.02, "high": 0.1},
+        "log_loss": {"value": 0.1, "low": 0.05, "high": 0.15},
+    }
+    (line,) = reading_remarks(worse, config)
+    assert "worth nothing, the answers are better with another sample's; try" in line
     late = make_config({"data": "-", "model": "late-fusion"})
     (line,) = reading_remarks(reading(-0.01, 0.03), late)
     assert "text_learning_rate" in line
