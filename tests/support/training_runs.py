@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from mi2p_inject.recipes.config import make_config
+from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.experiments.runner import run_experiments
 from mi2p_inject.recipes.experiments.sets.paper_tables import TABLES
 from mi2p_inject.recipes.saving.checksums import CHECKSUMS, checksums_of
+from mi2p_inject.recipes.saving.run_folder import FINISHED
 from mi2p_inject.recipes.training.train import train_run
 
 if TYPE_CHECKING:
@@ -76,7 +78,12 @@ def wait_for(happened: Callable[[], bool], process: Forked, seconds: float = 200
 
 def finish_training(table: Path, out: Path) -> None:
     """As `mi2p train`, with a source cache beside the run and checkpoints on the way."""
-    train(table, out, model="me-text", epochs=1, max_steps=4, save_steps=2, source_cache=str(out.parent / "sources"))
+    given: dict[str, Any] = {"model": "me-text", "epochs": 1, "max_steps": 4, "save_steps": 2}
+    try:
+        train(table, out, **given, source_cache=str(out.parent / "sources"))
+    except RecipeError:
+        if not (out / FINISHED).exists():  # else it was killed after its last file: the command says that it is done
+            raise
 
 
 def finish_table(table: Path, out: Path) -> None:
