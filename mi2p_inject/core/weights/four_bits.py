@@ -18,7 +18,8 @@ __all__ = ["codes_of", "unchanged", "without_scales"]
 
 def codes_of(model: nn.Module) -> set[str]:
     """Names of the weights in 4 bits, whose codes nothing trains."""
-    return {name for name, weight in model.named_parameters() if _state(weight) is not None}
+    named = model.named_parameters(remove_duplicate=False)
+    return {name for name, weight in named if _state(weight) is not None}
 
 
 def without_scales(state: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:
