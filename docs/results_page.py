@@ -109,8 +109,8 @@ def render_results() -> str:
         "",
         "Not run yet: of the systems of the literature others than GMU and CentralNet beside today's units, and others",
         "than GMU with several labels; all lines of `defaults`. Systems of the literature have the same epochs,",
-        "batches and rates as the others; nothing was tuned for them, while the defaults of expanded models were chosen",
-        "on validation splits of such sets (not of Tux Paint's stamps and Oxygen's icons).",
+        "batches and rates as the others; nothing was tuned for them, while the defaults of expanded models were",
+        "chosen on validation splits of such sets (not of Tux Paint's stamps and Oxygen's icons).",
     ]
     lines += [*_picks(), *_beside_concat()]
     for folder, (title, what) in SETS.items():
