@@ -17,7 +17,7 @@ from mi2p_inject.core.errors import CheckpointError, InjectionError
 from mi2p_inject.core.expansion_config import ExpansionConfig
 from mi2p_inject.core.inputs import on_meta
 from mi2p_inject.core.registry import closest
-from mi2p_inject.core.weights.four_bits import codes_of, unchanged, without_scales
+from mi2p_inject.core.weights.four_bits import codes_of, state_without_scales
 from mi2p_inject.expansion.check_injectable import check_injectable
 from mi2p_inject.expansion.running import RunningModel
 from mi2p_inject.inspection.resolve import resolve
@@ -108,8 +108,6 @@ def _fill(model: RunningModel, tensors: Mapping[str, Tensor]) -> None:
         model.units.to(types.pop())
     model.units.load_state_dict(units)
     if backbone:  # beside what it has: a quantised module takes its state as a whole or not at all
-        with unchanged(model.backbone):
-            state = without_scales(model.backbone.state_dict(), model.backbone)
         in_four_bits = codes_of(model.backbone)  # they stay: `check_backbone` has compared them
-        whole = {key: value for key, value in state.items() if key not in in_four_bits}
+        whole = {key: one for key, one in state_without_scales(model.backbone).items() if key not in in_four_bits}
         model.backbone.load_state_dict({**whole, **backbone}, strict=not in_four_bits)

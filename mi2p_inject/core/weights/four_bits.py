@@ -7,13 +7,13 @@ other order, so that the next forward gives other numbers (bitsandbytes 0.50). T
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
 
-__all__ = ["codes_of", "unchanged", "without_scales"]
+__all__ = ["codes_of", "state_without_scales", "unchanged"]
 
 
 def codes_of(model: nn.Module) -> set[str]:
@@ -22,10 +22,12 @@ def codes_of(model: nn.Module) -> set[str]:
     return {name for name, weight in named if _state(weight) is not None}
 
 
-def without_scales(state: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:
-    """A state of the model without what belongs to weights in 4 bits beside their codes."""
+def state_without_scales(model: nn.Module) -> dict[str, Any]:
+    """The model's `state_dict()`, without what belongs to weights in 4 bits beside their codes."""
+    with unchanged(model):
+        state: dict[str, Any] = model.state_dict()
     scales = tuple(f"{name}." for name in codes_of(model))
-    return {key: value for key, value in state.items() if not scales or not key.startswith(scales)}
+    return {key: value for key, value in state.items() if not key.startswith(scales)} if scales else state
 
 
 @contextmanager

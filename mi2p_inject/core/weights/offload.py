@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mi2p_inject.core.weights.four_bits import unchanged, without_scales
+from mi2p_inject.core.weights.four_bits import state_without_scales
 
 __all__ = [
     "FORWARD",
@@ -89,8 +89,7 @@ def state_of(model: nn.Module) -> dict[str, Any]:
     An `OffloadedTensor` stands for each meta tensor that accelerate keeps elsewhere. Scales of weights in 4 bits, which
     bitsandbytes rounds as it runs, are left out.
     """
-    with unchanged(model):
-        state = without_scales(model.state_dict(), model)
+    state = state_without_scales(model)
     if not offloaded(model):
         return state
     kept = {path: one for path, module in model.named_modules() for one in _kept(module)}

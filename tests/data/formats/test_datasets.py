@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from mi2p_inject.recipes.errors import RecipeError
 __all__ = ["load"]
 
 
-def _pets(names: list[str], numbers: list[int], label: Any = None) -> datasets.Dataset:
+def _pets(names: list[str], numbers: Sequence[int | list[int]], label: Any = None) -> datasets.Dataset:
     features = {"text": datasets.Value("string"), "label": label or datasets.ClassLabel(names=names)}
     rows = [{"text": f"word {i}", "label": number} for i, number in enumerate(numbers)]
     return datasets.Dataset.from_list(rows, features=datasets.Features(features))
@@ -44,7 +45,7 @@ def test_classes_have_the_names_of_the_feature(names: list[str], parquet: bool, 
 @pytest.mark.parametrize("form", [None, "numpy", "torch"])
 def test_several_labels_a_sample_have_names(form: str | None, tmp_path: Path) -> None:
     feature = datasets.List(datasets.ClassLabel(names=["cat", "dog"]))
-    data = _pets([], [[0], [0, 1]], label=feature).with_format(form)  # type: ignore[list-item]
+    data = _pets([], [[0], [0, 1]], label=feature).with_format(form)
     stored = pyarrow.parquet.read_table(as_file(data, None, tmp_path)).to_pylist()
     assert [row["label"] for row in stored] == [["cat"], ["cat", "dog"]]
 
