@@ -73,6 +73,12 @@ COMPARISON = (
         fusion="concat",
         branch_loss=True,
     ),
+    apart(
+        "concat-text-apart",
+        "mean of the concatenation of {vision} and {text}, and of {text}, trained apart",
+        "concat",
+        "text",
+    ),
     line(
         "cross-attention",
         "cross-attention of {vision} and {text}",
@@ -81,6 +87,12 @@ COMPARISON = (
         fusion="cross-attention",
     ),
     *_COMPARED,
+    apart(
+        "gmu-text-apart",
+        "mean of the gated multimodal unit of {vision} and {text}, and of {text}, trained apart",
+        "gmu",
+        "text",
+    ),
     line("me-vision", "ME {vision}, reads {text}", "ME DenseNet", "me-vision", "vision", "text"),
     line(
         "me-vision-tuned",
@@ -168,6 +180,20 @@ COMPARISON = (
         "me-fusion",
         "concat",
         fusion="concat",
+    ),
+    apart(
+        "me-concat-text-apart",
+        "mean of the concatenation of ME {vision} and ME {text}, and of {text}, trained apart",
+        "me-concat",
+        "text",
+        compared_with=("concat-text-apart", "gmu-text-apart"),
+    ),
+    apart(
+        "me-concat-me-text-apart",
+        "mean of the concatenation of ME {vision} and ME {text}, and of ME {text}, trained apart",
+        "me-concat",
+        "me-text",
+        compared_with=("concat-text-apart", "gmu-text-apart"),
     ),
     line("me-gmu", "gated multimodal unit of ME {vision} and ME {text}", "", "me-fusion", "gmu", fusion="gmu"),
     line(
