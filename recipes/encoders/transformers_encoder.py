@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +36,13 @@ def load_transformers(identifier: str, modality: Modality, pretrained: bool, ima
     with checked_folder(folder, "transformers", weights=pretrained) as staged:
         if not (staged / "config.json").is_file():
             raise RecipeError(f"{identifier} has no config.json", fix="name the folder that save_pretrained wrote")
-        model = _model(staged, modality, pretrained)
+        model, kwargs = _model(staged, modality, pretrained)
         adapter_of(model, modality, identifier)
         origin = {
             "library": "transformers",
             "name": identifier.rstrip("/").rpartition("/")[2],
             "class": type(model).__name__,
+            **({"kwargs": kwargs} if kwargs else {}),
         }
         spec: ImageSpec | TextSpec
         if modality == "image":
@@ -51,7 +53,8 @@ def load_transformers(identifier: str, modality: Modality, pretrained: bool, ima
         return Encoder(model, modality, spec, origin, random=not pretrained)
 
 
-def _model(staged: Path, modality: Modality, pretrained: bool) -> nn.Module:
+def _model(staged: Path, modality: Modality, pretrained: bool) -> tuple[nn.Module, dict[str, bool]]:
+    """The model, and what its class was given beside the configuration."""
     import transformers
 
     config = transformers.AutoConfig.from_pretrained(staged, trust_remote_code=False, local_files_only=True)
@@ -62,8 +65,18 @@ def _model(staged: Path, modality: Modality, pretrained: bool) -> nn.Module:
     build = cls if cls is not transformers.AutoModel else transformers.AutoModel.from_config
     check_buildable(lambda: build(config), staged)
     if not pretrained:
-        model: nn.Module = build(config)
-        return model.float()
+        return build(config).float(), {}
+    kwargs: dict[str, bool] = {}
+    model, missing = _read(cls, staged, kwargs)
+    if any(_of_pooler(key) for key in missing) and "add_pooling_layer" in signature(type(model)).parameters:
+        # one at random is worse than none, and would train at the encoder's rate, or be frozen with it
+        kwargs = {"add_pooling_layer": False}
+        model, missing = _read(cls, staged, kwargs)
+    return model.float(), kwargs
+
+
+def _read(cls: Any, staged: Path, kwargs: dict[str, bool]) -> tuple[nn.Module, list[str]]:
+    """A model with its stored weights, and which ones the files lack: nothing but a pooler's."""
     # `precision` of the training decides, not the file
     model, report = cls.from_pretrained(
         staged,
@@ -72,16 +85,22 @@ def _model(staged: Path, modality: Modality, pretrained: bool) -> nn.Module:
         trust_remote_code=False,
         local_files_only=True,
         output_loading_info=True,
+        **kwargs,
     )
-    missing = sorted(key for key in report["missing_keys"] if "pooler" not in key)
-    if missing:
+    missing = sorted(report["missing_keys"])
+    needed = [key for key in missing if not _of_pooler(key)]
+    if needed:
         raise RecipeError(
-            f"the weights lack {len(missing)} tensors of {type(model).__name__}, such as {', '.join(missing[:3])}",
+            f"the weights lack {len(needed)} tensors of {type(model).__name__}, such as {', '.join(needed[:3])}",
             expected="the weights of this model: else it would start at random there",
             given=f"others, such as {', '.join(sorted(report['unexpected_keys'])[:3]) or 'none'}",
             fix="put the config.json beside the weights that it was saved with",
         )
-    return model.float()
+    return model, missing
+
+
+def _of_pooler(key: str) -> bool:
+    return "pooler" in key
 
 
 def _processor(staged: Path, identifier: str) -> Any:

@@ -110,6 +110,24 @@ def test_a_folder_of_transformers(tmp_path: Path) -> None:
         load_encoder(str(tmp_path / "bert"), "image")
 
 
+@pytest.mark.parametrize("kind", ["Bert", "Roberta", "XLMRoberta", "Camembert", "MPNet", "Albert", "Longformer"])
+def test_a_pooler_that_the_weights_lack_is_left_out(kind: str, tmp_path: Path) -> None:
+    tokenizer = load_encoder("tiny:bert", "text").spec.tokenizer
+    sizes = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
+    ids = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id, "max_position_embeddings": 40}
+    config = getattr(transformers, f"{kind}Config")(**sizes, **ids)
+    getattr(transformers, f"{kind}ForMaskedLM")(config).save_pretrained(tmp_path / "folder")
+    tokenizer.save_pretrained(tmp_path / "folder")
+    encoder, again = (load_encoder(str(tmp_path / "folder"), "text", max_length=6) for _ in range(2))
+    assert not any("pooler" in name for name, _ in encoder.model.named_parameters())
+    assert torch.equal(vectors(encoder), vectors(again))
+    if encoder.pooling == "bert":  # others take the mean of all tokens
+        with torch.no_grad():
+            hidden = encoder.model(**encoder.spec(TEXTS)).last_hidden_state
+        assert torch.equal(vectors(encoder), hidden[:, 0])
+    survives_a_run_folder(encoder, tmp_path / "encoder")
+
+
 @pytest.mark.parametrize("tower", ["image", "text"])
 def test_a_tower_of_a_transformers_clip(tower: Any, tmp_path: Path) -> None:
     tiny = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2, "num_hidden_layers": 2}
