@@ -22,6 +22,7 @@ from mi2p_inject.recipes.data.splits.stratified import LEAST
 from mi2p_inject.recipes.data.tables.lines import check_regular
 from mi2p_inject.recipes.data.tables.load import Columns, load_table
 from mi2p_inject.recipes.data.tables.read import ENDINGS
+from mi2p_inject.recipes.data.tables.split_files import has_tables
 from mi2p_inject.recipes.errors import RecipeError
 
 __all__ = ["LOADERS", "Request", "load_data", "parse_spec"]
@@ -63,7 +64,7 @@ def _own(request: Request) -> SourceTable:
     if path is None:
         raise RecipeError("no file or folder was given", fix="--data my.csv")
     if path.is_dir():
-        if not any(file.suffix.lower() in ENDINGS for file in path.iterdir()):
+        if not has_tables(path):
             return load_folder(path)
     elif path.suffix.lower() not in ENDINGS:
         raise RecipeError(
@@ -125,8 +126,9 @@ def load_data(
     Rows are read once and stored memory-mapped; images are looked for, and some are decoded, before anything else runs.
 
     Args:
-        spec: a ``.csv``, ``.tsv``, ``.jsonl`` or ``.parquet`` file; a folder with such a file for each split, or with
-            ``<split>/<label>/<image>`` or ``<label>/<image>``; or ``name:/path`` with a name of `LOADERS`.
+        spec: a ``.csv``, ``.tsv``, ``.jsonl`` or ``.parquet`` file; a folder with such a file for each split, with
+            Hugging Face's ``metadata.csv``, or with ``<split>/<label>/<image>`` or ``<label>/<image>``; or
+            ``name:/path`` with a name of `LOADERS`.
         image_col: column of image paths in a table. Default of this and of the next five: the ones named
             ``image``, ``text``, ``label``, ``split``, ``id``, ``group``, if they exist. Without a split, one is made:
             60/10/30, stratified, duplicate texts and images and equal groups together.

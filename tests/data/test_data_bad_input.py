@@ -116,17 +116,6 @@ class TestBadInput:
         with pytest.raises(RecipeError, match="'metadata' is no split of a data set"):
             load(tmp_path)
 
-    def test_the_table_of_an_imagefolder_is_named(self, tmp_path: Path, load: Load) -> None:
-        paths = [draw(tmp_path / "train" / f"{i}.png", i) for i in range(40)]
-        rows = [
-            {"file_name": one.name, "text": f"text {one.stem}", "label": "ab"[i % 2]} for i, one in enumerate(paths)
-        ]
-        table = save(tmp_path / "train" / "metadata.csv", rows)
-        for folder in (tmp_path, tmp_path / "train"):
-            with pytest.raises(RecipeError, match=rf"fix: --data {table} --image-col file_name"):
-                load(folder)
-        assert sum(map(len, ids(load(table, image_col="file_name")).values())) == 40
-
     def test_nothing_there(self, tmp_path: Path, load: Load) -> None:
         with pytest.raises(RecipeError, match=r"does not exist[\s\S]*did you mean crisismmd\?"):
             load("crisismd:/data")

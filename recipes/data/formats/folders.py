@@ -12,7 +12,7 @@ from mi2p_inject.core.files.read import read_regular
 from mi2p_inject.recipes.data.images import looks_like_image
 from mi2p_inject.recipes.data.source_table import Row, SourceTable, is_split, split_name
 from mi2p_inject.recipes.data.tables.lines import check_regular, decode
-from mi2p_inject.recipes.data.tables.load import is_of_pictures, with_its_column
+from mi2p_inject.recipes.data.tables.split_files import is_of_pictures
 from mi2p_inject.recipes.errors import RecipeError
 
 __all__ = [
@@ -89,7 +89,9 @@ def load_folder(folder: Path) -> SourceTable:
 def _instead(folder: Path, table: Path | None) -> str:
     if any((folder / name).is_file() for name in ("dataset_dict.json", "state.json")):
         return "datasets.save_to_disk wrote it; from Python: fit(datasets.load_from_disk(...))"
-    return with_its_column(table) if table else "make a table (docs/data.md), or a folder of pictures for each label"
+    if table:
+        return f"--data {table}, with --image-col if its column of paths is not called file_name"
+    return "make a table (docs/data.md), or a folder of pictures for each label"
 
 
 def sample_folders(folder: Path, notes: list[str]) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,18 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from mi2p_inject.recipes.characters import composed
-from mi2p_inject.recipes.data.source_table import Row, SourceTable, is_split, split_name
+from mi2p_inject.recipes.data.source_table import Row, SourceTable, split_name
 from mi2p_inject.recipes.data.tables.cells import labels_of
 from mi2p_inject.recipes.data.tables.in_memory import called
-from mi2p_inject.recipes.data.tables.read import ENDINGS, table_columns, table_rows
+from mi2p_inject.recipes.data.tables.read import table_columns, table_rows
+from mi2p_inject.recipes.data.tables.split_files import is_of_pictures, split_files
 from mi2p_inject.recipes.data.values import MISSING_WORD, is_missing, missing_word, visible
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.sources.cells import category_in, number_in
 
-__all__ = ["Columns", "is_of_pictures", "load_table", "with_its_column"]
+__all__ = ["Columns", "load_table"]
 
-_PIECE = re.compile(r"(?P<name>.+)-(?P<number>\d+)-of-(?P<count>\d+)")
-"""How `datasets` and others name the files of a table that is cut into several."""
+_FILE_NAME = "file_name"  # the column of paths in the table of a folder of pictures
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class Columns:
     """Which column is what. None: the column named ``image``, ``text``, ``label``, ``split``, ``id``, if there is one.
 
     Attributes:
-        image: paths, absolute or from the folder of the table (or ``image_root``).
+        image: paths, absolute or from the folder of the table (or ``image_root``); of a `metadata.csv`, ``file_name``.
         text: the text.
         label: the label; several are separated by ``|``.
         split: train, validation (val, dev) or test.
@@ -56,31 +55,32 @@ def load_table(
     """The rows of a table, or of a folder with ``train.csv``, ``dev.tsv``, ``test-00000-of-00002.parquet``...
 
     Args:
-        path: the file or the folder.
+        path: the file or the folder; see `split_files`.
         columns: which column is what.
-        image_root: what image paths are relative to; default: the folder of the table.
+        image_root: what image paths are relative to; default: the folder of each table.
         labelled: there must be a label column; else columns of labels, splits and groups are not read.
         multi_label: whether ``|`` separates labels; None: it does.
 
     Raises:
         RecipeError: a column, the image folder or every split is missing; a file cannot be read.
     """
-    files = _split_files(path) if path.is_dir() else {path: None}
-    root = (image_root or (path if path.is_dir() else path.parent)).absolute()
-    if not root.is_dir():
+    files = split_files(path) if path.is_dir() else {path: None}
+    roots = {file: (image_root or file.parent).absolute() for file in files}
+    if image_root and not image_root.is_dir():
         raise RecipeError(
-            f"the images folder {root} does not exist", fix="give the folder of the images: --set image_root=..."
+            f"the images folder {image_root.absolute()} does not exist",
+            fix="give the folder of the images: --set image_root=...",
         )
     found = {file: _find(columns, table_columns(file), file, labelled) for file in files}
 
     def rows() -> Iterator[Row]:
         for file, split in files.items():
-            prefix = f"{file.stem}-" if len(files) > 1 else ""
-            yield from _rows(file, found[file], root, split, prefix, multi_label is not False)
+            prefix = f"{file.parent.name if is_of_pictures(file) else file.stem}-" if len(files) > 1 else ""
+            yield from _rows(file, found[file], roots[file], split, prefix, multi_label is not False)
 
     options = {
         "columns": [[str(file), vars(one)] for file, one in found.items()],
-        "root": str(root),
+        "roots": sorted(map(str, set(roots.values()))),
         "multi_label": multi_label,
     }
     modalities = tuple(kind for kind in ("image", "text") if any(getattr(one, kind) for one in found.values()))
@@ -97,53 +97,6 @@ def load_table(
     )
 
 
-def _split_files(folder: Path) -> dict[Path, str | None]:
-    """The tables of a folder -> their splits; a table may be cut into ``train-00000-of-00004.parquet`` and so on."""
-    files: dict[Path, str | None] = {}
-    whole: dict[str, set[str]] = {}
-    for file in sorted(folder.iterdir()):
-        if file.suffix.lower() not in ENDINGS:
-            continue
-        piece = _PIECE.fullmatch(file.stem)
-        name = piece["name"] if piece else file.stem
-        if is_of_pictures(file) and not is_split(name):
-            raise RecipeError(
-                f"{file}: {name!r} is no split of a data set",
-                expected="a folder with train.csv, ..., or one table",
-                given="the table of a folder of pictures, as Hugging Face's imagefolder has it",
-                fix=with_its_column(file),
-            )
-        files[file] = split = split_name(name, str(file))
-        whole.setdefault(split, set()).add(f"{name} of {piece['count']}" if piece else file.name)
-    if twice := sorted(split for split, tables in whole.items() if len(tables) > 1):
-        raise RecipeError(f"{folder} has several tables for {', '.join(twice)}", fix="keep one table for each split")
-    _check_pieces(folder, files)
-    return files
-
-
-def is_of_pictures(file: Path) -> bool:
-    """Whether a file is called as the table of a folder of pictures, by Hugging Face's imagefolder."""
-    return file.stem == "metadata" and file.suffix.lower() in ENDINGS
-
-
-def with_its_column(file: Path) -> str:
-    """How to give such a table, for an error."""
-    return f"--data {file} --image-col file_name, or whatever its column of paths is called"
-
-
-def _check_pieces(folder: Path, files: Mapping[Path, str | None]) -> None:
-    for split in set(files.values()):
-        pieces = [found for file, one in files.items() if one == split and (found := _PIECE.fullmatch(file.stem))]
-        numbers = [int(one["number"]) for one in pieces]
-        if pieces and sorted(numbers) != list(range(int(pieces[0]["count"]))):
-            raise RecipeError(
-                f"{folder} lacks pieces of the table for {split}, or has some twice",
-                expected=f"{int(pieces[0]['count'])} files, such as {pieces[0].string}",
-                given=", ".join(str(number) for number in sorted(numbers)[:20]),
-                fix="copy all of them into the folder",
-            )
-
-
 def _find(columns: Columns, names: Sequence[str], path: Path, labelled: bool) -> Columns:
     """The columns that the table has, under the names that were given, or the default ones."""
     found: dict[str, str | None] = {}
@@ -157,6 +110,8 @@ def _find(columns: Columns, names: Sequence[str], path: Path, labelled: bool) ->
         if wanted is not None and composed(wanted) not in named:
             raise _no_column(wanted, list(named), path)
         found[kind] = named.get(composed(wanted or kind))
+    if found["image"] is None and is_of_pictures(path):
+        found["image"] = named.get(_FILE_NAME)
     if found["image"] is None and found["text"] is None:
         raise RecipeError(
             f"{called(path)} has neither an image nor a text column",
