@@ -25,6 +25,7 @@ from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.evaluation.answers import Answers
 from mi2p_inject.recipes.evaluation.evaluate import evaluate_run, predict_file
 from mi2p_inject.recipes.metrics.metric_info import info_of, metrics_of
+from mi2p_inject.recipes.paths import home_path
 from mi2p_inject.recipes.saving import saved as saving
 from mi2p_inject.recipes.saving.hub import portable, push
 from mi2p_inject.recipes.saving.run_folder import FINISHED
@@ -79,7 +80,7 @@ def fit(
         (('blue', 'red'), (1,))
     """
     config = make_config(settings, {"model": model, "data": as_file(data, settings.get("image_col"))}, preset=preset)
-    folder = Path(out).expanduser() if out is not None else _free(Path("runs"), model)
+    folder = home_path(out) if out is not None else _free(Path("runs"), model)
     train_run(config, folder, Console(quiet=not verbose), overwrite=overwrite)
     return load_run(folder)
 
@@ -96,7 +97,7 @@ def load_run(path: str | Path, *, revision: str | None = None, token: str | bool
         RecipeError: no run, an unfinished one, or one whose files are not what the run wrote.
         HubError: no such repository or revision, or it cannot be read.
     """
-    found = saving.load_run(Path(path).expanduser(), revision=revision, token=token)
+    found = saving.load_run(home_path(path), revision=revision, token=token)
     return Run(_Loaded(found.path, found.config, found.task, found.decision, found.numbers))
 
 

@@ -16,7 +16,6 @@ from mi2p_inject.recipes.cli.config_options import (
     takes_options,
 )
 from mi2p_inject.recipes.cli.exit_codes import reported
-from mi2p_inject.recipes.cli.paths import home_path
 from mi2p_inject.recipes.cli.train_commands import OverwriteOption
 from mi2p_inject.recipes.config import parse_assignments, read_yaml
 from mi2p_inject.recipes.config.names import closest
@@ -24,6 +23,7 @@ from mi2p_inject.recipes.encoders.demo_wheels import require_demo
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.experiments.experiment import ExperimentSet
 from mi2p_inject.recipes.experiments.folder import what_is_kept
+from mi2p_inject.recipes.paths import home_path
 from mi2p_inject.recipes.saving.run_folder import check_out
 
 __all__ = ["compare", "demo", "table"]

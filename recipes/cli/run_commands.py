@@ -13,9 +13,9 @@ from rich.console import Console
 from mi2p_inject.core.human import printable
 from mi2p_inject.recipes.cli.config_options import SetOption
 from mi2p_inject.recipes.cli.exit_codes import reported
-from mi2p_inject.recipes.cli.paths import home_path
 from mi2p_inject.recipes.config import parse_assignments
 from mi2p_inject.recipes.errors import RecipeError
+from mi2p_inject.recipes.paths import home_path
 
 __all__ = [
     "ColumnOption",
@@ -149,7 +149,6 @@ def _predict_file(run: Path, data: str, options: dict[str, Any], out: Path | Non
     from mi2p_inject.recipes.evaluation.evaluate import predict_file
     from mi2p_inject.recipes.saving.saved import load_run
 
-    out = out and out.expanduser()
     if out is not None:
         check_answers_file(out, data, overwrite=overwrite)
     bar = sys.stderr.isatty() and (out is not None or not sys.stdout.isatty())

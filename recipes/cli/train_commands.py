@@ -17,7 +17,7 @@ from mi2p_inject.recipes.cli.config_options import (
     takes_options,
 )
 from mi2p_inject.recipes.cli.exit_codes import reported
-from mi2p_inject.recipes.cli.paths import home_path
+from mi2p_inject.recipes.paths import home_path
 
 __all__ = ["OverwriteOption", "settings", "train"]
 

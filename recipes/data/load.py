@@ -24,6 +24,7 @@ from mi2p_inject.recipes.data.tables.load import Columns, load_table
 from mi2p_inject.recipes.data.tables.read import ENDINGS
 from mi2p_inject.recipes.data.tables.split_files import has_tables
 from mi2p_inject.recipes.errors import RecipeError
+from mi2p_inject.recipes.paths import home_path
 
 __all__ = ["LOADERS", "Request", "load_data", "parse_spec"]
 
@@ -167,7 +168,7 @@ def load_data(
         root=root,
         task=task,
         columns=Columns(image_col, text_col, label_col, split_col, id_col, group_col, numeric_cols, categorical_cols),
-        image_root=None if image_root is None else Path(image_root).expanduser(),
+        image_root=None if image_root is None else home_path(image_root),
         multi_label=multi_label,
         labelled=labelled,
     )
@@ -193,16 +194,16 @@ def parse_spec(spec: str) -> tuple[str, Path | None]:
         RecipeError: neither a file, a folder, nor a known set.
     """
     try:
-        path = Path(spec).expanduser()
+        path = home_path(spec)
         if path.exists():
             return "own", path
-    except (OSError, ValueError, RuntimeError) as error:  # a zero byte, a name too long, no such user
+    except (OSError, ValueError) as error:  # a zero byte, a name too long
         raise RecipeError(f"{spec[:200]!r} names no file: {error}", fix="check the path") from error
     name, _, rest = spec.partition(":")
     if spec.lower().rstrip("/").endswith("ethz/food101"):
         raise wrong_food101(spec)
     if name in LOADERS and name != "own":
-        return name, Path(rest).expanduser() if rest else None
+        return name, home_path(rest) if rest else None
     named = [f"{one}:/path" for one in LOADERS if one != "own"]
     close = difflib.get_close_matches(name, LOADERS, n=2)
     raise RecipeError(

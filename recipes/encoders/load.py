@@ -25,6 +25,7 @@ from mi2p_inject.recipes.encoders.libraries import LOADERS
 from mi2p_inject.recipes.encoders.open_clip_encoder import TOWERS
 from mi2p_inject.recipes.encoders.preprocess import TextSpec
 from mi2p_inject.recipes.errors import RecipeError
+from mi2p_inject.recipes.paths import home_path
 
 __all__ = ["finished", "load_encoder"]
 
@@ -77,7 +78,7 @@ def _library_of(name: str, modality: Modality) -> tuple[str, str]:
     """(a key of the loaders, what that library calls the model)."""
     if name == "demo" or name == "tiny" or name.startswith("tiny:"):
         return name.partition(":")[0], name.partition(":")[2]
-    if Path(name).expanduser().is_dir():  # a folder's name may hold what separates tags
+    if home_path(name).is_dir():  # a folder's name may hold what separates tags
         return resolve(name)
     head, at, tail = name.partition("@")
     tag, slash, tower = tail.partition("/")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from mi2p_inject.core.files.atomic_write import write_file
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.evaluation.answers import Answers
+from mi2p_inject.recipes.paths import home_path
 
 if TYPE_CHECKING:
     import pyarrow
@@ -38,7 +39,7 @@ def check_answers_file(out: Path, data: str, *, overwrite: bool) -> None:
         RecipeError: another ending than those of `FORMATS`, no folder that can be written, a file that is there
             already, or one in the data.
     """
-    fix, source = "name another --out", Path(data).expanduser()
+    fix, source = "name another --out", home_path(data)
     if out.suffix.lower() not in FORMATS:
         raise RecipeError(
             f"--out {out}",

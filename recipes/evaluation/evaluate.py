@@ -23,6 +23,7 @@ from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.evaluation.answers import Answers, answers_of, for_answers
 from mi2p_inject.recipes.evaluation.records import read_records
 from mi2p_inject.recipes.metrics.metrics import resampled_answers
+from mi2p_inject.recipes.paths import home_path
 from mi2p_inject.recipes.saving.saved import SavedRun
 from mi2p_inject.recipes.systems.base import SystemModel
 from mi2p_inject.recipes.systems.columns import given_cells
@@ -202,8 +203,8 @@ def _check_there(data: str) -> None:
 def _same_data(data: str, trained: str) -> bool:
     """Whether a specification names the data of the training."""
     try:
-        return data == trained or os.path.samefile(Path(data).expanduser(), Path(trained).expanduser())
-    except (OSError, ValueError, RuntimeError):  # one is no file, or no name of one
+        return data == trained or os.path.samefile(home_path(data), home_path(trained))
+    except (OSError, ValueError):  # one is no file, or no name of one
         return False
 
 

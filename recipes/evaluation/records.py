@@ -16,6 +16,7 @@ from mi2p_inject.recipes.data.source_table import MAX_CHARACTERS, Row, SourceTab
 from mi2p_inject.recipes.data.tables.load import Columns
 from mi2p_inject.recipes.data.tables.read import ENDINGS, table_columns, table_rows
 from mi2p_inject.recipes.errors import RecipeError
+from mi2p_inject.recipes.paths import home_path
 
 if TYPE_CHECKING:
     import datasets
@@ -133,7 +134,7 @@ def _request(name: str, root: Path | None, config: DataConfig, asked: Mapping[st
         columns=Columns(
             image=config.image_col, text=config.text_col, id=id_col, numeric=numeric, categorical=categorical
         ),
-        image_root=None if config.image_root is None else Path(config.image_root).expanduser(),
+        image_root=None if config.image_root is None else home_path(config.image_root),
         multi_label=None,
         labelled=False,
     )

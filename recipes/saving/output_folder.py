@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mi2p_inject.recipes.data.load import parse_spec
-from mi2p_inject.recipes.data.tables.read import ENDINGS
+from mi2p_inject.recipes.data.tables.split_files import has_tables
 from mi2p_inject.recipes.errors import RecipeError
+from mi2p_inject.recipes.paths import home_path
 
 __all__ = ["check_outside_data"]
 
@@ -30,13 +31,13 @@ def check_outside_data(spec: str | Path, outputs: Mapping[str, str | Path | None
         _, root = parse_spec(str(spec))
     except RecipeError:  # `load_data` says what is wrong with it
         return
-    if root is None or not root.is_dir() or any(file.suffix.lower() in ENDINGS for file in root.iterdir()):
+    if root is None or not root.is_dir() or has_tables(root):
         return
     data = Path(os.path.realpath(root))
     for option, folder in outputs.items():
         if folder is None:
             continue
-        path = Path(os.path.realpath(Path(folder).expanduser()))
+        path = Path(os.path.realpath(home_path(folder)))
         if path.is_relative_to(data):
             raise RecipeError(
                 f"{option} {folder} lies in the data folder {root}: the next training would take it for a label",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -14,6 +13,7 @@ from mi2p_inject.recipes.config import RunConfig
 from mi2p_inject.recipes.data import Samples
 from mi2p_inject.recipes.data.samples import present
 from mi2p_inject.recipes.encoders.preprocess import ImageSpec
+from mi2p_inject.recipes.paths import home_path
 from mi2p_inject.recipes.systems import FrozenSource, SystemModel
 from mi2p_inject.recipes.systems.inputs import Collator, ImageTextDataset
 from mi2p_inject.recipes.training.progress.bars import row_progress
@@ -70,7 +70,7 @@ def _fill(
     preprocessing = spec.to_json() if spec else {"max_length": encoder.spec.max_length}  # type: ignore[union-attr]
     with row_progress(console, f"encoding {encoder.modality}s, once") as on_batch:
         return fill(
-            Path(str(run.source_cache)).expanduser(),
+            home_path(str(run.source_cache)),
             frozen.source,
             list(where),
             read,

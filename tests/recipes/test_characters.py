@@ -12,7 +12,7 @@ from forked import run_forked
 
 from mi2p_inject.core.human import printable
 from mi2p_inject.recipes.characters import composed, decodable, in_markdown, print_anything
-from mi2p_inject.recipes.cli.paths import home_path
+from mi2p_inject.recipes.paths import home_path
 from mi2p_inject.recipes.data.values import visible
 from mi2p_inject.recipes.encoders.load import load_encoder
 

@@ -185,6 +185,27 @@ def test_bad_settings(frame: pandas.DataFrame, tmp_path: Path) -> None:
         fit(frame, "me-visoin", out=tmp_path / "run")
 
 
+@pytest.mark.parametrize("path", [5, None, {}, b"run", "", " "])
+def test_what_is_no_path(path: Any, frame: pandas.DataFrame) -> None:
+    with pytest.raises(RecipeError, match="named by a string or a path"):
+        load_run(path)
+    if path is not None:
+        with pytest.raises(RecipeError, match="named by a string or a path"):
+            fit(frame, "text", text="tiny:bert", epochs=1, out=path, verbose=False)
+
+
+@pytest.mark.parametrize("spec", ["food101:~nobody-of-this-name/x", "", " "])
+def test_data_of_nobody(spec: str, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError):
+        fit(spec, "text", text="tiny:bert", epochs=1, out=tmp_path / "run", verbose=False)
+
+
+def test_a_picture_of_nobody(tmp_path: Path) -> None:
+    rows = [{"image": "~nobody-of-this-name/a.png", "text": f"text {i}", "label": "ab"[i % 2]} for i in range(20)]
+    with pytest.raises(RecipeError, match="missing file"):
+        fit(rows, "vision", vision="tiny:resnet", epochs=1, out=tmp_path / "run", verbose=False)
+
+
 def test_equal_data_are_one_file(frame: pandas.DataFrame, tmp_path: Path) -> None:
     first, second = (as_file(frame.copy(), folder=tmp_path) for _ in range(2))
     assert first == second

@@ -11,9 +11,9 @@ from rich.console import Console
 
 from mi2p_inject.recipes.cli.config_options import SetOption
 from mi2p_inject.recipes.cli.exit_codes import reported
-from mi2p_inject.recipes.cli.paths import home_path
 from mi2p_inject.recipes.cli.run_commands import ColumnOption, JsonOption, RunArgument, given, named_cells
 from mi2p_inject.recipes.errors import RecipeError
+from mi2p_inject.recipes.paths import home_path
 
 __all__ = ["explain"]
 

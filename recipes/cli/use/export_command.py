@@ -9,9 +9,9 @@ import typer
 from typer.core import TyperCommand
 
 from mi2p_inject.recipes.cli.exit_codes import reported
-from mi2p_inject.recipes.cli.paths import home_path
 from mi2p_inject.recipes.cli.run_commands import RunArgument
 from mi2p_inject.recipes.errors import RecipeError
+from mi2p_inject.recipes.paths import home_path
 
 __all__ = ["ExportCommand", "export"]
 

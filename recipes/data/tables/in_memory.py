@@ -15,6 +15,7 @@ from mi2p_inject.recipes.data.images import open_image
 from mi2p_inject.recipes.data.tables.features import rows_of_datasets
 from mi2p_inject.recipes.data.values import is_missing
 from mi2p_inject.recipes.errors import RecipeError
+from mi2p_inject.recipes.paths import home_path
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -115,7 +116,7 @@ def _picture(cell: Any, where: str) -> bytes | str:
     if isinstance(cell, Mapping):  # as `datasets` stores an undecoded one
         cell = cell.get("bytes") or _nearby(cell.get("path"), where)
     if isinstance(cell, (str, Path)):
-        return str(Path(cell).expanduser().absolute()) if str(cell).strip() else ""
+        return str(home_path(cell).absolute()) if str(cell).strip() else ""
     if isinstance(cell, Image.Image):
         try:
             return _png(cell)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from mi2p_inject.adapters.adapter import Modality
@@ -13,6 +12,7 @@ from mi2p_inject.recipes.config import Config, with_options
 from mi2p_inject.recipes.encoders.encoder import Encoder
 from mi2p_inject.recipes.encoders.preprocess import ImageSpec
 from mi2p_inject.recipes.errors import RecipeError
+from mi2p_inject.recipes.paths import home_path
 from mi2p_inject.recipes.saving.checksums import CHECKSUMS
 from mi2p_inject.recipes.saving.saved import SavedRun, load_run
 from mi2p_inject.recipes.systems import SystemModel
@@ -51,7 +51,7 @@ def check_source_runs(
     """
     found: dict[Modality, SavedRun] = {}
     for path in config.model.source_run or ():
-        run = load_run(Path(str(path)).expanduser())
+        run = load_run(home_path(str(path)))
         modality = _modality(run)
         if modality is None:
             raise _unfit(run, "reads one modality alone", f"a run of --model {run.config.model.model}")
