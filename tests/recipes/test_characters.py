@@ -12,9 +12,9 @@ from forked import run_forked
 
 from mi2p_inject.core.human import printable
 from mi2p_inject.recipes.characters import composed, decodable, in_markdown, print_anything
-from mi2p_inject.recipes.paths import home_path
 from mi2p_inject.recipes.data.values import visible
 from mi2p_inject.recipes.encoders.load import load_encoder
+from mi2p_inject.recipes.paths import home_path
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii", "cp437", "utf-8"])

@@ -90,12 +90,13 @@ def _from_nothing() -> Any:
     return LinearSegmentedColormap.from_list("shares", [to_rgba(_LINE, 0), to_rgba(_LINE, 1)])
 
 
-def calibration_figure(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> str:
-    """How often answers are right that are given with a certain probability.
+def calibration_figure(confidence: NDArray[np.float64], right: NDArray[np.bool_], *, single: bool) -> str:
+    """How often answers are right that are given with a certain probability, as the calibration error counts them.
 
     Args:
-        confidence: (M,) probabilities of answers.
+        confidence: (M,) probabilities: of answers, or of every label of every sample.
         right: (M,) whether they hold.
+        single: a sample has one label.
     """
     figure = _figure(4.6, 3.6)
     axes = figure.add_subplot()
@@ -108,8 +109,9 @@ def calibration_figure(confidence: NDArray[np.float64], right: NDArray[np.bool_]
         axes.scatter(x, y, s=20 + 180 * sizes / sizes.sum(), color=_LINE, zorder=3)
     axes.set_xlim(-0.02, 1.02)
     axes.set_ylim(-0.02, 1.02)
-    _style(axes, "probability of the answer", "share that is right")
-    return _image(figure, "calibration: share of right answers by their probability")
+    words = ("probability of the answer", "share that is right") if single else ("probability of a label", "its share")
+    _style(axes, *words)
+    return _image(figure, f"calibration: {words[1]} by the {words[0]}")
 
 
 def _figure(width: float, height: float) -> Any:

@@ -102,7 +102,7 @@ not whether it is right to. <code>mi2p explain</code> draws more of one sample.<
 
 <h2>Calibration</h2>
 {{ calibration|safe }}
-<p class="soft">A model whose probabilities are right lies on the dotted line; larger dots hold more answers.</p>
+<p class="soft">A model whose probabilities are right lies on the dotted line; larger dots hold more of them.</p>
 
 <h2>Data</h2>
 <ul>{% for note in notes %}<li>{{ note }}</li>

@@ -111,9 +111,8 @@ def _answers(run: SavedRun, predictions: dict[str, Any], split: str) -> dict[str
     task, true = run.task, predictions[f"{split}_labels"]
     logits = predictions[f"{split}_logits"]
     decided, probabilities = run.task.answers(logits, run.decision)
-    flags = as_flags(task, true)
     if task.multi_label:
-        confidence, right = np.maximum(probabilities, 1 - probabilities), (probabilities >= 0.5) == flags
+        confidence, right = probabilities, as_flags(task, true)
     else:
         confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == true
     samples = _samples(run)
@@ -135,7 +134,7 @@ def _answers(run: SavedRun, predictions: dict[str, Any], split: str) -> dict[str
         "classes": class_scores(task, true, decided, predictions[f"{split}_groups"], seed=run.config.run.seed),
         "thresholds": dict(zip(task.classes, thresholds, strict=True)) if thresholds else None,
         "confusion": confusion_figure(confusion(true, decided, task.classes), task.classes) if single else "",
-        "calibration": calibration_figure(confidence.ravel(), np.asarray(right).ravel()),
+        "calibration": calibration_figure(confidence.ravel(), np.asarray(right, dtype=bool).ravel(), single=single),
         **mistakes,
     }
 

@@ -72,7 +72,9 @@ def test_nothing_is_fetched_and_every_part_is_there(kind: str, request: pytest.F
     assert links.found
     assert all(link.startswith("data:image/") for link in links.found)
     parts = ["Scores", "Training", "Worst mistakes on test", "Classes on test", "Calibration", "Data", "Versions"]
-    parts += ["Confusion"] if kind == "run" else ["threshold"]
+    parts += (
+        ["Confusion", "the probability of the answer"] if kind == "run" else ["threshold", "the probability of a label"]
+    )
     for part in parts:
         assert part in page, part
     assert hash(page) == hash(html_page(load_run(folder)))  # no time, no random name
