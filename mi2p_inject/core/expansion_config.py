@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from mi2p_inject.core.errors import SourceError
+from mi2p_inject.core.errors import SelectionError, SourceError
+from mi2p_inject.core.registry import closest
 from mi2p_inject.core.site import Site, unit_key
 from mi2p_inject.core.views import ViewSpec
 
@@ -100,6 +101,29 @@ class ExpansionConfig:
         """
         source = self.sources[place.source]
         return source.unit.build(place.site.spec, source.spec, self.num_heads)
+
+    def place(self, path: str, source: str | None = None) -> UnitPlace:
+        """Where the unit at a path stands, and of the source of that name where sources have names.
+
+        Raises:
+            SelectionError: no unit stands there.
+            SourceError: no source has this name, or there are several and none is named.
+        """
+        name = next(iter(self.sources)) if source is None and len(self.sources) == 1 else source
+        if name not in self.sources:
+            raise SourceError(
+                "which source's unit?" if self.named else "this model has one source, and its source has no name",
+                path=path,
+                expected=f"one of {', '.join(self.sources)}" if self.named else "a path alone",
+                given=repr(source),
+                fix=closest(name or "", [*self.sources]) if self.named else "ask for the unit by its path alone",
+            )
+        at = {one.site.path: one for one in self.places if one.source == name}
+        if path not in at:
+            raise SelectionError(
+                "there is no unit at this path", expected=", ".join(at), given=repr(path), fix=closest(path, [*at])
+            )
+        return at[path]
 
     def _only(self) -> SourceConfig:
         if len(self.sources) != 1:

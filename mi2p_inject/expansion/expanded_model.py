@@ -13,12 +13,10 @@ from torch import nn
 from mi2p_inject.checkpoint.card import model_card, write_card
 from mi2p_inject.checkpoint.hub import as_path, push_folder
 from mi2p_inject.checkpoint.save import save
-from mi2p_inject.core.errors import SourceError
 from mi2p_inject.core.expansion_config import ExpansionConfig
 from mi2p_inject.core.files.digest import quick_sums
 from mi2p_inject.core.inputs import Inputs
 from mi2p_inject.core.shared_state import BACKBONES, Record
-from mi2p_inject.core.site import unit_key
 from mi2p_inject.expansion.call import Calls
 from mi2p_inject.expansion.hook import SiteHook, hook_path, purge
 from mi2p_inject.expansion.load import load_model
@@ -79,18 +77,13 @@ class ExpandedModel(RunningModel):
             self._still_norms()
 
     def unit(self, path: str, source: str | None = None) -> Unit:
-        """The unit at a site's path, and of the source of that name where sources have names."""
-        if source is None and len(self.expansion_config.sources) == 1:
-            source = next(iter(self.expansion_config.sources))
-        elif source not in self.expansion_config.sources:
-            raise SourceError(
-                "which source's unit?",
-                path=path,
-                expected=f"one of {', '.join(self.expansion_config.sources)}",
-                given=repr(source),
-                fix="name it: me.unit(path, source=name)",
-            )
-        unit: Unit = self.units.in_use()[unit_key(path, source or "")]  # type: ignore[assignment]
+        """The unit at a site's path, and of the source of that name where sources have names.
+
+        Raises:
+            SelectionError: no unit stands there.
+            SourceError: no source has this name, or there are several and none is named.
+        """
+        unit: Unit = self.units.in_use()[self.expansion_config.place(path, source).key]  # type: ignore[assignment]
         return unit
 
     def train(self, mode: bool = True) -> ExpandedModel:

@@ -198,6 +198,22 @@ def test_attributes_of_one_source_ask_for_a_name() -> None:
     assert list(found) == list(SOURCES)
 
 
+@pytest.mark.parametrize(
+    ("options", "path", "name", "says"),
+    [
+        ({}, "1", "text", "no unit at this path"),
+        ({}, "0", None, "choose one of text, tone"),
+        ({"layers": {"text": "0", "tone": "2"}}, "2", "text", "no unit at this path"),
+        ({}, "0", "txet", "did you mean 'text'"),
+        ({"source_spec": SPECS["text"]}, "1", None, "no unit at this path"),
+        ({"source_spec": SPECS["text"]}, "0", "text", "its source has no name"),
+    ],
+)
+def test_a_unit_that_is_not_there(options: dict[str, Any], path: str, name: str | None, says: str) -> None:
+    with complains(Mi2pError, says):
+        expanded(**options).unit(path, name)
+
+
 def test_copies_pickles_threads_and_blocks() -> None:
     me = expanded()
     both = me(PICTURES, source=SOURCES)
