@@ -105,7 +105,7 @@ def check_labels(cells: Sequence[tuple[str, ...]], multi_label: bool | None, nam
     """
     widths = {len(cell) for cell in cells if cell}
     flags = len(widths) == 1 and widths != {1} and all(one in _FLAGS for cell in cells for one in cell)
-    if flags and any(len(set(cell)) < len(cell) for cell in cells):
+    if flags and (any(len(set(cell)) < len(cell) for cell in cells) or len({*filter(None, cells)}) > 1):
         shown = next(list(cell) for cell in cells if cell)
         raise _several(f"{name}: the labels are lists of {widths.pop()} zeros and ones", str(shown)[:80])
     if multi_label is False:
