@@ -18,9 +18,26 @@ from mi2p_inject.recipes.config.option import Option, options_of
 from mi2p_inject.recipes.config.read import parse_value
 from mi2p_inject.recipes.paths import home_path
 
-__all__ = ["ConfigCommand", "ConfigOption", "PresetOption", "SetOption", "given_options", "merged", "takes_options"]
+__all__ = [
+    "ConfigCommand",
+    "ConfigOption",
+    "NewDataOption",
+    "PresetOption",
+    "SetOption",
+    "given_options",
+    "merged",
+    "takes_options",
+]
 
 SetOption = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any option; repeatable.")]
+NewDataOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="An option of how data are read, or precision, eval_batch_size, num_workers; repeatable.",
+    ),
+]
 ConfigOption = Annotated[
     Path | None, typer.Option(parser=home_path, metavar="PATH", help="A YAML file of options; others override it.")
 ]

@@ -48,7 +48,9 @@ def layers(
     ] = False,
     batch_size: Annotated[int, typer.Option(help="Samples, for --memory.", min=1)] = 1,
     length: Annotated[int, typer.Option(help="Tokens of a text, for --memory; 0: as the costs.", min=0)] = 0,
-    dtype: Annotated[str, typer.Option(help="The backbone's type, for --memory: float32, bfloat16.")] = "float32",
+    dtype: Annotated[
+        str, typer.Option(help="The backbone's type, for --memory: float32, bfloat16 or float16.")
+    ] = "float32",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List where units can be injected into MODEL: path, layout, shape, and what a unit there costs.

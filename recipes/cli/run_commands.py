@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from mi2p_inject.core.human import printable
-from mi2p_inject.recipes.cli.config_options import SetOption
+from mi2p_inject.recipes.cli.config_options import NewDataOption
 from mi2p_inject.recipes.cli.exit_codes import reported
 from mi2p_inject.recipes.config import parse_assignments
 from mi2p_inject.recipes.errors import RecipeError
@@ -60,7 +60,7 @@ def evaluate(
     label_col: Annotated[str | None, typer.Option(help="Column of labels; default: as in training.")] = None,
     split_col: Annotated[str | None, typer.Option(help="Column of splits; default: as in training.")] = None,
     image_root: ImageRoot = None,
-    set_: SetOption = None,
+    set_: NewDataOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Test a trained model, on its own data or on new ones.
@@ -99,7 +99,7 @@ def predict(
     out: Annotated[
         Path | None, typer.Option(help="File of answers beside each record's own columns: .csv, .jsonl or .parquet.")
     ] = None,
-    set_: SetOption = None,
+    set_: NewDataOption = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier file in --out.")] = False,
 ) -> None:
     """Class probabilities of one sample, or of every record of a file (one JSON a line).

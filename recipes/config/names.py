@@ -27,7 +27,7 @@ INSTEAD: dict[str, str] = {
     "heads": "write unit_options.num_heads=4",
     "d_k": "write unit_options.head_dim=32",
     "identity": "write unit_options.channel_embedding_dim=16",
-    "multi_label": "write problem_type=multi-label",
+    "multi_label": "write problem_type=single-label or multi-label",
     "system": "model",
     "backbone": "vision or text",
     "lr": "learning_rate",

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mi2p_inject.adapters.adapter import Modality
 from mi2p_inject.recipes.characters import decodable
-from mi2p_inject.recipes.config import Config, DataConfig, with_options
+from mi2p_inject.recipes.config import OPTIONS, Config, DataConfig, with_options
 from mi2p_inject.recipes.config.names import closest
 from mi2p_inject.recipes.config.option import options_of
 from mi2p_inject.recipes.data import Samples, load_data, open_image
@@ -109,7 +109,8 @@ def labelled_samples(run: SavedRun, data: str | None, options: Mapping[str, Any]
         given = {**config.data.for_loading(), "multi_label": run.task.multi_label}  # a small file need not show it
         samples = load_data(data, **given, classes=run.task.classes, seed=config.data.split_seed)
     if split not in samples.splits:
-        raise RecipeError(f"there is no split {split!r}", expected=", ".join(samples.splits), fix="--split")
+        fix = closest(split, samples.splits)
+        raise RecipeError(f"there is no split {split!r}", expected=", ".join(samples.splits), fix=fix)
     _check_modalities(config, samples)
     return config, samples
 
@@ -182,8 +183,12 @@ def predict_file(run: SavedRun, data: str, options: Mapping[str, Any], *, progre
 def _check_options(options: Mapping[str, Any], known: tuple[str, ...]) -> None:
     for name in options:
         if name not in known:
-            close = () if name in _OF_THE_MODEL else known
-            fix = closest(name, close, "the model stays as it was trained")
+            if name in EVALUATE_OPTIONS:
+                fix = "leave it out: it is of labelled data, which `mi2p eval` reads"
+            elif name in OPTIONS:
+                fix = "leave it out: the model stays as it was trained"
+            else:
+                fix = closest(name, known)
             raise RecipeError(f"{name!r} is no option of new data", expected=", ".join(known), given=name, fix=fix)
 
 

@@ -186,6 +186,11 @@ def test_a_mistaken_encoder_leaves_nothing_and_deletes_nothing(
         (("predict", "{run}", "--image", "none.png"), "missing file"),
         (("predict", "{run}", "--data", "none.csv"), "none.csv"),
         (("eval", "{run}", "--split", "tset"), "train, validation, test"),
+        (("eval", "{run}", "--split", "tset"), "did you mean 'test'?"),
+        (("eval", "{run}", "--set", "image_size=64"), "leave it out: the model stays as it was trained"),
+        (("predict", "{run}", "--data", "b.csv", "--set", "image_size=64"), "leave it out: the model stays"),
+        (("predict", "{run}", "--data", "b.csv", "--set", "label_col=a"), "leave it out: it is of labelled data"),
+        (("predict", "{run}", "--data", "b.csv", "--set", "image_cool=a"), "did you mean 'image_col'?"),
         (("eval", "{run}", "--data", "none.csv"), "none.csv"),
     ],
 )

@@ -144,6 +144,7 @@ def test_another_name_is_answered_with_the_right_one(name: str) -> None:
         ("max_epochs", "it is called --epochs"),
         ("d_k", "write --set unit_options.head_dim=32"),
         ("fp16", "write --precision fp16"),
+        ("multi_label", "write --problem-type single-label or multi-label"),
         ("wandb", "write --log wandb"),
         ("device", "CUDA_VISIBLE_DEVICES"),
         ("cpu", "CUDA_VISIBLE_DEVICES"),

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from mi2p_inject.recipes.cli.config_options import SetOption
+from mi2p_inject.recipes.cli.config_options import NewDataOption
 from mi2p_inject.recipes.cli.exit_codes import reported
 from mi2p_inject.recipes.cli.run_commands import ColumnOption, JsonOption, RunArgument, given, named_cells
 from mi2p_inject.recipes.errors import RecipeError
@@ -35,7 +35,7 @@ def explain(
     split: Annotated[str, typer.Option(help="With --faithfulness: train, validation or test.")] = "test",
     limit: Annotated[int, typer.Option(help="With --faithfulness: samples at most.")] = 100,
     draws: Annotated[int, typer.Option(help="With --faithfulness: random orders of each sample.")] = 5,
-    set_: SetOption = None,
+    set_: NewDataOption = None,
 ) -> None:
     """What an expanded model takes from the other modality for one sample: a figure, and the numbers by word.
 
