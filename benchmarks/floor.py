@@ -47,7 +47,7 @@ def parts(kind: str = "mi2p") -> list[Part]:
     """The operations of forward and backward of the twelve units of benchmark c; for a fresh process.
 
     Args:
-        kind: of unit; one without identities or readout has products of no width in their places.
+        kind: of unit; one without channel embedding or readout has products of no width in their places.
     """
     unit: Any = m.me_bert(sites=1, unit=kind).unit(m.LAYERS[0])
     of_keys, of_values = unit.source_key_embedding, unit.source_value_embedding
@@ -67,8 +67,8 @@ def parts(kind: str = "mi2p") -> list[Part]:
         _product("AV", 1, scores, v, out_a, by_rows=True),
         _product("gradient of A", 1, above, v.T, scores),
         _product("gradient of Q", 1, scores, k, out_q, by_rows=True),
-        _product("gradient of the keys' identities", 1, q[:, : learned[0]].T, scores, out_k),
-        _product("gradient of the values' identities", 1, above[:, : learned[1]].T, scores, out_v),
+        _product("gradient of the keys' channel embeddings", 1, q[:, : learned[0]].T, scores, out_k),
+        _product("gradient of the values' channel embeddings", 1, above[:, : learned[1]].T, scores, out_v),
         _other("exponentials, forward and backward", 2, lambda: torch.exp2(other, out=scores), scores, other),
         _other("their sums", 1, lambda: scores.sum(-1), scores),
         _other("softmax from its logarithms", 1, lambda: scores.sub_(logs), scores, scores),

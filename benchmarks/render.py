@@ -147,7 +147,7 @@ def _floor(floor: dict[str, Any]) -> list[str]:
         "",
         "The operations of the twelve units, forward and backward, each measured alone in buffers that are there",
         "already; no other order of the products has fewer. What c takes beyond their sum is allocation, copies",
-        "and Python. The last column is that of the units `mi2p-paper`, which have neither identities nor a readout.",
+        "and Python. The last column is that of the units `mi2p-paper`, without channel embedding and readout.",
         "",
         "| part | GFLOP | GB moved | ms | of BERT-base's step | `mi2p-paper` |",
         "|---|---|---|---|---|---|",

@@ -63,8 +63,8 @@ def _line(adapter: Adapter) -> str:
     sites = "its layers" if callable(adapter.sites) else ", ".join(f"`{site}`" for site in adapter.sites)
     layout = f"{adapter.layout or 'inferred'}{' patches' if adapter.patches is not None else ''}"
     readout = adapter.readout
-    path = "depends" if callable(readout.path) else f"`{readout.path}`" if readout.path else ""
-    features = " of ".join(part for part in (path, f"`{readout.call}`") if part)
+    path = f"`{readout.path}` of " if readout.path and not callable(readout.path) else ""
+    features = f"{path}`{readout.call}`{', a module by its settings' if callable(readout.path) else ''}"
     return (
         f"| {adapter.name} | {adapter.library} | {adapter.modality} | {classes} | {sites} | {layout} | {features} "
         f"| {readout.pooled} | {adapter.num_heads} |"

@@ -13,16 +13,21 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.main import get_command
 
 import mi2p_inject
 from benchmarks import render, systems
 from mi2p_inject.fusion import FUSIONS
+from mi2p_inject.recipes.cli.app import app
+from mi2p_inject.recipes.config import OPTIONS
 from mi2p_inject.units import UNITS
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+TUTORIALS = sorted((ROOT / "docs" / "tutorials").glob("*.md"))
 BLOCKS = [
     pytest.param(block, id=f"{page.stem}-{number}")
     for page in PAGES
@@ -56,6 +61,19 @@ def test_relative_links_of_the_pages_lead_somewhere() -> None:
     for page in PAGES[1:]:
         for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
             assert link.startswith("https://") or (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+@pytest.mark.parametrize("page", [*PAGES, *TUTORIALS], ids=lambda page: page.stem)
+def test_options_that_the_pages_name_are_there(page: Path) -> None:
+    """After `mi2p COMMAND` those of the command; after --set an option of a training."""
+    commands: dict[str, Any] = get_command(app).commands  # type: ignore[attr-defined]
+    text = page.read_text(encoding="utf-8")
+    assert {name for name in re.findall(r"--set (\w+)", text) if name not in OPTIONS} == set()
+    for name, rest in re.findall(r"(?:^|`)mi2p (\w+)((?: [^`|#\n]*)?)", text, re.MULTILINE):
+        assert name in commands, f"mi2p {name}"
+        known = {one for parameter in commands[name].params for one in (*parameter.opts, *parameter.secondary_opts)}
+        if name != "sweep":  # its options are in a clone alone
+            assert {flag for flag in re.findall(r"(?<!\S)--[a-z][\w-]*", rest) if flag not in known} == set(), name
 
 
 def test_readme_has_exactly_two_shell_commands() -> None:
