@@ -41,7 +41,7 @@ MEMORY_RUNS = 2
 
 
 def _query() -> tuple[Any, torch.Tensor]:
-    """The query embedder of a 256×56×56 map, 8 heads of 64, without its channel embedding: what the literal form computes."""
+    """The query embedder of a 256×56×56 map, 8 heads of 64, without channel embedding: the literal form."""
     from mi2p_inject import MI2P, ViewSpec
 
     unit = MI2P(num_heads=8, channel_embedding_dim=0).build(ViewSpec.map(256, 56, 56), ViewSpec.tokens(768))

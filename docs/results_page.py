@@ -118,8 +118,8 @@ def render_results() -> str:
         "Not run yet: beside today's units, the systems of the literature other than GMU and CentralNet, and with",
         f"several labels those other than GMU; of `mi2p table defaults`, {_unrun_defaults()}.",
         "Systems of the literature have the same epochs, batches and rates as the others; nothing was tuned for them,",
-        "while the defaults of expanded models were chosen on validation splits of such sets (not of Tux Paint's stamps",
-        "and Oxygen's icons).",
+        "while the defaults of expanded models were chosen on validation splits of such sets (not of Tux Paint's",
+        "stamps and Oxygen's icons).",
     ]
     lines += [*_picks(), *_beside_concat()]
     for folder, (title, what) in SETS.items():

@@ -129,7 +129,7 @@ class Run:
 
     @property
     def model(self) -> SystemModel:
-        """The whole model in eval mode: a batch as the training's collator makes it -> logits."""
+        """The whole model in eval mode, called as in training: a batch as keywords -> a dict with ``logits``."""
         return self.saved.model()[0]
 
     @property

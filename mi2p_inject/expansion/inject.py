@@ -13,6 +13,7 @@ from mi2p_inject.core.errors import InjectionError, SourceError
 from mi2p_inject.core.expansion_config import UNNAMED, ExpansionConfig, SourceConfig, Trainable
 from mi2p_inject.core.inputs import Inputs, on_meta
 from mi2p_inject.core.layout import Layout
+from mi2p_inject.core.registry import closest
 from mi2p_inject.core.site import View
 from mi2p_inject.core.views import ViewSpec
 from mi2p_inject.expansion.check_injectable import check_injectable, check_modules
@@ -219,8 +220,8 @@ def _source_spec(name: str, source: Source | None, given: ViewSpec | None) -> Vi
 def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
     if value not in choices:
         raise InjectionError(
-            f"{name}= takes one of a few words",
+            f"{name}={value!r} is not a choice",
             expected=" or ".join(map(repr, choices)),
             given=repr(value),
-            fix=f"correct {name}=",
+            fix=closest(str(value), [*choices]),
         )

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mi2p_inject.core.errors import LayoutError, SelectionError, SiteError
 from mi2p_inject.core.layout import Layout
+from mi2p_inject.core.registry import closest
 from mi2p_inject.core.site import Site, View
 from mi2p_inject.core.views import ViewSpec
 from mi2p_inject.inspection.infer import infer_layouts
@@ -135,7 +136,7 @@ def _given_layouts(paths: Sequence[str], layout: Layout | Mapping[str, Layout] |
             path=unknown[0],
             expected=f"some of {', '.join(paths)}",
             given=unknown[0],
-            fix="correct the path, or choose the module with layers=",
+            fix=f"{closest(unknown[0], [*paths])}, or name this module in layers=",
         )
     return dict(layout)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mi2p_inject.recipes.config import Config, make_config, with_options
+from mi2p_inject.recipes.config.names import closest
 from mi2p_inject.recipes.errors import RecipeError
 
 __all__ = ["Experiment", "ExperimentSet", "PaperFigures"]
@@ -143,7 +144,7 @@ class ExperimentSet:
             raise RecipeError(
                 f"{self.name} has no experiment {', '.join(unknown)}",
                 expected=", ".join(known),
-                fix="correct --experiment",
+                fix=f"--experiment: {closest(unknown[0], known)}",
             )
         wanted = set(names or known)
         for one in reversed(self.experiments):
@@ -173,9 +174,8 @@ class ExperimentSet:
             RecipeError: no such set of encoders, or settings that do not fit.
         """
         if encoders not in self.encoders:
-            raise RecipeError(
-                f"no set of encoders {encoders!r}", expected=", ".join(self.encoders), fix="correct --encoders"
-            )
+            fix = f"--encoders: {closest(encoders, self.encoders)}"
+            raise RecipeError(f"no set of encoders {encoders!r}", expected=", ".join(self.encoders), fix=fix)
         named = {setting: self.encoders[encoders][role] for setting, role in experiment.roles.items()}
         kept = {"keep_weights": True} if any(experiment.name in one.sources for one in self.experiments) else {}
         tuned = {"source": "tuned"} if experiment.sources else {}

@@ -134,6 +134,10 @@ def test_selecting() -> None:
     assert DEMO.select() == DEMO.experiments
     with pytest.raises(RecipeError, match=r"demo has no experiment gmu[\s\S]*me-vision"):
         DEMO.select(["vision", "gmu"])
+    with pytest.raises(RecipeError, match="did you mean 'me-vision'"):
+        DEMO.select(["me-vison"])
+    with pytest.raises(RecipeError, match="did you mean 'demo'"):
+        DEMO.config_of(DEMO.experiments[0], DEMO.config({}), encoders="demoo", seed=0)
 
 
 def test_a_users_settings_come_over_the_sets_and_under_the_experiments() -> None:

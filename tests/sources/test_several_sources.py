@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from mi2p_inject import MI2P, ExpandedModel, SourceFeatures, ViewSpec, inject, load
 from mi2p_inject.core.errors import CheckpointError, Mi2pError, SourceError
+from mi2p_inject.core.layout import Axes, Layout
 from mi2p_inject.explain import explain, record_attention
 from mi2p_inject.sources.features import prepare
 from mi2p_inject.testing.randomize import randomize_zero_parameters
@@ -173,6 +174,8 @@ SETUPS: dict[str, tuple[dict[str, Any], str]] = {
     "a name with a dot": ({"source_spec": {"a.b": SPECS["text"]}}, "cannot name a source"),
     "an empty name": ({"source_spec": {"": SPECS["text"]}}, "cannot name a source"),
     "no source": ({"source_spec": {}}, "nothing says what the source is"),
+    "a misspelt choice": ({"trainable": "unit"}, "did you mean 'units'"),
+    "a layout of a misspelt path": ({"layers": "2", "layout": {"22": Layout(Axes.NCHW)}}, "did you mean '2'?, or name"),
     "a misspelt unit": ({"unit": {"txet": "film"}}, "did you mean 'text'"),
     "misspelt layers": ({"layers": {"tune": "0"}}, "did you mean 'tone'"),
     "an example without a name": ({"source_example_inputs": PICTURES}, "which source it is of"),
