@@ -175,7 +175,7 @@ SETUPS: dict[str, tuple[dict[str, Any], str]] = {
     "an empty name": ({"source_spec": {"": SPECS["text"]}}, "cannot name a source"),
     "no source": ({"source_spec": {}}, "nothing says what the source is"),
     "a misspelt choice": ({"trainable": "unit"}, "did you mean 'units'"),
-    "a layout of a misspelt path": ({"layers": "2", "layout": {"22": Layout(Axes.NCHW)}}, r"did you mean '2'\?, or name"),
+    "a misspelt layout": ({"layers": "2", "layout": {"22": Layout(Axes.NCHW)}}, r"did you mean '2'\?, or name"),
     "a misspelt unit": ({"unit": {"txet": "film"}}, "did you mean 'text'"),
     "misspelt layers": ({"layers": {"tune": "0"}}, "did you mean 'tone'"),
     "an example without a name": ({"source_example_inputs": PICTURES}, "which source it is of"),
