@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
@@ -229,6 +230,8 @@ def _replaced(output: Any, element: int | str | None, value: Tensor) -> Any:
     if isinstance(output, dict):  # ModelOutput is one: it keeps its fields in order
         key = list(output)[element] if isinstance(element, int) else element
         fields = {k: value if k == key else v for k, v in output.items()}
+        if isinstance(output, defaultdict):
+            return defaultdict(output.default_factory, fields)
         return fields if type(output) is dict else type(output)(**fields)
     items = list(output)
     items[int(element)] = value

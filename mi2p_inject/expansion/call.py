@@ -18,7 +18,12 @@ from mi2p_inject.sources.prepared import PreparedSource
 from mi2p_inject.units.base import Unit
 from mi2p_inject.units.unit_dict import UnitDict
 
-__all__ = ["Call", "Calls", "Now", "Recorder", "TakesPart", "UnitForward", "choices"]
+__all__ = ["Call", "Calls", "Now", "Recorder", "TakesPart", "UnitForward", "backward_pass", "choices"]
+
+
+def backward_pass() -> int:
+    """The backward pass that this code runs inside; -1: none."""
+    return -1 if torch.compiler.is_compiling() else torch._C._current_graph_task_id()
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +50,7 @@ class Recorder(Protocol):
         """What one unit's forward read, gave and handed over."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Call:
     """One forward of an expanded model, or one call of a method of its backbone."""
 
@@ -72,8 +77,18 @@ class Call:
     fired: list[str] = field(default_factory=list)
     gradients: bool = field(default_factory=torch.is_grad_enabled)
     """Whether gradients were wanted when it began."""
+    began_in: int = field(default_factory=backward_pass)
+    """The backward pass that it began in; -1: none."""
     _given: dict[tuple[str, int, torch.device, bool], PreparedSource] = field(default_factory=dict)
     _batches: dict[str, int] = field(default_factory=dict)
+
+    def is_outside(self) -> bool:
+        """Whether it is around a backward pass that this code runs inside: what is recomputed there may be another's.
+
+        A block may hold backward passes of forwards that ran before it, or that had a source of their own.
+        """
+        now = backward_pass()
+        return now not in (-1, self.began_in)
 
     def source_for(self, name: str, path: str, batch: int, device: torch.device) -> PreparedSource:
         """A source for a batch at a site: the batch of the call, or each of its rows repeated alike.

@@ -17,7 +17,7 @@ from mi2p_inject.core.expansion_config import ExpansionConfig
 from mi2p_inject.core.inputs import Inputs
 from mi2p_inject.core.layout import image_of
 from mi2p_inject.core.site import Site
-from mi2p_inject.expansion.call import Call, Calls
+from mi2p_inject.expansion.call import Call, Calls, backward_pass
 from mi2p_inject.expansion.hook import hooked_paths
 from mi2p_inject.inspection.switches import checkpointed
 from mi2p_inject.sources.features import SourceFeatures
@@ -62,7 +62,7 @@ def check_without_source(outer: Call | None) -> None:
     Raises:
         SourceError: it is such a call.
     """
-    if outer is not None and outer.block:
+    if outer is not None and outer.block and not outer.is_outside():
         raise SourceError(
             "me(...) without a source inside `with me.source(...)`: the block's source is for me.backbone",
             expected="source=, or a call of me.backbone",
@@ -158,11 +158,14 @@ def rows_of_guidance(backbone: nn.Module, given: Mapping[str, Any]) -> int:
 
 
 def call_without_source(model: _Expanded) -> Call | None:
-    """None; in distributed training a call in which the units only take part in the graph.
+    """None, but for two cases in which there is a call, of no sources.
 
-    DistributedDataParallel waits for a gradient of every parameter in every step: zero is what a missing source gives.
+    In distributed training the units take part in the graph: DistributedDataParallel waits for a gradient of every
+    parameter in every step, and zero is what a missing source gives. In a backward pass, where a checkpointed
+    region that holds several forwards of the model is recomputed, this one is told from those with a source.
     """
-    return Call({}, units_of(model), once=False, takes_part=True) if trains_with_others(model) else None
+    takes_part = trains_with_others(model)
+    return Call({}, units_of(model), once=False, takes_part=takes_part) if takes_part or backward_pass() != -1 else None
 
 
 def trains_with_others(model: _Expanded) -> bool:
@@ -251,7 +254,8 @@ def noting_images(backbone: nn.Module, calls: Calls, call: Call, example: Inputs
     batch, generates = common_batch(call.sources), hasattr(backbone, "generate")
 
     def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if calls.now.call is call:  # not in another thread, or in a call that has a source of its own
+        # not in another thread, in a call that has a source of its own, or in a backward pass, which recomputes others
+        if calls.now.call is call and not call.is_outside():
             call.image = image_of(args, kwargs)
             if module is backbone and not generates:
                 check_rows(args, kwargs, batch)

@@ -15,7 +15,7 @@ from mi2p_inject.core.expansion_config import UnitPlace
 from mi2p_inject.core.numerics.precision import autocast_dtype, floating_dtype
 from mi2p_inject.core.numerics.weights_taken import taken_weights
 from mi2p_inject.expansion.call import Call, Calls, TakesPart, UnitForward
-from mi2p_inject.expansion.recompute import check_gradients, in_backward, recall, remember
+from mi2p_inject.expansion.recompute import Noted, check_gradients, in_backward, in_region, recall, remember
 from mi2p_inject.sources.prepared import PreparedSource
 from mi2p_inject.units.base import Unit
 
@@ -46,7 +46,7 @@ class SiteHook:
         self.owner: weakref.ref[nn.Module] | None = None
         """The expanded model; None in a copy of the backbone alone, where this hook does nothing."""
         self.served = False
-        """Whether any forward with a source and gradients has run: then a recompute may be one of its."""
+        """Whether any forward with a source and gradients has run: a recompute of which nothing is noted may be its."""
 
     @property
     def alive(self) -> bool:
@@ -58,9 +58,12 @@ class SiteHook:
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> Any:
         call = self.calls.now.call
-        if call is None:
-            call = self._recomputed()
-            return None if call is None else self._add(call, output, recomputed=True)
+        if call is None or call.is_outside():
+            found, noted = self._recomputed(call)
+            if noted is not None:
+                return self._add(noted.call, output, noted.image, recomputed=True)
+            if found or call is None:
+                return None
         if call.block and not torch.compiler.is_compiling():
             self.calls.check_task()
         if self.path in call.fired and call.once:
@@ -73,35 +76,39 @@ class SiteHook:
             )
         if self.path not in call.fired:
             call.fired.append(self.path)
-        return self._add(call, output)
+        return self._add(call, output, call.image)
 
-    def _recomputed(self) -> Call | None:
-        """The call whose forward is recomputed here; None outside a backward pass, and without a source."""
-        if not self.served or torch.compiler.is_compiling():
-            return None
+    def _recomputed(self, around: Call | None) -> tuple[bool, Noted | None]:
+        """Whether a forward that has run is recomputed here, and its call; None: one without a source.
+
+        Args:
+            around: the call in which the backward pass runs that this code is in, as that of a block.
+        """
+        if torch.compiler.is_compiling():
+            return False, None
         if not in_backward():
             remember(self.calls, None)
-            return None
-        found, call = recall(self.calls)
-        if not found:
-            raise RecomputeError(
-                "fired inside a backward pass, and the source of its forward is not to be found",
-                path=self.path,
-                expected="torch.utils.checkpoint around the site, or no gradient checkpointing",
-                given="a region that holds the site and is recomputed in another way",
-                fix="disable gradient checkpointing, or choose sites outside the checkpointed regions",
-            )
-        return call
+            return False, None
+        found, noted = recall(self.calls)
+        if found or (not self.served if around is None else not in_region()):
+            return found, noted
+        raise RecomputeError(
+            "fired inside a backward pass, and the source of its forward is not to be found",
+            path=self.path,
+            expected="torch.utils.checkpoint around the site, or no gradient checkpointing",
+            given="a region that holds the site and is recomputed in another way",
+            fix="disable gradient checkpointing, or choose sites outside the checkpointed regions",
+        )
 
-    def _add(self, call: Call, output: Any, recomputed: bool = False) -> Any:
-        if call.gradients and not torch.compiler.is_compiling():
+    def _add(self, call: Call, output: Any, image: tuple[int, int] | None, recomputed: bool = False) -> Any:
+        if (call.gradients or torch.is_grad_enabled()) and not torch.compiler.is_compiling():
             self.served = True
-            remember(self.calls, call)
+            remember(self.calls, Noted(call, image))
             if call.once and not torch.is_grad_enabled():  # a method such as `generate` switches them off itself
                 units = [call.units[place.key] for place in self.places]
                 trains = [unit.training and any(p.requires_grad for p in unit.parameters()) for unit in units]
                 check_gradients(self.path, any(trains))
-        view = self.site.layout.view(output, self.path, call.image)
+        view = self.site.layout.view(output, self.path, image)
         total: Tensor | None = None
         for place in self.places:
             residual = self._residual(call, place, view, recomputed)

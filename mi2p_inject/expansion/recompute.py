@@ -14,6 +14,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from types import FrameType, GeneratorType
 from typing import Any
 
@@ -22,33 +23,65 @@ import torch.utils.checkpoint
 from torch.autograd.function import FunctionCtx
 
 from mi2p_inject.core.errors import RecomputeError, SiteError
-from mi2p_inject.expansion.call import Call, Calls
+from mi2p_inject.expansion.call import Call, Calls, backward_pass
 
-__all__ = ["check_gradients", "in_backward", "recall", "remember"]
+__all__ = ["Noted", "check_gradients", "in_backward", "in_region", "recall", "remember"]
 
 NOTE = "_mi2p_calls"
+_SEVERAL = object()
+"""Noted on a region where forwards of several calls ran."""
 _FILE = torch.utils.checkpoint.__file__
+
+
+@dataclass(frozen=True)
+class Noted:
+    """What is noted on a region: the call that ran it, and what of the call may be another thing later.
+
+    Attributes:
+        call: one with a source.
+        image: the size of the image that the call had gone on to; a block runs many.
+    """
+
+    call: Call
+    image: tuple[int, int] | None
 
 
 def in_backward() -> bool:
     """Whether this code runs inside a backward pass."""
-    return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
+    return backward_pass() != -1
 
 
-def remember(calls: Calls, call: Call | None) -> None:
+def in_region() -> bool:
+    """Whether this code runs in a checkpointed region that is being recomputed."""
+    return any(recomputed for _, recomputed in _regions())
+
+
+def remember(calls: Calls, noted: Noted | None) -> None:
     """Note on each checkpointed region that this code runs in whose call it is; None: a forward without a source."""
     for region, _ in _regions():
         with suppress(AttributeError):  # nothing can be noted on it, so its recompute is refused
             notes = vars(region).setdefault(NOTE, {})
-            notes[calls] = call
+            notes[calls] = noted if notes.get(calls, noted) == noted else _SEVERAL
 
 
-def recall(calls: Calls) -> tuple[bool, Call | None]:
-    """Whether the region that is being recomputed was noted, and the call that was noted on it."""
+def recall(calls: Calls) -> tuple[bool, Noted | None]:
+    """Whether the region that is being recomputed was noted, and what was noted on it.
+
+    Raises:
+        RecomputeError: several forwards ran in it, and not all with one source and one size of image.
+    """
     for region, _ in _regions():
         notes = getattr(region, NOTE, {})
-        if calls in notes:
-            return True, notes[calls]
+        if calls not in notes:
+            continue
+        if notes[calls] is _SEVERAL:
+            raise RecomputeError(
+                "several forwards of the backbone are in one checkpointed region, and they had different sources",
+                expected="one forward in a region, or me(x, source=...) in it in place of me.backbone(x)",
+                given="a region with forwards of me.backbone of several sources (or none) or sizes of image",
+                fix="give each forward a checkpoint of its own, or call me(x, source=...) in the region",
+            )
+        return True, notes[calls]
     return False, None
 
 

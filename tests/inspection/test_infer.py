@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict, defaultdict
+from functools import partial
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 
+from mi2p_inject import SourceFeatures, ViewSpec, inject
 from mi2p_inject.core.errors import LayoutError
 from mi2p_inject.core.layout import Axes, Layout
 from mi2p_inject.inspection.infer import infer_layouts
@@ -75,3 +80,37 @@ def test_a_fixed_size_model_prints_no_traceback(capfd: pytest.CaptureFixture[str
 def test_a_head_of_fixed_size_does_not_hide_the_axes_before_it() -> None:
     model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(512, 2))
     assert layout(model, "1", torch.randn(2, 3, 8, 8)).axes is Axes.NCHW  # 8 channels of 8x8: only growth tells
+
+
+class InDict(nn.Module):
+    """A stage that gives its map in a dict of some kind."""
+
+    def __init__(self, kind: Any, key: Any) -> None:
+        super().__init__()
+        self.kind, self.key, self.stage = kind, key, nn.Conv2d(3, 4, 1)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.kind({self.key: self.stage(x)})
+
+
+class ReadsDict(nn.Module):
+    """Reads it, and of a defaultdict what is not there."""
+
+    def __init__(self, kind: Any, key: Any) -> None:
+        super().__init__()
+        self.body = InDict(kind, key)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found = self.body(x)
+        others: list[Any] = found["others"] if isinstance(found, defaultdict) else []
+        out: Tensor = found[self.body.key] + len(others)
+        return out
+
+
+def test_dicts_of_other_kinds() -> None:
+    x, source = torch.randn(2, 3, 6, 6), ViewSpec.tokens(4)
+    for kind in (dict, OrderedDict, partial(defaultdict, list)):
+        me = inject(ReadsDict(kind, "map"), layers="body", source_spec=source, example_inputs=x)
+        assert torch.equal(me(x, source=SourceFeatures(torch.randn(2, 5, 4))), me(x))
+        with pytest.raises(LayoutError, match="cannot tell which part"):
+            inject(ReadsDict(kind, 0), layers="body", source_spec=source, example_inputs=x)
