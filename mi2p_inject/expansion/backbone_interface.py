@@ -136,6 +136,11 @@ class BackboneInterface(nn.Module):
         return partial(self.call, "generate")
 
     @property
+    def base_model_prefix(self) -> str:
+        """transformers: the attribute in which the model stands that has weights of its own; PEFT reads it."""
+        return "backbone" if self.backbone.base_model_prefix else ""  # an AttributeError where it has none
+
+    @property
     def _tied_weights_keys(self) -> Any:
         keys = getattr(self.backbone, "_tied_weights_keys", None)
         if isinstance(keys, Mapping):

@@ -111,8 +111,16 @@ def units_of(model: _Expanded) -> UnitDict:
     """The units in use, one for each source at each of its sites.
 
     Raises:
-        InjectionError: somebody has taken some out, added one where there is no site, or put something else there.
+        InjectionError: somebody has taken some out, added one where there is no site, or put something else there; or
+            this is a copy that `torch.nn.DataParallel` made.
     """
+    if getattr(model, "_is_replica", False):
+        raise InjectionError(
+            "torch.nn.DataParallel has copied this model, and its copies have neither parameters nor source encoders",
+            expected="one process a device",
+            given="a copy in a thread, as DataParallel (and a Trainer that sees several devices) makes them",
+            fix="start it with torchrun or accelerate launch, or let it see one device (CUDA_VISIBLE_DEVICES=0)",
+        )
     places = model.expansion_config.places
     keys = [place.key for place in places]
     in_use = getattr(model.units, "in_use", None)

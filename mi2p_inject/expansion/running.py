@@ -14,6 +14,7 @@ from mi2p_inject.core.errors import InjectionError, SourceError
 from mi2p_inject.core.expansion_config import UNNAMED, ExpansionConfig
 from mi2p_inject.core.inputs import Inputs
 from mi2p_inject.core.layout import image_of
+from mi2p_inject.core.numerics.frozen_norms import keep_norms_still
 from mi2p_inject.core.numerics.precision import floating_dtype
 from mi2p_inject.core.numerics.recording import is_recording
 from mi2p_inject.core.site import Site
@@ -49,6 +50,7 @@ class RunningModel(BackboneInterface):
     example: Inputs
     frozen_sources: dict[str, Source]
     calls: Calls
+    _initial: dict[str, int | None]
     _hooks: list[tuple[SiteHook, Any]]
 
     @property
@@ -291,9 +293,7 @@ class RunningModel(BackboneInterface):
 
         A compiled graph keeps to the mode that it finds: there `me.backbone.train()` lets them move.
         """
-        for module in self.backbone.modules():
-            if isinstance(module, nn.modules.batchnorm._NormBase) and module.training:
-                module.eval()
+        keep_norms_still(self.backbone, self._initial)
 
 
 def _rows(mask: Tensor | None, which: Tensor) -> Tensor | None:

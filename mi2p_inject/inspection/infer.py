@@ -104,9 +104,8 @@ def find_elements(output: Any, path: str) -> list[int | str | None]:
     if isinstance(output, dict):
         if "last_hidden_state" in output:
             return ["last_hidden_state"]
-        found: list[int | str | None] = [
-            key for key, value in output.items() if isinstance(key, str) and _is_hidden(value)
-        ]
+        keys = [key for key, value in output.items() if _is_hidden(value)]
+        found: list[int | str | None] = [key for key in keys if isinstance(key, str)]
     elif isinstance(output, (tuple, list)):
         found = [index for index, value in enumerate(output) if _is_hidden(value)]
     else:
