@@ -110,12 +110,15 @@ class Call:
         if same and device == source.tokens.device:
             return source
         key = name, batch, device, torch.is_grad_enabled()  # what is made without gradients has no graph to hand on
-        if key not in self._given:
-            if not same and self.repeat is not None:
-                indices = torch.arange(rows, device=source.tokens.device).repeat_interleave(batch // rows)
-                source = self.repeat(name, indices)
-            self._given[key] = source.to(device)
-        return self._given[key]
+        if key in self._given:
+            return self._given[key]
+        if not same and self.repeat is not None:
+            indices = torch.arange(rows, device=source.tokens.device).repeat_interleave(batch // rows)
+            source = self.repeat(name, indices)
+        source = source.to(device)
+        if not source.tokens.requires_grad:  # else each checkpointed region makes its own, at first and once more
+            self._given[key] = source
+        return source
 
     def _check_whose(self, path: str, rows: int, batch: int) -> None:
         """Refuse rows at a site that are not each sample's own, side by side, as many in every step."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypedDict
 
+import torch
 from torch import nn
 from typing_extensions import Unpack
 
@@ -47,6 +48,7 @@ class UnitOptions(TypedDict, total=False):
     reduction: int
 
 
+@torch.inference_mode(False)  # there no gradient says what reaches the output, and units could not be trained
 def inject(
     model: nn.Module,
     layers: Layers | Mapping[str, Layers] | None = None,

@@ -90,7 +90,7 @@ def _without_zeros(model: nn.Module) -> dict[str, Tensor]:
     """Small noise in place of parameters that are all zero: a head that starts at zero passes no gradient."""
     generator = torch.Generator().manual_seed(0)
     return {
-        name: (0.02 * torch.randn(parameter.shape, generator=generator)).to(parameter)
+        name: (0.02 * _normal(parameter.shape, generator)).to(parameter)
         for name, parameter in model.named_parameters()
         if parameter.is_floating_point() and not parameter.is_meta and not parameter.detach().any()
     }
@@ -116,14 +116,19 @@ def _random(tensor: Tensor, generator: torch.Generator) -> Tensor:
     """
     shape = tensor.shape
     if tensor.dtype == torch.bool:
-        return torch.ones(shape, dtype=torch.bool)
+        return torch.ones(shape, dtype=torch.bool, device="cpu")
     if not tensor.is_floating_point():
-        return torch.zeros(shape, dtype=tensor.dtype)
+        return torch.zeros(shape, dtype=tensor.dtype, device="cpu")
     if len(shape) < 2 or not tensor.numel():
-        return 1 + 0.02 * torch.randn(shape, generator=generator)
-    numbers = torch.randn(1 + sum(size - 1 for size in shape), generator=generator) * math.prod(shape[1:]) ** -0.5
+        return 1 + 0.02 * _normal(shape, generator)
+    numbers = _normal([1 + sum(size - 1 for size in shape)], generator) * math.prod(shape[1:]) ** -0.5
     overlapping: Tensor = numbers.as_strided(shape, [1] * len(shape))
     return overlapping
+
+
+def _normal(shape: Sequence[int], generator: torch.Generator) -> Tensor:
+    """Random numbers where the generator is, whatever the default device."""
+    return torch.randn(shape, generator=generator, device=generator.device)
 
 
 class _ZeroProbe:
@@ -140,7 +145,7 @@ class _ZeroProbe:
 def _gradients(outputs: Sequence[Tensor], zeros: Sequence[Tensor]) -> Sequence[Tensor | None]:
     """Gradients of a random mixture of all outputs: a plain sum would vanish behind a normalisation."""
     generator = torch.Generator().manual_seed(0)
-    mixed = [(leaf.float() * torch.randn(leaf.shape, generator=generator).to(leaf.device)).sum() for leaf in outputs]
+    mixed = [(leaf.float() * _normal(leaf.shape, generator).to(leaf.device)).sum() for leaf in outputs]
     return torch.autograd.grad(torch.stack(mixed).sum(), zeros, allow_unused=True) if mixed else [None] * len(zeros)
 
 

@@ -85,7 +85,13 @@ class PreparedSource:
         return self._once(("normalised",), lambda: PreparedSource(normalised(self.tokens), self.mask, self.rows, None))
 
     def _once(self, name: tuple[Any, ...], make: Callable[[], T]) -> T:
-        """What `make` gives, kept for forwards with gradients and for those without: these have no graph to hand on."""
+        """What `make` gives, kept for forwards with gradients and for those without: these have no graph to hand on.
+
+        Of a source that requires gradients nothing is kept: a checkpointed region, run again for its graph, would find
+        there what it made itself at first.
+        """
+        if self.tokens.requires_grad:
+            return make()
         key = (*name, torch.is_grad_enabled())
         if key not in self._derived:
             self._derived[key] = make()

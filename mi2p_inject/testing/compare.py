@@ -95,7 +95,9 @@ def mixture(output: Any) -> Tensor | None:
     """
     generator = torch.Generator().manual_seed(0)
     mixed = [
-        (tensor.float() * torch.randn(tensor.shape, generator=generator).to(tensor.device)).sum()
+        (
+            tensor.float() * torch.randn(tensor.shape, generator=generator, device=generator.device).to(tensor.device)
+        ).sum()
         for tensor in floats(output)
         if tensor.requires_grad
     ]

@@ -59,11 +59,13 @@ def real_inputs(model: nn.Module, example: Inputs) -> Inputs:
 def features_for(spec: ViewSpec, batch: int, seed: int = 0) -> SourceFeatures:
     """Random source features of a spec; of tokens, some are padding in every second sample."""
     generator = torch.Generator().manual_seed(seed)
+    shape = (batch, spec.width, *(spec.grid or GRID)) if spec.kind == "map" else (batch, LENGTH, spec.width)
+    numbers = torch.randn(shape, generator=generator, device=generator.device)  # whatever the default device
     if spec.kind == "map":
-        return SourceFeatures(torch.randn(batch, spec.width, *(spec.grid or GRID), generator=generator))
-    mask = torch.ones(batch, LENGTH, dtype=torch.bool)
+        return SourceFeatures(numbers)
+    mask = torch.ones(batch, LENGTH, dtype=torch.bool, device=generator.device)
     mask[1::2, -PADDED:] = False
-    return SourceFeatures(torch.randn(batch, LENGTH, spec.width, generator=generator), mask)
+    return SourceFeatures(numbers, mask)
 
 
 def batch_of(inputs: Inputs) -> int:
@@ -135,9 +137,10 @@ def _filled(model: nn.Module, example: Inputs) -> Inputs:
         if not isinstance(given, Tensor):
             return given
         if given.is_floating_point():
-            return torch.randn(given.shape, generator=generator).to(given)
+            return torch.randn(given.shape, generator=generator, device=generator.device).to(given)
         if given.dtype == torch.long and (not name or name.endswith("input_ids")):
-            ids = torch.randint(min(FIRST_PLAIN_ID, vocabulary - 2), vocabulary - 1, given.shape, generator=generator)
+            least, shape = min(FIRST_PLAIN_ID, vocabulary - 2), given.shape
+            ids = torch.randint(least, vocabulary - 1, shape, generator=generator, device=generator.device)
             return torch.where(given == given[:, :1], ids.to(given), given)  # any other is special: an end of the text
         return given.clone()  # masks, shapes
 

@@ -39,7 +39,7 @@ def randomize_zero_parameters(module: nn.Module, strength: float = 0.1) -> None:
     with torch.no_grad():
         for parameter in module.parameters():
             if parameter.is_floating_point() and parameter.numel() and parameter.abs().max() < ALMOST_ZERO:
-                parameter.copy_(strength * torch.randn(parameter.shape, generator=generator))
+                parameter.copy_(strength * torch.randn(parameter.shape, generator=generator, device=generator.device))
 
 
 def refresh_batch_norm(model: nn.Module, inputs: Inputs) -> None:

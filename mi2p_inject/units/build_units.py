@@ -14,6 +14,7 @@ from mi2p_inject.units.unit_dict import UnitDict
 __all__ = ["build_units"]
 
 
+@torch.inference_mode(False)  # parameters made there could not be trained
 def build_units(backbone: nn.Module, config: ExpansionConfig) -> UnitDict:
     """A unit for each source at each of its sites, by its place's key.
 

@@ -238,11 +238,11 @@ def scratch(name: str, shape: Sequence[int], like: Tensor) -> Tensor:
     """A buffer, kept by this thread up to a block's size: fresh memory is out of the cache, and a fault every page."""
     size = math.prod(shape)
     if size > BLOCK:
-        return torch.empty(shape, dtype=like.dtype)
+        return torch.empty(shape, dtype=like.dtype, device=like.device)
     key = f"{name} {like.dtype}"
     kept: Tensor | None = getattr(_buffers, key, None)
     if kept is None or kept.numel() < size:
         with torch.inference_mode(False):  # a tensor made in inference mode cannot be written outside of it
-            kept = torch.empty(BLOCK, dtype=like.dtype)
+            kept = torch.empty(BLOCK, dtype=like.dtype, device=like.device)
         setattr(_buffers, key, kept)
     return kept[:size].view(shape)

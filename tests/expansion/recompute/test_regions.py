@@ -12,11 +12,15 @@ from models import TINY, seeded
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from mi2p_inject import ExpandedModel, inject
+from mi2p_inject import ExpandedModel, SourceFeatures, inject
 from mi2p_inject.core.errors import RecomputeError
+from mi2p_inject.expansion.call import Call
+from mi2p_inject.sources.features import prepare
+from mi2p_inject.units.unit_dict import UnitDict
 
 ONE, OTHER = token_features(2, seed=1), token_features(2, seed=2)
 PICTURES = TINY["vit"].inputs(2, 0)[0][0]
+SPEC = ONE.spec, torch.float32
 Gradients = dict[str, Tensor | None]
 
 
@@ -150,3 +154,34 @@ def test_forwards_of_the_backbone_itself_in_a_region_are_not_told_apart() -> Non
     out = checkpoint(lambda x: me.backbone(x) * me(x, source=ONE), PICTURES, use_reentrant=False)
     with complains(RecomputeError, "several forwards", "a checkpoint of its own"):
         mixture(out).backward()
+
+
+@pytest.mark.parametrize("unit", ["mi2p", "cross-attention", "film"])
+@pytest.mark.fault(
+    "S1", "checkpointed regions that share a source whose features are trained", "the gradients of an ordinary step"
+)
+def test_a_source_that_is_trained(unit: str) -> None:
+    found = []
+    for checkpointed in (False, True):
+        model = TINY["vit"].build()
+        me = inject(model, layers="paper", source_spec=ONE.spec, example_inputs=PICTURES, unit=unit).train()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            for parameter in me.units.parameters():
+                torch.nn.init.normal_(parameter, std=0.2)
+        me.backbone.set_grad_checkpointing(checkpointed)
+        words = ONE.data.clone().requires_grad_()
+        mixture(me(PICTURES, source=SourceFeatures(words.tanh(), ONE.mask))).backward()
+        found.append(words.grad)
+    torch.testing.assert_close(*found)
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_a_source_that_is_trained_is_repeated_anew_in_each_region(trained: bool) -> None:
+    """As the rows of beams and choices are: what one region has made, it must make again when it is recomputed."""
+    features = SourceFeatures(ONE.data.clone().requires_grad_(trained))
+    prepared = [prepare(features[which], *SPEC) for which in ([0, 1], [0, 0, 1, 1])]
+    call = Call({"": prepared[0]}, UnitDict(), once=False, repeat=lambda name, which: prepare(features[which], *SPEC))
+    found = [call.source_for("", "site", 4, torch.device("cpu")) for _ in range(2)]
+    assert (found[0] is found[1]) is not trained
+    assert all(torch.equal(one.tokens, prepared[1].tokens) for one in found)
