@@ -266,7 +266,8 @@ class Run:
         return as_file(data, options.get("image_col", self.saved.config.data.image_col))
 
     def __repr__(self) -> str:
-        return f"Run({str(self.path)!r}: {self._title()}; {', '.join(self._scores())})"
+        scores = ", ".join(f"{name} {value['value']:.3f}" for name, value in self._tested().items())
+        return f"Run({str(self.path)!r}: {self._title()}; {scores})"
 
     def _repr_html_(self) -> str:
         """For notebooks."""
@@ -285,9 +286,6 @@ class Run:
     def _tested(self) -> dict[str, dict[str, float]]:
         scores = self.numbers.get("test") or self.numbers.get("validation") or {}
         return {name: scores[name] for name in metrics_of(scores)}
-
-    def _scores(self) -> list[str]:
-        return [f"{name} {value['value']:.3f}" for name, value in self._tested().items()]
 
 
 def _seen() -> bool:
