@@ -27,7 +27,20 @@ from mi2p_inject.recipes.encoders.preprocess import TextSpec
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.paths import home_path
 
-__all__ = ["finished", "load_encoder"]
+__all__ = ["check_encoder_name", "finished", "load_encoder"]
+
+
+def check_encoder_name(name: str, modality: Modality) -> None:
+    """Refuse a name that no library has, before anything else takes time.
+
+    Args:
+        name: see this module.
+        modality: "image" or "text": what it must read.
+
+    Raises:
+        Mi2pError: unknown, or a repository of no organisation that cannot be reached.
+    """
+    _library_of(name, modality)
 
 
 def load_encoder(

@@ -202,8 +202,7 @@ def _check_models(configs: Mapping[tuple[str, int], Config], task: Task) -> None
     different = {name: config for (name, _), config in configs.items()}  # whatever the seed
     for config in sorted(different.values(), key=lambda one: -len(one.model.system.modalities)):
         model = config.model
-        names = {"image": model.vision, "text": model.text}
-        keys = {one: (one, names[one], model.image_size, model.max_length) for one in model.system.modalities}
+        keys = {one: (one, name, model.image_size, model.max_length) for one, name in model.encoder_names.items()}
         if not set(keys.values()) <= known.keys():
             for modality, encoder in load_encoders(config).items():
                 encoder.model.to("meta")

@@ -183,8 +183,7 @@ def _metadata(config: Config, numbers: Mapping[str, Any]) -> dict[str, Any]:
     from huggingface_hub import EvalResult
 
     model, data = config.model, data_name(config.data.data)
-    named = {"image": model.vision, "text": model.text}
-    bases = [named[one] for one in model.system.modalities if is_repository(named[one]) and model.pretrained]
+    bases = [name for name in model.encoder_names.values() if is_repository(name) and model.pretrained]
     modalities = model.system.modalities
     kind = f"{modalities[0]}-classification" if len(modalities) == 1 else "image-text-classification"
     scores = numbers.get("test", {})

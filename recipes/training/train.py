@@ -26,7 +26,7 @@ from mi2p_inject.recipes.config import Config
 from mi2p_inject.recipes.config.unused import unused_notes
 from mi2p_inject.recipes.data import Samples, load_data
 from mi2p_inject.recipes.encoders.encoder import Encoder
-from mi2p_inject.recipes.encoders.load import load_encoder
+from mi2p_inject.recipes.encoders.load import check_encoder_name, load_encoder
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.metrics.decisions import check_decision
 from mi2p_inject.recipes.saving.card import card_of
@@ -85,6 +85,8 @@ def train_run(
             check_out(out, overwrite=overwrite)
             check_log(config.run.log)
             check_outside_data(config.data.data, {"--out": out, "source_cache": config.run.source_cache})
+            for modality, name in config.model.encoder_names.items():  # reading the data may take long
+                check_encoder_name(name, modality)
         notes = () if samples else None  # whoever has loaded them has shown them
         if samples is None:
             with busy(console, "reading the data"):
@@ -176,16 +178,15 @@ def load_task(config: Config, samples: Samples) -> Task:
 def load_encoders(config: Config) -> dict[Modality, Encoder]:
     """Modality -> pre-trained encoder, for all that the system reads."""
     model = config.model
-    names: dict[Modality, str] = {"image": model.vision, "text": model.text}
     return {
         modality: load_encoder(
-            names[modality],
+            name,
             modality,
             pretrained=model.pretrained,
             image_size=model.image_size if modality == "image" else None,
             max_length=model.max_length,
         )
-        for modality in model.system.modalities
+        for modality, name in model.encoder_names.items()
     }
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from mi2p_inject.adapters.adapter import Modality
 from mi2p_inject.fusion import FUSIONS
 from mi2p_inject.recipes.config.option import FRACTION, POSITIVE, Layer, Rule, between, option
 from mi2p_inject.recipes.systems import SYSTEMS, System
@@ -93,6 +94,11 @@ class ModelConfig:
     def system(self) -> System:
         """What ``model`` names, with its options."""
         return SYSTEMS[self.model].configured(self.system_options)
+
+    @property
+    def encoder_names(self) -> dict[Modality, str]:
+        """Modality -> name of the encoder, of all that the system reads."""
+        return {one: self.vision if one == "image" else self.text for one in self.system.modalities}
 
     @property
     def tuned(self) -> bool:
