@@ -46,14 +46,14 @@ UNITS: Registry[UnitConfig] = Registry(
 )
 """Name -> configured unit. A new kind is one class and one line here, or an entry point of another distribution."""
 
-OLD_SPELLINGS = {
+_OTHER_WORDS = {
     "heads": "num_heads",
     "d_k": "head_dim",
     "identity": "channel_embedding_dim",
     "gate": "zero_init",
     "train": "trainable",
 }
-"""Option names of old drafts -> today's; the last is an option of `inject` itself."""
+"""What else options are called, in the paper or by people -> their names; the last is one of `inject` itself."""
 
 
 def option_names(unit: str) -> tuple[str, ...]:
@@ -68,6 +68,16 @@ def option_names(unit: str) -> tuple[str, ...]:
         ('scale', 'source_norm')
     """
     return tuple(field.name for field in dataclasses.fields(UNITS[unit]))
+
+
+def _instead(option: str, names: list[str]) -> str:
+    """What to give in place of an option that is none of a kind's."""
+    if (word := _OTHER_WORDS.get(option)) in (*names, "trainable"):
+        return f"{option} is called {word}"
+    kinds = [kind for kind in UNITS if option in option_names(kind)]
+    if kinds:
+        return f"{option} is an option of the unit {' and of '.join(kinds)}: unit={kinds[0]!r}, or leave it out"
+    return closest(option, names)
 
 
 def unit_config(unit: str | UnitConfig, options: Mapping[str, Any]) -> UnitConfig:
@@ -94,12 +104,11 @@ def unit_config(unit: str | UnitConfig, options: Mapping[str, Any]) -> UnitConfi
     names = [field.name for field in dataclasses.fields(config)]
     for name in options:
         if name not in names:
-            new = OLD_SPELLINGS.get(name)
             raise UnitError(
                 f"the unit {config.kind!r} has no option {name!r}",
                 expected=f"some of {', '.join(names)}" if names else "no options",
                 given=name,
-                fix=f"{name} is now called {new}" if new in (*names, "trainable") else closest(name, names),
+                fix=_instead(name, names),
             )
     config = dataclasses.replace(config, **options)
     for name, value in dataclasses.asdict(config).items():

@@ -55,7 +55,7 @@ def print_run(run: SavedRun, console: Console) -> None:
     """The metrics of the splits that were not trained on, the trivial baseline, and where they are."""
     for split in ("validation", "test"):
         if split in run.numbers:
-            _print_metrics(console, f"{split}, % [95 % interval]", run.numbers[split])
+            _print_metrics(console, f"{split}, shares in % [95 % interval]", run.numbers[split])
     always = run.numbers["baseline"]
     for split in ("test", "validation"):
         if split in always:
@@ -80,7 +80,7 @@ def print_evaluation(numbers: dict[str, Any], console: Console) -> None:
         console: where to print.
     """
     print_notes(numbers["notes"], console)
-    heading = f"{numbers['split']}, {numbers['samples']} samples, % [95 % interval]"
+    heading = f"{numbers['split']}, {numbers['samples']} samples, shares in % [95 % interval]"
     _print_metrics(console, heading, numbers["metrics"])
 
 

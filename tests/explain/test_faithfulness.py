@@ -139,6 +139,7 @@ def test_a_random_order_is_not_called_better() -> None:
     assert (pieces(-0.1, 0.2).better(), pieces(0.1, 0.2).better()) == (False, True)
     assert pieces(-0.1, 0.2).verdict("lost") == ""
     assert "NOT better than random" in pieces(-0.1, 0.2).verdict()
+    assert "NOT better than random (+0.150 [+0.000," in pieces(0.0004, 0.3).verdict()  # as it is shown
     assert "WORSE than random" in pieces(-0.2, -0.1).verdict()
     assert "deletion better than random (+0.150 [+0.100, +0.200])" in pieces(0.1, 0.2).verdict()
 

@@ -235,7 +235,7 @@ class TestContract:
      ("film", {"num_heads": 4}, "no option 'num_heads'"), ("film", {"source_nrom": True}, "did you mean 'source_norm'"),
      ("mmtm", {"reduction": 0}, "reduction"), ("mmtm", {"source_norm": None}, "source_norm"),
      ("cross-attention", {"num_heads": 0}, "num_heads"), ("cross-attention", {"head_dim": True}, "head_dim"),
-     ("cross-attention", {"source_norm": 1}, "source_norm"), ("cross-attention", {"heads": 2}, "now called num_heads"),
+     ("cross-attention", {"source_norm": 1}, "source_norm"), ("cross-attention", {"heads": 2}, "called num_heads"),
      ("cros-attention", {}, "did you mean 'cross-attention'"), ("flim", {}, "did you mean 'film'")],
 )  # fmt: skip
 def test_bad_options(name: str, options: dict[str, Any], words: str) -> None:

@@ -127,12 +127,19 @@ def test_what_a_checkpoint_could_not_give_back_is_refused_at_once() -> None:
     [("heads", "num_heads"), ("d_k", "head_dim"), ("identity", "channel_embedding_dim"), ("gate", "zero_init"),
      ("train", "trainable")],
 )  # fmt: skip
-def test_an_old_spelling_names_the_new_one(old: str, new: str) -> None:
-    with complains(UnitError, f"no option '{old}'", f"{old} is now called {new}"):
+def test_another_word_names_the_option(old: str, new: str) -> None:
+    with complains(UnitError, f"no option '{old}'", f"{old} is called {new}"):
         unit_config("mi2p", {old: 4})
     with pytest.raises(UnitError) as raised:  # a kind without the new option either
         unit_config(Local(), {old: 4})
-    assert ("now called" in str(raised.value)) == (old == "train")
+    assert ("is called" in str(raised.value)) == (old == "train")
+
+
+@pytest.mark.parametrize(("option", "unit"), [("scale", "film"), ("reduction", "mmtm"), ("readout", "mi2p")])
+def test_an_option_of_another_kind_names_it(option: str, unit: str) -> None:
+    other = "cross-attention"
+    with complains(UnitError, f"the unit '{other}' has no option '{option}'", f"unit='{unit}', or leave it out"):
+        unit_config(other, {option: 1})
 
 
 def test_a_unit_describes_itself() -> None:

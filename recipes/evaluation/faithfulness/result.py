@@ -23,6 +23,7 @@ __all__ = ["Curve", "CurveName", "Faithfulness", "PieceCurves"]
 
 Floats = NDArray[np.float64]
 CurveName = Literal["deletion", "insertion"]
+_DIGITS = 3  # that are shown of a gain: what rounds to nothing is none
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,8 +66,8 @@ class PieceCurves:
     accuracy: Mapping[CurveName, Curve]
 
     def better(self, order: Order = "evidence") -> bool:
-        """Whether the intervals of deletion and insertion of the probability are both above 0."""
-        return all(one.gains[order].low > 0 for one in self.probability.values())
+        """Whether the intervals of deletion and insertion of the probability are both above 0, as they are shown."""
+        return all(round(one.gains[order].low, _DIGITS) > 0 for one in self.probability.values())
 
     def verdict(self, order: Order = "evidence") -> str:
         """One line that says whether an order is better than a random one; "" for one that was not measured."""
@@ -74,7 +75,8 @@ class PieceCurves:
         for name, curve in self.probability.items():
             if order in curve.gains:
                 found = curve.gains[order]
-                how = "better" if found.low > 0 else "WORSE" if found.high < 0 else "NOT better"
+                low, high = round(found.low, _DIGITS), round(found.high, _DIGITS)
+                how = "better" if low > 0 else "WORSE" if high < 0 else "NOT better"
                 said.append(f"{name} {how} than random ({found.value:+.3f} [{found.low:+.3f}, {found.high:+.3f}])")
         return "; ".join(said)
 
