@@ -51,7 +51,7 @@ lowest:
 	$(PYTHON) -m venv .venv-lowest
 	.venv-lowest/bin/python -m pip install --quiet -e ".[dev]" -c constraints-lowest.txt
 	.venv-lowest/bin/python -m pytest --collect-only -q
-	.venv-lowest/bin/python -m pytest -n 2 tests/units tests/core tests/fusion tests/checkpoint tests/expansion/test_export.py
+	.venv-lowest/bin/python -m pytest -n 2 tests/units tests/core tests/fusion tests/checkpoint tests/expansion/recompute tests/expansion/test_export.py
 
 clean:
 	rm -rf $(VENV) .venv-lowest build dist *.egg-info
