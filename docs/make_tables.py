@@ -3,7 +3,8 @@
 docs/adapters.md from the adapter table; docs/settings.md from the fields of recipes/config; docs/support.md
 from docs/support.json, which `mi2p sweep --json` wrote; the
 table and the sentences in the README from docs/demo/, the metrics.json of `mi2p demo` with three seeds; docs/results.md
-from docs/results/, those of `mi2p table`.
+from docs/results/, those of `mi2p table`; the table in docs/explain.md from docs/faithful*.json, which
+`mi2p explain --faithfulness` wrote.
 """
 
 from __future__ import annotations
@@ -25,13 +26,43 @@ from mi2p_inject.recipes.experiments.report import markdown
 DOCS = Path(__file__).parent
 ADAPTERS, README, DEMO = DOCS / "adapters.md", DOCS.parent / "README.md", DOCS / "demo"
 SUPPORT, SETTINGS = DOCS / "support.json", DOCS / "settings.md"
-BEGIN, END = "<!-- docs/demo -->", "<!-- end -->"
+EXPLAIN, FAITHFUL = DOCS / "explain.md", ("faithful.json", "faithful_text.json")
+_ORDERS = {"evidence": "evidence", "lost": "lost without each alone"}
 
 
 def render_readme(text: str) -> str:
     """The README with what the demo gave between its two marks."""
-    before, rest = text.split(BEGIN)
-    return f"{before}{BEGIN}\n{render_demo()}\n{END}{rest.split(END)[1]}"
+    return _between("demo", text, render_demo())
+
+
+def render_explain(text: str) -> str:
+    """The page on explanations with what their faithfulness was between its two marks."""
+    return _between("faithful", text, render_faithfulness())
+
+
+def _between(what: str, text: str, made: str) -> str:
+    begin, end = f"<!-- docs/{what} -->", "<!-- end -->"
+    before, rest = text.split(begin)
+    return f"{before}{begin}\n{made}\n{end}{rest.split(end)[1]}"
+
+
+def render_faithfulness() -> str:
+    """Areas between an order of pieces and random ones, a line for each run, kind of pieces and order, as Markdown."""
+    lines = ["| run | pieces | samples | order | deletion | insertion |", "|---|---|---:|---|---|---|"]
+    for name in FAITHFUL:
+        found = read(DOCS / name)
+        for one in found["pieces"]:
+            pieces = f"{one['pieces']:,.1f}".removesuffix(".0")
+            head = f"`{found['model']}` | {one['kind']}, {pieces} a sample | {one['samples']}"
+            for order in one["better_than_random"]:
+                gains = [one["probability"][curve]["area_to_random"][order] for curve in ("deletion", "insertion")]
+                lines.append(f"| {head} | {_ORDERS[order]} | {' | '.join(map(_area, gains))} |")
+    return "\n".join(lines)
+
+
+def _area(gain: dict[str, float]) -> str:
+    shown = f"{gain['value']:+.3f} [{gain['low']:.3f}, {gain['high']:.3f}]"
+    return f"**{shown}**" if round(gain["low"], 3) > 0 or round(gain["high"], 3) < 0 else shown
 
 
 def render_demo() -> str:
@@ -78,3 +109,4 @@ if __name__ == "__main__":
     ADAPTERS.write_text(render_adapters(), encoding="utf-8")
     SUPPORT.with_suffix(".md").write_text(render_support(SUPPORT), encoding="utf-8")
     README.write_text(render_readme(README.read_text(encoding="utf-8")), encoding="utf-8")
+    EXPLAIN.write_text(render_explain(EXPLAIN.read_text(encoding="utf-8")), encoding="utf-8")

@@ -16,6 +16,7 @@ from mi2p_inject.checkpoint.save import save
 from mi2p_inject.core.expansion_config import ExpansionConfig
 from mi2p_inject.core.files.digest import quick_sums
 from mi2p_inject.core.inputs import Inputs
+from mi2p_inject.core.numerics.frozen_norms import keep_norms_still
 from mi2p_inject.core.shared_state import BACKBONES, Record
 from mi2p_inject.expansion.call import Calls
 from mi2p_inject.expansion.hook import SiteHook, hook_path, purge
@@ -74,7 +75,7 @@ class ExpandedModel(RunningModel):
         self._settle()
         if config.trainable == "units":
             backbone.requires_grad_(False)
-            self._still_norms()
+            keep_norms_still(backbone, self._initial)
 
     def unit(self, path: str, source: str | None = None) -> Unit:
         """The unit at a site's path, and of the source of that name where sources have names.
@@ -90,7 +91,7 @@ class ExpandedModel(RunningModel):
         """As `nn.Module.train`; the source encoder stays in eval mode, and so does a frozen backbone's BatchNorm."""
         super().train(mode)
         if self.expansion_config.trainable == "units":
-            self._still_norms()
+            keep_norms_still(self.backbone, self._initial)
         return self
 
     def trainable_parameters(self) -> Iterator[nn.Parameter]:

@@ -25,7 +25,7 @@ from torch.autograd.function import FunctionCtx
 from mi2p_inject.core.errors import RecomputeError, SiteError
 from mi2p_inject.expansion.call import Call, Calls, backward_pass
 
-__all__ = ["Noted", "check_gradients", "in_backward", "in_region", "recall", "remember"]
+__all__ = ["Noted", "check_gradients", "in_backward", "in_region", "recall", "remember", "was_disabled"]
 
 NOTE = "_mi2p_calls"
 _SEVERAL = object()
@@ -58,10 +58,32 @@ def in_region() -> bool:
 
 def remember(calls: Calls, noted: Noted | None) -> None:
     """Note on each checkpointed region that this code runs in whose call it is; None: a forward without a source."""
+    _note(calls, noted)
+
+
+def was_disabled(calls: Calls) -> bool:
+    """Whether a forward that begins here is in a `with me.disabled()` block; of one that is recomputed, whether it was.
+
+    The backward pass may run in or outside such a block, and in another thread, which knows of none.
+
+    Raises:
+        RecomputeError: as `recall`.
+    """
+    now = calls.now.disabled
+    if torch.compiler.is_compiling():
+        return now
+    if not in_backward():
+        _note((calls, "disabled"), now)
+        return now
+    found, then = _recalled((calls, "disabled"))
+    return bool(then) if found else now
+
+
+def _note(key: Any, noted: Any) -> None:
     for region, _ in _regions():
         with suppress(AttributeError):  # nothing can be noted on it, so its recompute is refused
             notes = vars(region).setdefault(NOTE, {})
-            notes[calls] = noted if notes.get(calls, noted) == noted else _SEVERAL
+            notes[key] = noted if notes.get(key, noted) == noted else _SEVERAL
 
 
 def recall(calls: Calls) -> tuple[bool, Noted | None]:
@@ -70,18 +92,22 @@ def recall(calls: Calls) -> tuple[bool, Noted | None]:
     Raises:
         RecomputeError: several forwards ran in it, and not all with one source and one size of image.
     """
+    return _recalled(calls)
+
+
+def _recalled(key: Any) -> tuple[bool, Any]:
     for region, _ in _regions():
         notes = getattr(region, NOTE, {})
-        if calls not in notes:
+        if key not in notes:
             continue
-        if notes[calls] is _SEVERAL:
+        if notes[key] is _SEVERAL:
             raise RecomputeError(
                 "several forwards of the backbone are in one checkpointed region, and they had different sources",
                 expected="one forward in a region, or me(x, source=...) in it in place of me.backbone(x)",
-                given="a region with forwards of me.backbone of several sources (or none) or sizes of image",
+                given="a region with forwards of several sources (or none), sizes of image, or partly in me.disabled()",
                 fix="give each forward a checkpoint of its own, or call me(x, source=...) in the region",
             )
-        return True, notes[calls]
+        return True, notes[key]
     return False, None
 
 

@@ -33,6 +33,7 @@ from mi2p_inject.expansion.check_call import (
     units_of,
 )
 from mi2p_inject.expansion.hook import SiteHook
+from mi2p_inject.expansion.recompute import was_disabled
 from mi2p_inject.sources.by_name import Given, given_sources
 from mi2p_inject.sources.encoder import Source
 from mi2p_inject.sources.features import SourceFeatures, prepare
@@ -165,15 +166,16 @@ class RunningModel(BackboneInterface):
         """
         self._check_live()
         if self.expansion_config.trainable == "units":
-            self._still_norms()
+            keep_norms_still(self.backbone, self._initial)
+        disabled = was_disabled(self.calls)
         call = self._call(given_sources(batch, source_mask, self.expansion_config.sources), once=False)
         call.block = True
         with (
             noting_images(self.backbone, self.calls, call, self.example),
-            self.calls.block(None if self.calls.now.disabled else call, self.calls.now.disabled),
+            self.calls.block(None if disabled else call, disabled),
         ):
             yield
-        if self.active:
+        if not (disabled or self.ejected):
             check_fired(self, call)
 
     @contextmanager
@@ -203,14 +205,15 @@ class RunningModel(BackboneInterface):
     ) -> Any:
         self._check_live()
         if self.expansion_config.trainable == "units" and not torch.compiler.is_compiling():
-            self._still_norms()
+            keep_norms_still(self.backbone, self._initial)
         outer = self.calls.now.call
         given = given_sources(source, source_mask, self.expansion_config.sources)
         if not given:
             check_without_source(outer)
-        if self.calls.now.disabled:
+        disabled = was_disabled(self.calls)
+        if disabled:
             self.calls.check_task()
-        alone = not given or self.calls.now.disabled
+        alone = not given or disabled
         call = call_without_source(self) if alone else self._call(given, once, args, kwargs)
         self.calls.now.call = call
         try:
@@ -287,13 +290,6 @@ class RunningModel(BackboneInterface):
                 given="one whose backbone was given back",
                 fix="use the backbone that eject() returned, or inject it again",
             )
-
-    def _still_norms(self) -> None:
-        """Statistics of a frozen backbone stand still, whatever mode somebody puts a part of it into.
-
-        A compiled graph keeps to the mode that it finds: there `me.backbone.train()` lets them move.
-        """
-        keep_norms_still(self.backbone, self._initial)
 
 
 def _rows(mask: Tensor | None, which: Tensor) -> Tensor | None:

@@ -91,6 +91,8 @@ def test_generated_pages_are_up_to_date() -> None:
     )
     assert page == made["render_adapters"](), "run docs/make_tables.py"
     assert readme == made["render_readme"](readme), "run docs/make_tables.py"
+    explain = (ROOT / "docs" / "explain.md").read_text(encoding="utf-8")
+    assert explain == made["render_explain"](explain), "run docs/make_tables.py"
     settings = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
     assert settings == made["settings_page"](), "run docs/make_tables.py"
     if any(made["RESULTS"].glob("*/*.json")):

@@ -17,6 +17,8 @@ MEAN = "running_mean"
 def keep_norms_still(backbone: nn.Module, initial: Mapping[str, int | None]) -> None:
     """Put the normalisations of a frozen backbone in eval mode, in which their statistics stand still.
 
+    Before each forward: somebody may have put a part of it into another mode. A compiled graph keeps to what it finds.
+
     Args:
         backbone: the frozen one.
         initial: what its state was at injection, by `quick_sums`.

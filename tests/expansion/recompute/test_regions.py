@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 
 import pytest
 import timm
@@ -185,3 +187,52 @@ def test_a_source_that_is_trained_is_repeated_anew_in_each_region(trained: bool)
     found = [call.source_for("", "site", 4, torch.device("cpu")) for _ in range(2)]
     assert (found[0] is found[1]) is not trained
     assert all(torch.equal(one.tokens, prepared[1].tokens) for one in found)
+
+
+def in_a_region(me: ExpandedModel, block: bool, reentrant: bool) -> Tensor:
+    """A forward of the whole model, or a block, in one region."""
+
+    def forward(pictures: Tensor) -> Tensor:
+        if not block:
+            return mixture(me(pictures, source=ONE))
+        with me.source(ONE):
+            return mixture(me.backbone(pictures))
+
+    pictures = PICTURES.clone().requires_grad_()  # else a reentrant region gives no gradients
+    found: Tensor = checkpoint(forward, pictures, use_reentrant=reentrant)
+    return found
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.parametrize("block", [False, True])
+@pytest.mark.parametrize("forward", [False, True])
+@pytest.mark.parametrize("backward", [False, True])
+def test_disabled_counts_where_the_forward_began(forward: bool, backward: bool, block: bool, reentrant: bool) -> None:
+    def plain(me: ExpandedModel) -> Tensor:
+        with me.disabled() if forward else nullcontext():
+            return mixture(me(PICTURES, source=ONE))
+
+    def checkpointed(me: ExpandedModel) -> None:
+        with me.disabled() if forward else nullcontext():
+            loss = in_a_region(me, block, reentrant)
+        with me.disabled() if backward else nullcontext():
+            loss.backward()
+
+    equal(gradients(vit(), checkpointed), gradients(vit(), plain))
+
+
+def test_a_backward_pass_in_another_thread_knows_what_was_disabled() -> None:
+    """As the devices' threads of autograd are."""
+
+    def elsewhere(me: ExpandedModel) -> None:
+        with me.disabled():
+            loss = in_a_region(me, False, False)
+            thread = threading.Thread(target=loss.backward)
+            thread.start()
+            thread.join()
+
+    def plain(me: ExpandedModel) -> Tensor:
+        with me.disabled():
+            return mixture(me(PICTURES, source=ONE))
+
+    equal(gradients(vit(), elsewhere), gradients(vit(), plain))
