@@ -12,7 +12,7 @@ import numpy as np
 from mi2p_inject.recipes.characters import composed
 from mi2p_inject.recipes.data.check_modalities import check_images, check_read_in_training, complete_rows
 from mi2p_inject.recipes.data.duplicates import merge_groups
-from mi2p_inject.recipes.data.labels import check_seen_in_training, classes_of, number_labels
+from mi2p_inject.recipes.data.labels import check_seen_in_training, classes_of, note_capitals, number_labels
 from mi2p_inject.recipes.data.row_index import RowIndex, read_row_index
 from mi2p_inject.recipes.data.samples import Samples
 from mi2p_inject.recipes.data.source_table import SourceTable
@@ -83,6 +83,7 @@ def build_samples(table: SourceTable, stored: datasets.Dataset, choices: Choices
         classes, numbers = _numbered(index, table, choices, multi_label)
 
     if training:
+        note_capitals(classes, notes)
         least = max(choices.min_class_samples, LEAST)
         splits = assign_splits(index, numbers, classes, complete, least, choices.seed, notes)
     else:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mi2p_inject.recipes.errors import RecipeError
 
-__all__ = ["check_seen_in_training", "classes_of", "number_labels"]
+__all__ = ["check_seen_in_training", "classes_of", "note_capitals", "number_labels"]
 
 _FLOAT = re.compile(r"[+-]?(\d+\.\d*|\.\d+|\d+(\.\d*)?[eE][+-]?\d+|inf|nan)", re.IGNORECASE)
 _INTEGER = re.compile(r"[+-]?\d{1,100}")  # Python reads no more than 4,300 digits
@@ -51,6 +51,25 @@ def classes_of(labels: Sequence[tuple[str, ...]], name: str) -> tuple[str, ...]:
         )
     whole = all(map(_INTEGER.fullmatch, found))
     return tuple(sorted(found, key=lambda one: (int(one), one) if whole else (0, one)))
+
+
+def note_capitals(classes: Sequence[str], notes: list[str]) -> None:
+    """A note where classes differ in capitals alone, as of two people who wrote them.
+
+    Args:
+        classes: names.
+        notes: appended to.
+
+    Examples:
+        >>> notes = []
+        >>> note_capitals(["Cat", "cat", "dog"], notes)
+        >>> notes
+        ["classes that differ in capitals alone: 'Cat', 'cat'; are they one?"]
+    """
+    counts = Counter(one.casefold() for one in classes)
+    if alike := sorted((one for one in classes if counts[one.casefold()] > 1), key=lambda one: (one.casefold(), one)):
+        shown = ", ".join(map(repr, alike[:8])) + (", ..." if len(alike) > 8 else "")
+        notes.append(f"classes that differ in capitals alone: {shown}; are they one?")
 
 
 def number_labels(

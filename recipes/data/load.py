@@ -56,7 +56,8 @@ class Request:
         if self.root is None:
             raise RecipeError(f"{name} needs a folder", fix=f"--data {name}:/path/to/it")
         if not self.root.is_dir():
-            raise RecipeError(f"{name}: {self.root} is no folder", fix="download the data set first, see docs/data.md")
+            fix = "unpack it, and give the folder" if self.root.is_file() else "download the data set first"
+            raise RecipeError(f"{name}: {self.root} is no folder", fix=f"{fix}, see docs/data.md")
         return self.root
 
 

@@ -24,7 +24,7 @@ __all__ = ["MAX_CHARACTERS", "Row", "SourceTable", "is_split", "split_name", "st
 
 #: longer texts are cut: 20,000 characters are some ten times what a text encoder reads
 MAX_CHARACTERS = 20_000
-_VERSION = 6  # of the stored columns and of how loaders fill them: count up when either changes
+_VERSION = 7  # of the stored columns and of how loaders fill them: count up when either changes
 _SPLIT_NAMES = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("validation", "valid", "val", "dev", "development"), "validation"),

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mi2p_inject.recipes.data.source_table import Row, SourceTable
+from mi2p_inject.recipes.data.tables.cells import labels_of
 from mi2p_inject.recipes.data.tables.read import line_rows
 from mi2p_inject.recipes.errors import RecipeError
 
@@ -116,16 +117,16 @@ def _find(root: Path, name: str) -> Path:
 def _rows(files: dict[str, Path], task: Task, images: Path) -> Iterator[Row]:
     seen: Counter[str] = Counter()
     for split, path in files.items():
-        for _, fields in line_rows(path, needed=(*_NEEDED, task.column)):
-            label = fields[task.column].strip()
+        for line, fields in line_rows(path, needed=(*_NEEDED, task.column)):
+            labels = labels_of(fields[task.column], False, f"{path}, line {line}: {task.column}")
             one = fields["image_id"]
             seen[one] += 1
             yield Row(
                 id=one if seen[one] == 1 else f"{one}#{seen[one]}",
                 image=str(images / fields["image"]) if fields["image"] else None,
                 text=html.unescape(fields["tweet_text"]),
-                labels=(task.merged.get(label, label),),
+                labels=tuple(task.merged.get(label, label) for label in labels),
                 split=split,
                 group=fields["tweet_id"],
-                dropped=f"labelled {label}" if label == task.dropped else None,
+                dropped=f"labelled {task.dropped}" if task.dropped in labels else None,
             )

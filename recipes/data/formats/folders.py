@@ -17,6 +17,7 @@ from mi2p_inject.recipes.errors import RecipeError
 
 __all__ = [
     "files_below",
+    "folder_with",
     "load_folder",
     "pictures_and_texts",
     "read_bytes",
@@ -133,6 +134,18 @@ def _other_files(folders: list[Path]) -> list[str]:
 def subfolders(folder: Path) -> list[str]:
     """Names of the folders in a folder, sorted, without hidden ones and those that tools leave behind."""
     return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not _left_behind(entry.name))
+
+
+def folder_with(root: Path, *names: str) -> Path:
+    """The folder that has one of these entries: the root, or one of its folders and their folders, as archives unpack.
+
+    Args:
+        root: of a data set.
+        names: paths in the folder; where none has any of them, it is the root.
+    """
+    below = [root / one for one in subfolders(root)]
+    places = [root, *below, *(one / other for one in below for other in subfolders(one))]
+    return next((place for place in places if any((place / name).exists() for name in names)), root)
 
 
 def files_below(folder: Path) -> list[Path]:

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mi2p_inject.recipes.data.formats.folders import files_below, read_bytes, subfolders
+from mi2p_inject.recipes.data.formats.folders import files_below, folder_with, read_bytes, subfolders
 from mi2p_inject.recipes.data.source_table import Row, SourceTable
-from mi2p_inject.recipes.data.tables.read import table_rows
+from mi2p_inject.recipes.data.tables.cells import labels_of
+from mi2p_inject.recipes.data.tables.read import table_columns, table_rows
 from mi2p_inject.recipes.data.values import UNDECODABLE
 from mi2p_inject.recipes.errors import RecipeError
 
@@ -29,15 +30,15 @@ def load_food101(request: Request) -> SourceTable:
     A tenth of the training split becomes validation.
 
     Args:
-        request: its root holds ``images/{train,test}/<class>/`` and one of the two kinds of texts.
+        request: its root, or a folder in it, holds ``images/{train,test}/<class>/`` and one of the two kinds of texts.
 
     Raises:
         RecipeError: it is the other Food-101, without texts; or neither layout.
     """
-    root = request.folder("food101")
+    root = folder_with(request.folder("food101"), "texts_txt", "texts/train_titles.csv")
     pages, titles = root / "texts_txt", root / "texts"
     if not pages.is_dir() and not (titles / "train_titles.csv").is_file():
-        if (root / "meta").is_dir() or list(root.glob("**/train-*-of-*.parquet")):
+        if (root / "meta").is_dir() or any(map(_without_texts, root.glob("**/train-*-of-*.parquet"))):
             raise wrong_food101(str(root))
         raise RecipeError(
             f"{root} is not UPMC Food-101",
@@ -58,6 +59,13 @@ def load_food101(request: Request) -> SourceTable:
         notes, published = (), _TITLES
         rows = lambda: _title_rows(root)  # noqa: E731
     return SourceTable("food101", rows, files, {"root": str(root)}, multi_label=False, published=published, notes=notes)
+
+
+def _without_texts(parquet: Path) -> bool:
+    try:
+        return set(table_columns(parquet)) <= {"image", "label"}
+    except RecipeError:
+        return True
 
 
 def wrong_food101(given: str) -> RecipeError:
@@ -92,10 +100,14 @@ def _page(path: Path | None) -> tuple[str | None, tuple[str, ...]]:
 def _title_rows(root: Path) -> Iterator[Row]:
     names = ["file", "title", "class"]
     for split in _SPLITS:
-        for _, fields, _ in table_rows(root / "texts" / f"{split}_titles.csv", names):
+        table = root / "texts" / f"{split}_titles.csv"
+        for number, (line, fields, _) in enumerate(table_rows(table, names)):
             label, file = fields["class"].strip(), fields["file"].strip()
-            image = root / "images" / split / label / file
-            yield Row(f"{split}/{label}/{file}", str(image), fields["title"], (label,), split)
+            if number == 0 and not Path(file).suffix:
+                continue  # names of columns, which the published file lacks
+            image = str(root / "images" / split / label / file) if file else None
+            labels = labels_of(label, False, f"{table}, line {line}: label")
+            yield Row(f"{split}/{label}/{file}", image, fields["title"], labels, split)
 
 
 def _class_note(found: list[str]) -> tuple[str, ...]:

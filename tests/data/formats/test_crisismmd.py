@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from data_files import Load, draw, load, note, sizes
+from data_files import Load, draw, load, note, sizes, write
 from published_files import AFFECTED, AGREED, DAMAGE, INFRASTRUCTURE, NOT, OTHER, RESCUE, crisis, tweets
 
 from mi2p_inject.recipes.data.formats.crisismmd import TASKS
@@ -104,6 +104,20 @@ class TestCrisisMMD:
         tweets(tmp_path, "task_humanitarian_text_img_agreed_lab_dev.tsv", [], columns=["id", "text"])
         with pytest.raises(RecipeError, match=r"lab_dev\.tsv has no column tweet_id, image_id"):
             load(f"crisismmd:{tmp_path}")
+
+    @pytest.mark.parametrize("label", ["", " ", "nan"])
+    def test_an_empty_label_is_no_class(self, label: str, tmp_path: Path, load: Load) -> None:
+        path = crisis(tmp_path) / "crisismmd_datasplit_agreed_label/task_humanitarian_text_img_agreed_lab_train.tsv"
+        write(path, path.read_text(encoding="utf-8").replace(f"\t{RESCUE}\t", f"\t{label}\t", 1))
+        with pytest.raises(RecipeError, match="1 of 42 samples have no label"):
+            load(f"crisismmd:{tmp_path}")
+
+    def test_labels_in_capitals_are_noted(self, tmp_path: Path, load: Load) -> None:
+        path = crisis(tmp_path) / "crisismmd_datasplit_agreed_label/task_humanitarian_text_img_agreed_lab_train.tsv"
+        write(path, path.read_text(encoding="utf-8").replace(RESCUE, RESCUE.title(), 2))
+        assert note(load(f"crisismmd:{tmp_path}"), "capitals").endswith(
+            f"{RESCUE.title()!r}, {RESCUE!r}; are they one?"
+        )
 
     def test_a_torn_line_is_named(self, tmp_path: Path, load: Load) -> None:
         path = crisis(tmp_path) / "crisismmd_datasplit_agreed_label/task_humanitarian_text_img_agreed_lab_test.tsv"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow
 import pytest
 from data_files import Load, draw, load, note, sizes, write
 from published_files import food
+from pyarrow import parquet
 
 from mi2p_inject.recipes.errors import RecipeError
 
@@ -74,6 +76,31 @@ class TestFood101:
         for layout in ("archive", "hub"):
             with pytest.raises(RecipeError, match="ETHZ Food-101"):
                 load(f"food101:{tmp_path / layout}")
+
+    def test_a_copy_of_the_hub_with_texts_is_not_taken_for_the_other(self, tmp_path: Path, load: Load) -> None:
+        columns = {"image": [b"x"], "text": ["a pie"], "label": [0]}
+        (tmp_path / "data").mkdir()
+        parquet.write_table(pyarrow.table(columns), tmp_path / "data/train-00000-of-00001.parquet")
+        with pytest.raises(RecipeError, match="is not UPMC Food-101"):
+            load(f"food101:{tmp_path}")
+
+    @pytest.mark.parametrize("titles", [True, False])
+    def test_unpacked_deeper(self, titles: bool, tmp_path: Path, load: Load) -> None:
+        food(tmp_path / "archive" / "upmcfood101", titles)
+        assert sizes(load(f"food101:{tmp_path}")) == {"train": 54, "validation": 6, "test": 12}
+
+    def test_titles_below_names_of_columns(self, tmp_path: Path, load: Load) -> None:
+        table = food(tmp_path, titles=True) / "texts/train_titles.csv"
+        write(table, "image,title,class\r\n" + table.read_bytes().decode())
+        samples = load(f"food101:{tmp_path}")
+        assert samples.classes == ("dish_0", "dish_1", "dish_2")
+        assert sizes(samples) == {"train": 54, "validation": 6, "test": 12}
+
+    def test_titles_without_a_class(self, tmp_path: Path, load: Load) -> None:
+        table = food(tmp_path, titles=True) / "texts/train_titles.csv"
+        write(table, table.read_bytes().decode().replace(",dish_0\r", ", \r", 1))
+        with pytest.raises(RecipeError, match="1 of 72 samples have no label"):
+            load(f"food101:{tmp_path}")
 
     def test_what_is_missing_is_named(self, tmp_path: Path, load: Load) -> None:
         with pytest.raises(RecipeError, match=r"is not UPMC Food-101[\s\S]*an empty folder"):

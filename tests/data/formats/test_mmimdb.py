@@ -57,6 +57,51 @@ class TestMMIMDB:
         imdb(tmp_path, plot="The plot")
         assert set(load(f"mmimdb:{tmp_path}").splits["test"]["text"]) == {"The plot"}
 
+    def test_genres_in_one_text_and_empty_plots_in_a_list(self, tmp_path: Path, load: Load) -> None:
+        imdb(tmp_path)
+        film = {"plot": [None, "The plot"], "genres": "Thriller, Drama"}
+        write(tmp_path / "dataset/5000003.json", json.dumps(film))
+        row = load(f"mmimdb:{tmp_path}").splits["train"][3]
+        assert (row["text"], [GENRES[number] for number in row["label"]]) == ("The plot", ["Drama", "Thriller"])
+
+    @pytest.mark.parametrize(
+        "film",
+        [[], None, "Drama", {"plot": 5}, {"plot": [{"a": "b"}]}, {"plot": ["p"], "genres": [["Drama"]]}],
+        ids=str,
+    )
+    def test_a_file_that_is_no_film_is_named(self, film: object, tmp_path: Path, load: Load) -> None:
+        imdb(tmp_path)
+        write(tmp_path / "dataset/5000003.json", json.dumps(film))
+        with pytest.raises(RecipeError, match=r"5000003\.json is no film of MM-IMDB"):
+            load(f"mmimdb:{tmp_path}")
+
+    @pytest.mark.parametrize(
+        ("train", "message"),
+        [
+            (None, "no lists train, dev and test"),
+            ("0000001", "no lists train, dev and test"),
+            ({"a": 1}, "no lists train, dev and test"),
+            (["x" * 5000], "1 entries are no numbers of films"),
+            (["../dataset/5000000", None, 1.5], "2 entries are no numbers of films"),
+        ],
+        ids=["null", "a text", "an object", "a long name", "a path"],
+    )
+    def test_splits_that_are_no_lists_of_films(self, train: object, message: str, tmp_path: Path, load: Load) -> None:
+        imdb(tmp_path)
+        split = json.loads((tmp_path / "split.json").read_text())
+        write(tmp_path / "split.json", json.dumps({**split, "train": train}))
+        with pytest.raises(RecipeError, match=message):
+            load(f"mmimdb:{tmp_path}")
+
+    def test_unpacked_deeper(self, tmp_path: Path, load: Load) -> None:
+        imdb(tmp_path / "archive" / "mmimdb")
+        assert len(load(f"mmimdb:{tmp_path}").splits["train"]) == 23
+
+    def test_the_hdf5_file(self, tmp_path: Path, load: Load) -> None:
+        write(tmp_path / "multimodal_imdb.hdf5", "HDF")
+        with pytest.raises(RecipeError, match=r"is no folder[^?]*unpack it"):
+            load(f"mmimdb:{tmp_path}/multimodal_imdb.hdf5")
+
     def test_damage_is_named(self, tmp_path: Path, load: Load) -> None:
         with pytest.raises(RecipeError, match=r"split\.json does not exist"):
             load(f"mmimdb:{tmp_path}")
