@@ -9,13 +9,14 @@ from typing import Any
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.experiments.experiment import Experiment, ExperimentSet
 from mi2p_inject.recipes.experiments.results import Results, collect
+from mi2p_inject.recipes.saving.identity import PLACES
 from mi2p_inject.recipes.saving.saved import SavedRun
 from mi2p_inject.recipes.training.train import load_samples, quiet
 
 __all__ = ["compare_runs"]
 
 #: options in which runs of one experiment differ: the seed, and folders of this machine
-_OWN = ("seed", "source_cache", "source_run", "keep_weights")
+_OWN = ("seed", "keep_weights", *PLACES)
 
 
 def compare_runs(runs: Sequence[SavedRun]) -> dict[str, Any]:

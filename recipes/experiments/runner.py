@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -32,8 +32,9 @@ from mi2p_inject.recipes.experiments.figure import draw_figure
 from mi2p_inject.recipes.experiments.folder import finished_runs, folder_of
 from mi2p_inject.recipes.experiments.report import markdown, show
 from mi2p_inject.recipes.experiments.results import Results, collect
-from mi2p_inject.recipes.saving.run_folder import FINISHED, RunFolder, check_out, remove_scratch
-from mi2p_inject.recipes.saving.saved import FORMAT, load_run
+from mi2p_inject.recipes.saving.identity import FINISHED, PLACES, check_identity
+from mi2p_inject.recipes.saving.run_folder import RunFolder, check_out, remove_scratch
+from mi2p_inject.recipes.saving.saved import FORMAT, SavedRun, load_run
 from mi2p_inject.recipes.systems import build_system
 from mi2p_inject.recipes.tasks import Task
 from mi2p_inject.recipes.training.train import load_encoders, load_samples, load_task, quiet, train_run
@@ -100,10 +101,13 @@ def run_experiments(
         samples = _fewer(load_samples(config)) if smoke else load_samples(config)
     _check_data(experiments, samples)
     print_notes(samples.notes, console)
-    missing = _missing(planned, out, overwrite)
+    identity = _identity(experiments, config, encoders, samples, smoke)
+    if not overwrite:
+        check_identity(out, identity)
+    kept = () if overwrite else [(name, seed) for name, seed, _ in _finished(experiments, config, out, encoders)]
+    missing = _missing(planned, kept, out)
     _check_models(missing, load_task(config, samples))
     if processes.is_main_process:
-        identity = _identity(experiments, config, encoders, samples, smoke)
         folder = RunFolder(out, identity, overwrite=overwrite, extend=True)
     processes.wait_for_everyone()
 
@@ -143,30 +147,37 @@ def _write(
 
 
 def _read(experiments: ExperimentSet, config: Config, out: Path, encoders: str, samples: Samples) -> Results:
-    """All finished runs of the folder, those of earlier commands too."""
+    """All finished runs of the folder, and the averages of them."""
     results = Results(samples, load_task(config, samples), config.answers)
+    for name, seed, run in _finished(experiments, config, out, encoders):
+        results.add_run(name, seed, run)
     for one in experiments.experiments:
         if one.averages:
             results.add_average(one)
-            continue
-        for seed in finished_runs(out).get(one.name, []):
-            run = load_run(folder_of(out, one.name, seed))
-            wanted = experiments.config_of(one, config, encoders=encoders, seed=seed)
-            _check_same(run.config, wanted, run.path)
-            results.add_run(one.name, seed, run)
     return results
 
 
-def _missing(planned: Mapping[tuple[str, int], Config], out: Path, overwrite: bool) -> dict[tuple[str, int], Config]:
-    """What is still to be trained; a finished run must be what it would be now."""
-    missing = {}
-    for (name, seed), config in planned.items():
-        folder = folder_of(out, name, seed)
-        if overwrite or not (folder / FINISHED).is_file():
-            missing[name, seed] = config
-        else:
-            _check_same(load_run(folder).config, config, folder)
-            remove_scratch(folder)
+def _finished(
+    experiments: ExperimentSet, config: Config, out: Path, encoders: str
+) -> Iterator[tuple[str, int, SavedRun]]:
+    """The finished runs of the folder, those of earlier commands too; each must be whole, and what it would be now."""
+    found = finished_runs(out)
+    for one in experiments.experiments:
+        for seed in () if one.averages else found.get(one.name, []):
+            run = load_run(folder_of(out, one.name, seed))
+            wanted = experiments.config_of(one, config, encoders=encoders, seed=seed)
+            _check_same(run.config, wanted, run.path)
+            run.predictions()
+            yield one.name, seed, run
+
+
+def _missing(
+    planned: Mapping[tuple[str, int], Config], kept: Collection[tuple[str, int]], out: Path
+) -> dict[tuple[str, int], Config]:
+    """What is still to be trained."""
+    missing = {one: config for one, config in planned.items() if one not in kept}
+    for name, seed in kept:
+        remove_scratch(folder_of(out, name, seed))
     if not missing and (out / FINISHED).is_file():
         raise RecipeError(
             f"--out {out} holds a finished run, and nothing is missing in it",
@@ -177,8 +188,7 @@ def _missing(planned: Mapping[tuple[str, int], Config], out: Path, overwrite: bo
 
 def _check_same(config: Config, wanted: Config, path: Path) -> None:
     """That a run was trained as its experiment says now; the set's own run.json does not hold the experiments."""
-    places = {"source_cache": None, "source_run": None}
-    was, now = ({**one.to_json(), **places} for one in (config, wanted))
+    was, now = ({**one.to_json(), **dict.fromkeys(PLACES)} for one in (config, wanted))
     if different := sorted(name for name in now if was.get(name) != now[name]):
         raise RecipeError(
             f"{path} was trained with other settings ({', '.join(different)} differ)",

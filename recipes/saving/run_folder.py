@@ -21,6 +21,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
@@ -30,6 +31,7 @@ from mi2p_inject.core.files.lock import LockHeldError, WriterLock
 from mi2p_inject.core.files.read import read_regular
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.saving.checksums import CHECKSUMS, checksums_of
+from mi2p_inject.recipes.saving.identity import FINISHED, IDENTITY, check_identity, read_identity
 
 __all__ = [
     "EXPERIMENTS",
@@ -47,15 +49,11 @@ __all__ = [
     "which_run",
 ]
 
-FINISHED = "metrics.json"
-IDENTITY = "run.json"
 EXPERIMENTS = "experiments"
 REPORT = "report.html"
 _FILES = (FINISHED, CHECKSUMS, "table.md", "figure.png", REPORT, "history.json", "predictions.safetensors")
 _FOLDERS = (EXPERIMENTS, "sources", "model", "checkpoints", "logs", "source-cache")
 LOCK = ".lock"
-_MOST_BYTES = 2**22
-"""Of run.json."""
 _MOST_REPORT = 2**26
 _LOCKS: WeakValueDictionary[Path, WriterLock] = WeakValueDictionary()
 """Those that this process holds: it may open a run folder again."""
@@ -66,7 +64,8 @@ class RunFolder:
 
     Args:
         path: the folder; made if absent.
-        identity: what the run is, as JSON values. An unfinished run goes on only if it has the very same identity.
+        identity: what the run is, as JSON values. An unfinished run goes on only if it is the same,
+            wherever its data are.
         overwrite: delete an earlier run there first. Only what a run writes is deleted, and only where run.json says
             that the folder is a run's.
         extend: a finished run may go on, too.
@@ -79,7 +78,8 @@ class RunFolder:
     def __init__(self, path: Path, identity: dict[str, Any], *, overwrite: bool = False, extend: bool = False) -> None:
         self.path, self._identity = path, identity
         check_out(path, overwrite=overwrite, extend=extend)
-        self._check(identity, overwrite)
+        if not overwrite:
+            check_identity(path, identity)
         try:
             path.mkdir(parents=True, exist_ok=True)
             self._lock = _locked(path)
@@ -87,7 +87,7 @@ class RunFolder:
                 self._clear()
             for folder in {leftover.parent for leftover in path.rglob(f"{PREFIX}*")}:
                 remove_leftovers(folder)
-            if not (path / IDENTITY).exists():
+            if read_identity(path) != identity:
                 self.write_json(IDENTITY, identity)
         except LockHeldError as error:
             raise _in_use(path, error) from error
@@ -124,15 +124,6 @@ class RunFolder:
         Without it the collector of garbage does, where a Ctrl-C would be lost.
         """
         self._lock.release()
-
-    def _check(self, identity: dict[str, Any], overwrite: bool) -> None:
-        known = read_identity(self.path)
-        if known is not None and known != identity and not overwrite:
-            different = sorted(_differences(known, identity))
-            raise RecipeError(
-                f"--out {self.path} holds an unfinished run of other settings ({', '.join(different)} differ)",
-                fix="repeat its settings to go on with it, add --overwrite to replace it, or name another --out",
-            )
 
     def _clear(self) -> None:
         for name in _FILES:  # the mark of a finished run first
@@ -190,6 +181,10 @@ def remove_scratch(path: Path) -> None:
         folders.append(path / "source-cache")
     for one in folders:
         shutil.rmtree(one, ignore_errors=True)
+    for lock in (lock for name in ("sources", EXPERIMENTS) for lock in (path / name).rglob(LOCK)):
+        if lock.resolve() not in _LOCKS:
+            with suppress(OSError), WriterLock(lock):  # leaving it removes the file; somebody else's is an OSError
+                pass
 
 
 def keep_hold(path: Path) -> None:
@@ -210,15 +205,6 @@ def keep_hold(path: Path) -> None:
         raise _in_use(path, error) from error
     except OSError as error:
         raise RecipeError(f"cannot write to {path}: {error.strerror}", fix="choose another --out") from error
-
-
-def read_identity(path: Path) -> dict[str, Any] | None:
-    """What the run in a folder is; None where there is none that can be read."""
-    try:
-        value = json.loads(read_regular(path / IDENTITY, _MOST_BYTES))
-    except (OSError, ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) and "recipe" in value else None
 
 
 def runs_in(folder: Path) -> list[str]:
@@ -266,18 +252,6 @@ def _in_use(path: Path, error: LockHeldError) -> RecipeError:
         given=str(error.holder or "another process"),
         fix="wait until it has ended, or name another --out",
     )
-
-
-def _differences(known: dict[str, Any], identity: dict[str, Any]) -> set[str]:
-    """Names of the settings that differ, those inside a group of settings by their own names."""
-    found = set()
-    for key in {*known, *identity}:
-        old, new = known.get(key), identity.get(key)
-        if isinstance(old, dict) and isinstance(new, dict):
-            found |= _differences(old, new)
-        elif old != new:
-            found.add(key)
-    return found
 
 
 def _json(value: Any) -> str:

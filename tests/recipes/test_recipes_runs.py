@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -65,6 +66,17 @@ def test_an_unfinished_run_of_other_settings_is_refused(tmp_path: Path) -> None:
     RunFolder(tmp_path, SETTINGS)
     with pytest.raises(RecipeError, match=r"\(seed differ\)[\s\S]*--overwrite"):
         RunFolder(tmp_path, {**SETTINGS, "seed": 1})
+
+
+def test_where_data_sources_and_caches_are_is_no_other_setting(tmp_path: Path) -> None:
+    given: dict[str, Any] = {"data": "my.csv", "image_root": None, "source_run": ["runs/text"], "source_cache": "a"}
+    moved = {"data": "/data/my.csv", "image_root": "/data", "source_run": ["/runs/text"], "source_cache": "b"}
+    RunFolder(tmp_path, {**SETTINGS, "config": {**given, "epochs": 1}}).close()
+    now = {**SETTINGS, "config": {**moved, "epochs": 1}}
+    RunFolder(tmp_path, now).close()
+    assert read_identity(tmp_path) == now
+    with pytest.raises(RecipeError, match=r"\(epochs differ\)"):
+        RunFolder(tmp_path, {**SETTINGS, "config": {**moved, "epochs": 2}})
 
 
 def test_a_finished_run_is_refused_then_overwritten(tmp_path: Path) -> None:

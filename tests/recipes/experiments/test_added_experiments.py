@@ -11,6 +11,7 @@ import pytest
 from recipes_data import write_table
 from table_runs import ONLY, TABLE, numbers_of, run
 
+from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.experiments.compare import compare_runs
 from mi2p_inject.recipes.experiments.experiment import Experiment
 from mi2p_inject.recipes.experiments.sets.paper_tables import TABLES
@@ -56,6 +57,36 @@ def test_an_experiment_is_added_later(finished: tuple[Path, Path], tmp_path: Pat
     assert lines[0].endswith("| seeds |")
     assert lines[2].endswith("| 0, 1 |")
     assert lines[3].endswith("| 0 |")
+
+
+def test_what_is_kept_is_looked_at_before_anything_is_trained(finished: tuple[Path, Path], tmp_path: Path) -> None:
+    table, done = finished
+    out = tmp_path / "out"
+    shutil.copytree(done, out)
+    (out / "experiments/me-clip-image/seed-1/predictions.safetensors").write_bytes(b"cut")
+    with pytest.raises(RecipeError, match=r"me-clip-image/seed-1"):
+        run(table, out, seeds=(2,), only=["clip-image"])
+    assert not (out / "experiments/clip-image/seed-2").exists()
+
+
+def test_another_setting_of_a_finished_table_is_said_of_the_table(finished: tuple[Path, Path], tmp_path: Path) -> None:
+    """The advice to remove the folder of a run would lead to the next refusal."""
+    table, done = finished
+    out = tmp_path / "out"
+    shutil.copytree(done, out)
+    with pytest.raises(RecipeError, match=rf"--out {out} holds a run of other settings \(max_steps differ\)"):
+        run(table, out, seeds=(0, 1, 2), given={"max_steps": 3})
+
+
+def test_a_table_whose_data_have_moved_gets_further_seeds(finished: tuple[Path, Path], tmp_path: Path) -> None:
+    _, done = finished
+    out = tmp_path / "out"
+    shutil.copytree(done, out)
+    moved = write_table(tmp_path / "moved")
+    assert run(moved, out, seeds=(2,), only=["clip-image"])["experiments"]["clip-image"]["seeds"] == [0, 1, 2]
+    runs = [load_run(out / "experiments/clip-image" / f"seed-{seed}") for seed in (1, 2)]
+    other = load_run(out / "experiments/me-clip-image/seed-1")
+    assert compare_runs([*runs, other])["experiments"]["vision"]["seeds"] == [1, 2]
 
 
 def test_an_average_is_the_mean_probability_of_those_that_can_read(finished: tuple[Path, Path], tmp_path: Path) -> None:

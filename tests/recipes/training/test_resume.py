@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from forked import Forked, run_forked
 from rich.console import Console
-from training_runs import command, losses, settings, train, wait_for
+from training_runs import command, interrupted_at, losses, settings, train, wait_for
 
 from mi2p_inject.recipes.config import make_config
 from mi2p_inject.recipes.errors import RecipeError
@@ -51,10 +51,15 @@ def test_what_a_finished_run_was_killed_over_is_swept(
     for name in left:
         (out / name).mkdir(parents=True)
         (out / name / "optimizer.pt").write_text("large")
+    locks = [out / "sources/text/.lock", *([out / "experiments/text/seed-0/.lock"] if of_table else [])]
+    for lock in locks:  # of a source, or of a line of a table, that was finished and not closed yet
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        lock.write_text("{}")
     with pytest.raises(RecipeError, match="--overwrite"):
         train(table, out)
     kept = [] if of_table else [out / "source-cache" / "optimizer.pt"]
     assert list(out.rglob("optimizer.pt")) == kept
+    assert not list(out.rglob(".lock"))
     assert load_run(out).predictions().keys() == load_run(trained).predictions().keys()
 
 
@@ -121,6 +126,25 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(trained: Path, table: Path,
     assert all(np.allclose(first[name], second[name], rtol=1e-4, atol=1e-5) for name in first)
     with pytest.raises(RecipeError, match="kept no weights"):
         load_run(out).model()
+
+
+def test_a_run_goes_on_whose_data_have_moved(table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = {"model": "text", "epochs": 1, "keep_weights": False}
+    with monkeypatch.context() as patched:
+        patched.setattr("mi2p_inject.recipes.training.train.row_progress", interrupted_at(4))
+        with pytest.raises(KeyboardInterrupt):
+            train(table, tmp_path / "run", **few)
+    shutil.copytree(table.parent, tmp_path / "moved", ignore=shutil.ignore_patterns("run*", "cache*"))
+    moved = tmp_path / "moved" / table.name
+    train(moved, tmp_path / "run", **few)
+    assert load_run(tmp_path / "run").config.data.data == str(moved)
+    moved.write_text(moved.read_text().replace("thing number 3 of train", "another text"))
+    with monkeypatch.context() as patched:
+        patched.setattr("mi2p_inject.recipes.training.train.row_progress", interrupted_at(4))
+        with pytest.raises(KeyboardInterrupt):
+            train(table, tmp_path / "other", **few)
+    with pytest.raises(RecipeError, match=r"\(what the data hold differ\)"):
+        train(moved, tmp_path / "other", **few)
 
 
 @pytest.mark.parametrize("when", ["while its patience runs out", "before the model is written"])
