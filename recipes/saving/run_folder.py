@@ -85,8 +85,7 @@ class RunFolder:
             self._lock = _locked(path)
             if overwrite:
                 self._clear()
-            for folder in {leftover.parent for leftover in path.rglob(f"{PREFIX}*")}:
-                remove_leftovers(folder)
+            _remove_all_leftovers(path)
             if read_identity(path) != identity:
                 self.write_json(IDENTITY, identity)
         except LockHeldError as error:
@@ -181,10 +180,17 @@ def remove_scratch(path: Path) -> None:
         folders.append(path / "source-cache")
     for one in folders:
         shutil.rmtree(one, ignore_errors=True)
+    _remove_all_leftovers(path)
     for lock in (lock for name in ("sources", EXPERIMENTS) for lock in (path / name).rglob(LOCK)):
         if lock.resolve() not in _LOCKS:
             with suppress(OSError), WriterLock(lock):  # leaving it removes the file; somebody else's is an OSError
                 pass
+
+
+def _remove_all_leftovers(path: Path) -> None:
+    """What killed writers left in a folder and below."""
+    for folder in {leftover.parent for leftover in path.rglob(f"{PREFIX}*")}:
+        remove_leftovers(folder)
 
 
 def keep_hold(path: Path) -> None:

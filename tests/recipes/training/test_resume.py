@@ -18,6 +18,7 @@ from forked import Forked, run_forked
 from rich.console import Console
 from training_runs import command, interrupted_at, losses, settings, train, wait_for
 
+from mi2p_inject.core.files.atomic_write import PREFIX
 from mi2p_inject.recipes.config import make_config
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.saving.saved import load_run
@@ -55,11 +56,12 @@ def test_what_a_finished_run_was_killed_over_is_swept(
     for lock in locks:  # of a source, or of a line of a table, that was finished and not closed yet
         lock.parent.mkdir(parents=True, exist_ok=True)
         lock.write_text("{}")
+    (out / f"{PREFIX}0123456789ab").mkdir()  # of the writing of its last file
     with pytest.raises(RecipeError, match="--overwrite"):
         train(table, out)
     kept = [] if of_table else [out / "source-cache" / "optimizer.pt"]
     assert list(out.rglob("optimizer.pt")) == kept
-    assert not list(out.rglob(".lock"))
+    assert not [*out.rglob(".lock"), *out.rglob(f"{PREFIX}*")]
     assert load_run(out).predictions().keys() == load_run(trained).predictions().keys()
 
 
