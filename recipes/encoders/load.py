@@ -11,6 +11,7 @@ Names are those of `mi2p_inject.core.zoo`, ``[LIBRARY:]MODEL[/TOWER]``, and besi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,20 +28,20 @@ from mi2p_inject.recipes.encoders.preprocess import TextSpec
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.paths import home_path
 
-__all__ = ["check_encoder_name", "finished", "load_encoder"]
+__all__ = ["check_encoder_names", "finished", "load_encoder"]
 
 
-def check_encoder_name(name: str, modality: Modality) -> None:
-    """Refuse a name that no library has, before anything else takes time.
+def check_encoder_names(names: Mapping[Modality, str]) -> None:
+    """Refuse names that no library has, before anything else takes time.
 
     Args:
-        name: see this module.
-        modality: "image" or "text": what it must read.
+        names: modality that is read -> name; see this module.
 
     Raises:
-        Mi2pError: unknown, or a repository of no organisation that cannot be reached.
+        Mi2pError: one is unknown, or a repository of no organisation that cannot be reached.
     """
-    _library_of(name, modality)
+    for modality, name in names.items():
+        _library_of(name, modality)
 
 
 def load_encoder(

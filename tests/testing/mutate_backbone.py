@@ -62,9 +62,9 @@ def silent_sites_go_unnoticed(patch: Patch) -> dict[str, Any]:
 def hook_runs_the_unit_twice(patch: Patch) -> dict[str, Any]:
     add = SiteHook._add
 
-    def twice(site: SiteHook, call: Any, output: Any) -> Any:
-        add(site, call, output)
-        return add(site, call, output)
+    def twice(site: SiteHook, *given: Any) -> Any:
+        add(site, *given)
+        return add(site, *given)
 
     patch.setattr(SiteHook, "_add", twice)
     return {}
