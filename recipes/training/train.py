@@ -78,8 +78,7 @@ def train_run(
     quiet()
     check_launch(config.run)
     processes = accelerate.PartialState(cpu=not torch.accelerator.is_available())
-    if not processes.is_main_process:
-        console.quiet = True
+    console.quiet = console.quiet or not processes.is_main_process
     with processes.main_process_first():  # the others find the stored rows ready
         if processes.is_main_process:
             check_out(out, overwrite=overwrite)
