@@ -27,6 +27,14 @@ SETS = {
         "pixels, without links, emblems, flags and animations; file names are the texts, folders the labels. Nothing "
         "was chosen on this set; 117 validation samples pick",
     ),
+    "tabler": (
+        "Tabler icons",
+        "1,500 outline icons of an npm package (`@tabler/icons` 3.52.0), drawn at 128 pixels in one colour; up to "
+        "four of their tags, without words of the category's name, are the texts, 23 categories the labels. Nothing "
+        "was chosen on this set; 135 validation samples pick. Icons whose names begin alike are one group, which was "
+        "careless: all of the commonest class (`brand-...`) are in training, so the splits have other shares of "
+        "classes. The pictures alone say little (13.6), and text models that read them are surely worse by log-loss",
+    ),
     "openclipart": (
         "Open Clip Art",
         "drawings with their titles (`apt-get install openclipart-png openclipart-svg`); for Table 3 reduced to "
@@ -119,7 +127,7 @@ def render_results() -> str:
         f"several labels those other than GMU; of `mi2p table defaults`, {_unrun_defaults()}.",
         "Systems of the literature have the same epochs, batches and rates as the others; nothing was tuned for them,",
         "while the defaults of expanded models were chosen on validation splits of such sets (not of Tux Paint's",
-        "stamps and Oxygen's icons).",
+        "stamps, Oxygen's and Tabler's icons).",
     ]
     lines += [*_picks(), *_beside_concat()]
     for folder, (title, what) in SETS.items():
@@ -176,6 +184,7 @@ def _picks() -> list[str]:
 
 
 _TOLD = ("accuracy", "log_loss")
+_MOST = 4  # sets that a line of the one rival has
 
 
 def _beside_concat() -> list[str]:
@@ -185,19 +194,19 @@ def _beside_concat() -> list[str]:
     names = {name: None for one in tables.values() for name, line in one["experiments"].items() if _gain(line)}
     lines = [
         *("", "## One rival on every set", ""),
-        "Expanded systems that ran on all sets of one label a sample, minus the feature concatenation of the plain",
+        "Expanded systems that ran on most sets of one label a sample, minus the feature concatenation of the plain",
         "encoders (`concat`): points of accuracy and log-loss ↓, test split, three seeds; last how many of these",
         "differences are better and worse, with intervals that leave 0 out. Nothing below was picked by them.",
         *("", f"| | {' | '.join(tables)} | better, worse |", f"|---|{'---|' * (len(tables) + 1)}"),
     ]
     for name in names:
         gains = [_gain(one["experiments"].get(name, {})) for one in tables.values()]
-        if all(gains):
+        if sum(map(bool, gains)) >= _MOST:
             cells = [
-                ", ".join(marked_gain(gain[kind], one["metrics"][kind]) for kind in _TOLD)
+                ", ".join(marked_gain(gain[kind], one["metrics"][kind]) for kind in _TOLD) if gain else "not run"
                 for gain, one in zip(gains, tables.values(), strict=True)
             ]
-            sure = [(kind, gain[kind]["value"]) for gain in gains for kind in _TOLD if significant(gain[kind])]
+            sure = [(kind, gain[kind]["value"]) for gain in gains if gain for kind in _TOLD if significant(gain[kind])]
             better = sum((value > 0) == (kind == "accuracy") for kind, value in sure)
             lines.append(f"| {name} | {' | '.join(cells)} | {better}, {len(sure) - better} |")
     return lines
