@@ -11,12 +11,12 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from mi2p_inject.recipes.cli.paths import typed_path
 from mi2p_inject.recipes.config import OPTIONS, Config, make_config, parse_assignments, read_yaml
 from mi2p_inject.recipes.config.config import GROUPS
 from mi2p_inject.recipes.config.names import instead
 from mi2p_inject.recipes.config.option import Option, options_of
 from mi2p_inject.recipes.config.read import parse_value
-from mi2p_inject.recipes.paths import home_path
 
 __all__ = [
     "ConfigCommand",
@@ -39,7 +39,7 @@ NewDataOption = Annotated[
     ),
 ]
 ConfigOption = Annotated[
-    Path | None, typer.Option(parser=home_path, metavar="PATH", help="A YAML file of options; others override it.")
+    Path | None, typer.Option(parser=typed_path, metavar="PATH", help="A YAML file of options; others override it.")
 ]
 PresetOption = Annotated[str, typer.Option(help="practical, or paper: its section 4.2 and Table 2.")]
 

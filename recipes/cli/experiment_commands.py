@@ -16,6 +16,7 @@ from mi2p_inject.recipes.cli.config_options import (
     takes_options,
 )
 from mi2p_inject.recipes.cli.exit_codes import reported
+from mi2p_inject.recipes.cli.paths import typed_path
 from mi2p_inject.recipes.cli.train_commands import OverwriteOption
 from mi2p_inject.recipes.config import parse_assignments, read_yaml
 from mi2p_inject.recipes.config.names import closest
@@ -23,7 +24,6 @@ from mi2p_inject.recipes.encoders.demo_wheels import require_demo
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.experiments.experiment import ExperimentSet
 from mi2p_inject.recipes.experiments.folder import what_is_kept
-from mi2p_inject.recipes.paths import home_path
 from mi2p_inject.recipes.saving.run_folder import check_out
 
 __all__ = ["compare", "demo", "table"]
@@ -36,7 +36,9 @@ SeedsOption = Annotated[str, typer.Option(help="Each experiment is trained with 
 
 
 def demo(
-    out: Annotated[Path, typer.Option(parser=home_path, metavar="PATH", help="Folder of the run.")] = Path("runs/demo"),
+    out: Annotated[Path, typer.Option(parser=typed_path, metavar="PATH", help="Folder of the run.")] = Path(
+        "runs/demo"
+    ),
     seeds: SeedsOption = "0",
     split_seed: Annotated[int, typer.Option(min=0, help="Of the split, which all seeds share.")] = 0,
     experiments: ExperimentOption = None,
@@ -83,7 +85,7 @@ def _table(
     ],
     out: Annotated[
         Path | None,
-        typer.Option(parser=home_path, metavar="PATH", help="Folder of the table.", show_default="runs/table-TABLE"),
+        typer.Option(parser=typed_path, metavar="PATH", help="Folder of the table.", show_default="runs/table-TABLE"),
     ] = None,
     encoders: Annotated[
         str | None,
@@ -150,11 +152,11 @@ table = takes_options(_table, ("data", "task", "image_col", "text_col", "label_c
 
 def compare(
     runs: Annotated[
-        list[Path], typer.Argument(parser=home_path, metavar="RUN...", help="Folders that `mi2p train --out` wrote.")
+        list[Path], typer.Argument(parser=typed_path, metavar="RUN...", help="Folders that `mi2p train --out` wrote.")
     ],
     figure: Annotated[
         Path | None,
-        typer.Option(parser=home_path, metavar="PATH", help="Draw the differences: a .png, .pdf or .svg."),
+        typer.Option(parser=typed_path, metavar="PATH", help="Draw the differences: a .png, .pdf or .svg."),
     ] = None,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="The whole table as Markdown.")] = False,
 ) -> None:

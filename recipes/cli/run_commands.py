@@ -13,9 +13,9 @@ from rich.console import Console
 from mi2p_inject.core.human import printable
 from mi2p_inject.recipes.cli.config_options import NewDataOption
 from mi2p_inject.recipes.cli.exit_codes import reported
+from mi2p_inject.recipes.cli.paths import typed_path
 from mi2p_inject.recipes.config import parse_assignments
 from mi2p_inject.recipes.errors import RecipeError
-from mi2p_inject.recipes.paths import home_path
 
 __all__ = [
     "ColumnOption",
@@ -31,7 +31,7 @@ __all__ = [
 RunArgument = Annotated[
     Path,
     typer.Argument(
-        parser=home_path, metavar="PATH", help="A folder that `mi2p train --out` wrote, or the id of a Hub repository."
+        parser=typed_path, metavar="PATH", help="A folder that `mi2p train --out` wrote, or the id of a Hub repository."
     ),
 ]
 ImageCol = Annotated[str | None, typer.Option(help="Column of image paths; default: as in training.")]
@@ -39,7 +39,7 @@ TextCol = Annotated[str | None, typer.Option(help="Column of texts; default: as 
 ImageRoot = Annotated[
     Path | None,
     typer.Option(
-        parser=home_path,
+        parser=typed_path,
         metavar="PATH",
         help="Folder that image paths of --data start from; default: the one --data is in.",
     ),
@@ -89,7 +89,7 @@ def evaluate(
 
 def predict(
     run: RunArgument,
-    image: Annotated[Path | None, typer.Option(parser=home_path, metavar="PATH", help="An image file.")] = None,
+    image: Annotated[Path | None, typer.Option(parser=typed_path, metavar="PATH", help="An image file.")] = None,
     text: Annotated[str | None, typer.Option(help="A text.")] = None,
     column: ColumnOption = None,
     data: Annotated[str | None, typer.Option(help="Many samples: a CSV, TSV, JSONL, Parquet file or a folder.")] = None,

@@ -17,7 +17,7 @@ from mi2p_inject.recipes.cli.config_options import (
     takes_options,
 )
 from mi2p_inject.recipes.cli.exit_codes import reported
-from mi2p_inject.recipes.paths import home_path
+from mi2p_inject.recipes.cli.paths import typed_path
 
 __all__ = ["OverwriteOption", "settings", "train"]
 
@@ -25,7 +25,7 @@ OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace an e
 
 
 def _train(
-    out: Annotated[Path, typer.Option(parser=home_path, metavar="PATH", help="Folder of the run.")],
+    out: Annotated[Path, typer.Option(parser=typed_path, metavar="PATH", help="Folder of the run.")],
     preset: PresetOption = "practical",
     config: ConfigOption = None,
     set_: SetOption = None,

@@ -11,7 +11,6 @@ Names are those of `mi2p_inject.core.zoo`, ``[LIBRARY:]MODEL[/TOWER]``, and besi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,20 +27,7 @@ from mi2p_inject.recipes.encoders.preprocess import TextSpec
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.paths import home_path
 
-__all__ = ["check_encoder_names", "finished", "load_encoder"]
-
-
-def check_encoder_names(names: Mapping[Modality, str]) -> None:
-    """Refuse names that no library has, before anything else takes time.
-
-    Args:
-        names: modality that is read -> name; see this module.
-
-    Raises:
-        Mi2pError: one is unknown, or a repository of no organisation that cannot be reached.
-    """
-    for modality, name in names.items():
-        _library_of(name, modality)
+__all__ = ["finished", "load_encoder"]
 
 
 def load_encoder(

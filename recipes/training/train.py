@@ -26,7 +26,7 @@ from mi2p_inject.recipes.config import Config
 from mi2p_inject.recipes.config.unused import unused_notes
 from mi2p_inject.recipes.data import Samples, load_data
 from mi2p_inject.recipes.encoders.encoder import Encoder
-from mi2p_inject.recipes.encoders.load import check_encoder_names, load_encoder
+from mi2p_inject.recipes.encoders.load import load_encoder
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.metrics.decisions import check_decision
 from mi2p_inject.recipes.saving.card import card_of
@@ -84,7 +84,6 @@ def train_run(
             check_out(out, overwrite=overwrite)
             check_log(config.run.log)
             check_outside_data(config.data.data, {"--out": out, "source_cache": config.run.source_cache})
-            check_encoder_names(config.model.encoder_names)  # reading the data may take long
         notes = () if samples else None  # whoever has loaded them has shown them
         if samples is None:
             with busy(console, "reading the data"):

@@ -209,3 +209,10 @@ def test_a_run_that_is_named_nearly_is_found(run: Path, monkeypatch: pytest.Monk
         assert result.exit_code == 1
         assert fix in result.output
     assert "did you mean" not in mi2p("predict", f"{above}/else", "--text", "a").output
+
+
+def test_an_empty_path_is_one_clear_line() -> None:
+    """As an unset variable of a shell makes it."""
+    shown = CliRunner().invoke(app, ["train", "--data", "x.csv", "--out", ""])
+    assert shown.exit_code == 2
+    assert "it is empty: give a path" in shown.output

@@ -16,7 +16,6 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from mi2p_inject.core.errors import Mi2pError
-from mi2p_inject.recipes import fit
 from mi2p_inject.recipes.encoders.encoder import Encoder
 from mi2p_inject.recipes.encoders.load import load_encoder
 from mi2p_inject.recipes.encoders.preprocess import ImageSpec, TextSpec
@@ -262,10 +261,3 @@ def test_cut_texts_are_those_with_more_tokens_than_are_read(kind: str) -> None:
     wanted = [tokens(text) > spec.max_length for text in texts]
     assert set(wanted) == {True, False}
     assert spec.cuts(texts) == wanted
-
-
-@pytest.mark.parametrize("option", ["vision", "text"])
-def test_a_mistaken_name_is_found_before_the_data_are_read(option: str, tmp_path: Path) -> None:
-    with pytest.raises(Mi2pError, match="resnet5000"):
-        fit(tmp_path / "none.csv", "me-vision", out=tmp_path / "run", verbose=False, **{option: "resnet5000"})
-    assert not (tmp_path / "run").exists()

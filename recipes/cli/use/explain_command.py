@@ -11,21 +11,21 @@ from rich.console import Console
 
 from mi2p_inject.recipes.cli.config_options import NewDataOption
 from mi2p_inject.recipes.cli.exit_codes import reported
+from mi2p_inject.recipes.cli.paths import typed_path
 from mi2p_inject.recipes.cli.run_commands import ColumnOption, JsonOption, RunArgument, given, named_cells
 from mi2p_inject.recipes.errors import RecipeError
-from mi2p_inject.recipes.paths import home_path
 
 __all__ = ["explain"]
 
 
 def explain(
     run: RunArgument,
-    image: Annotated[Path | None, typer.Option(parser=home_path, metavar="PATH", help="An image file.")] = None,
+    image: Annotated[Path | None, typer.Option(parser=typed_path, metavar="PATH", help="An image file.")] = None,
     text: Annotated[str | None, typer.Option(help="A text.")] = None,
     column: ColumnOption = None,
     target: Annotated[str | None, typer.Option("--class", help="The class; default: the likeliest one.")] = None,
     out: Annotated[
-        Path | None, typer.Option(parser=home_path, metavar="PATH", help="The figure: a .png, .pdf or .svg file.")
+        Path | None, typer.Option(parser=typed_path, metavar="PATH", help="The figure: a .png, .pdf or .svg file.")
     ] = None,
     as_json: JsonOption = False,
     faithfulness: Annotated[

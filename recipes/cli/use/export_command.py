@@ -9,9 +9,9 @@ import typer
 from typer.core import TyperCommand
 
 from mi2p_inject.recipes.cli.exit_codes import reported
+from mi2p_inject.recipes.cli.paths import typed_path
 from mi2p_inject.recipes.cli.run_commands import RunArgument
 from mi2p_inject.recipes.errors import RecipeError
-from mi2p_inject.recipes.paths import home_path
 
 __all__ = ["ExportCommand", "export"]
 
@@ -20,11 +20,11 @@ class ExportCommand(TyperCommand):
     """A command whose forms may stand without a PATH, which click's options cannot."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """As its base class; behind a form without a PATH comes an empty one."""
+        """As its base class; behind a form without a PATH comes the current folder."""
         forms = {name for one in self.params if one.metavar == "[PATH]" for name in one.opts}
         given: list[str] = []
         for argument, following in zip(args, [*args[1:], "--"], strict=True):
-            given += [argument, ""] if argument in forms and following.startswith("-") else [argument]
+            given += [argument, "."] if argument in forms and following.startswith("-") else [argument]
         parsed: list[str] = super().parse_args(ctx, given)
         return parsed
 
@@ -33,20 +33,22 @@ def export(
     run: RunArgument,
     onnx: Annotated[
         Path | None,
-        typer.Option(parser=home_path, metavar="[PATH]", help="A .onnx file with the weights inside, for onnxruntime."),
+        typer.Option(
+            parser=typed_path, metavar="[PATH]", help="A .onnx file with the weights inside, for onnxruntime."
+        ),
     ] = None,
     program: Annotated[
-        Path | None, typer.Option(parser=home_path, metavar="[PATH]", help="A .pt2 file of torch.export, for torch.")
+        Path | None, typer.Option(parser=typed_path, metavar="[PATH]", help="A .pt2 file of torch.export, for torch.")
     ] = None,
     aoti: Annotated[
         Path | None,
         typer.Option(
-            parser=home_path, metavar="[PATH]", help="A .pt2 file that AOTInductor compiled for this kind of machine."
+            parser=typed_path, metavar="[PATH]", help="A .pt2 file that AOTInductor compiled for this kind of machine."
         ),
     ] = None,
     torchscript: Annotated[
         Path | None,
-        typer.Option(parser=home_path, metavar="[PATH]", help="A .pt file of torch.jit.trace, for libtorch."),
+        typer.Option(parser=typed_path, metavar="[PATH]", help="A .pt file of torch.jit.trace, for libtorch."),
     ] = None,
     logits: Annotated[bool, typer.Option("--logits", help="Give logits; default: probabilities.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")] = False,
