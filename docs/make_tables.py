@@ -21,12 +21,13 @@ from benchmarks.sweep.report import render as render_support
 from mi2p_inject.adapters import Adapter, adapters
 from mi2p_inject.recipes.config.describe import settings_page
 from mi2p_inject.recipes.experiments.prose import gain_sentences
-from mi2p_inject.recipes.experiments.report import markdown
+from mi2p_inject.recipes.experiments.report import markdown, marked_gain
 
 DOCS = Path(__file__).parent
 ADAPTERS, README, DEMO = DOCS / "adapters.md", DOCS.parent / "README.md", DOCS / "demo"
 SUPPORT, SETTINGS = DOCS / "support.json", DOCS / "settings.md"
 EXPLAIN, FAITHFUL = DOCS / "explain.md", ("faithful.json", "faithful_text.json")
+_NO_SHARE = {"percent": False}
 _ORDERS = {"evidence": "evidence", "lost": "lost without each alone"}
 
 
@@ -56,13 +57,10 @@ def render_faithfulness() -> str:
             head = f"`{found['model']}` | {one['kind']}, {pieces} a sample | {one['samples']}"
             for order in one["better_than_random"]:
                 gains = [one["probability"][curve]["area_to_random"][order] for curve in ("deletion", "insertion")]
-                lines.append(f"| {head} | {_ORDERS[order]} | {' | '.join(map(_area, gains))} |")
+                lines.append(
+                    f"| {head} | {_ORDERS[order]} | {' | '.join(marked_gain(one, _NO_SHARE) for one in gains)} |"
+                )
     return "\n".join(lines)
-
-
-def _area(gain: dict[str, float]) -> str:
-    shown = f"{gain['value']:+.3f} [{gain['low']:.3f}, {gain['high']:.3f}]"
-    return f"**{shown}**" if round(gain["low"], 3) > 0 or round(gain["high"], 3) < 0 else shown
 
 
 def render_demo() -> str:

@@ -97,7 +97,12 @@ def predict(
     text_col: TextCol = None,
     image_root: ImageRoot = None,
     out: Annotated[
-        Path | None, typer.Option(help="File of answers beside each record's own columns: .csv, .jsonl or .parquet.")
+        Path | None,
+        typer.Option(
+            parser=typed_path,
+            metavar="PATH",
+            help="File of answers beside each record's own columns: .csv, .jsonl or .parquet.",
+        ),
     ] = None,
     set_: NewDataOption = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier file in --out.")] = False,

@@ -24,6 +24,13 @@ def read(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
+def test_answers_in_the_home_folder(both: Path, holes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shell does not expand what stands behind a sign of equality."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    mi2p("predict", both, "--data", holes, "--out=~/answers.csv")
+    assert (tmp_path / "answers.csv").is_file()
+
+
 @pytest.mark.parametrize("ending", [".csv", ".jsonl", ".parquet"])
 def test_a_file_of_answers(both: Path, holes: Path, tmp_path: Path, ending: str) -> None:
     out = tmp_path / "results" / f"answers{ending}"
