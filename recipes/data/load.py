@@ -22,7 +22,7 @@ from mi2p_inject.recipes.data.splits.stratified import LEAST
 from mi2p_inject.recipes.data.tables.lines import check_regular
 from mi2p_inject.recipes.data.tables.load import Columns, load_table
 from mi2p_inject.recipes.data.tables.read import ENDINGS
-from mi2p_inject.recipes.data.tables.split_files import has_tables
+from mi2p_inject.recipes.data.tables.split_files import tables_in
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.paths import home_path
 
@@ -66,7 +66,7 @@ def _own(request: Request) -> SourceTable:
     if path is None:
         raise RecipeError("no file or folder was given", fix="--data my.csv")
     if path.is_dir():
-        if not has_tables(path):
+        if not tables_in(path):
             return load_folder(path)
     elif path.suffix.lower() not in ENDINGS:
         raise RecipeError(

@@ -15,6 +15,7 @@ from mi2p_inject.recipes.data.row_index import examples
 from mi2p_inject.recipes.data.source_table import MAX_CHARACTERS, Row, SourceTable, store
 from mi2p_inject.recipes.data.tables.load import Columns
 from mi2p_inject.recipes.data.tables.read import ENDINGS, table_columns, table_rows
+from mi2p_inject.recipes.data.tables.split_files import tables_in
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.paths import home_path
 
@@ -97,7 +98,7 @@ def read_records(data: str, config: DataConfig, asked: Mapping[str, Any]) -> Rec
         RecipeError: the data cannot be read, or hold nothing; a row that cannot be read is named.
     """
     name, root = parse_spec(data)
-    if name == "own" and root is not None and root.is_dir() and not _tables(root):
+    if name == "own" and root is not None and root.is_dir() and not tables_in(root):
         if config.image_root is not None:
             raise RecipeError(
                 f"{data} is a folder of pictures: no path starts from --image-root", fix="leave --image-root out"
@@ -124,7 +125,7 @@ def read_records(data: str, config: DataConfig, asked: Mapping[str, Any]) -> Rec
 def _request(name: str, root: Path | None, config: DataConfig, asked: Mapping[str, Any]) -> Request:
     id_col = config.id_col
     if name == "own" and root is not None and "id_col" not in asked:  # a new table need not have the training's
-        tables = _tables(root) if root.is_dir() else [root] if root.suffix.lower() in ENDINGS else []
+        tables = tables_in(root) if root.is_dir() else [root] if root.suffix.lower() in ENDINGS else []
         if not all(id_col in table_columns(table) for table in tables):
             id_col = None
     numeric, categorical = config.columns_by_kind
@@ -138,10 +139,6 @@ def _request(name: str, root: Path | None, config: DataConfig, asked: Mapping[st
         multi_label=None,
         labelled=False,
     )
-
-
-def _tables(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.iterdir() if file.suffix.lower() in ENDINGS)
 
 
 def _pictures(folder: Path) -> SourceTable:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mi2p_inject.recipes.data.load import parse_spec
-from mi2p_inject.recipes.data.tables.split_files import has_tables
+from mi2p_inject.recipes.data.tables.split_files import tables_in
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.paths import home_path
 
@@ -31,7 +31,7 @@ def check_outside_data(spec: str | Path, outputs: Mapping[str, str | Path | None
         _, root = parse_spec(str(spec))
     except RecipeError:  # `load_data` says what is wrong with it
         return
-    if root is None or not root.is_dir() or has_tables(root):
+    if root is None or not root.is_dir() or tables_in(root):
         return
     data = Path(os.path.realpath(root))
     for option, folder in outputs.items():

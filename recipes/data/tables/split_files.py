@@ -10,19 +10,22 @@ from mi2p_inject.recipes.data.source_table import is_split, split_name
 from mi2p_inject.recipes.data.tables.read import ENDINGS
 from mi2p_inject.recipes.errors import RecipeError
 
-__all__ = ["has_tables", "is_of_pictures", "split_files"]
+__all__ = ["is_of_pictures", "split_files", "tables_in"]
 
 _PIECE = re.compile(r"(?P<name>.+)-(?P<number>\d+)-of-(?P<count>\d+)")
 """How `datasets` and others name the files of a table that is cut into several."""
 
 
-def has_tables(folder: Path) -> bool:
-    """Whether a folder is one of tables: some lie in it, or folders of pictures with a table each, called as splits.
+def tables_in(folder: Path) -> list[Path]:
+    """The tables of a folder, or of folders of pictures in it that are called as splits; [] where there are none.
 
     Args:
         folder: as a user gives it.
+
+    Raises:
+        RecipeError: some folders of splits have a table, and some have none or several.
     """
-    return bool(_tables(folder)) or bool(_of_split_folders(folder))
+    return _tables(folder) or list(_of_split_folders(folder))
 
 
 def split_files(folder: Path) -> dict[Path, str | None]:
@@ -33,7 +36,7 @@ def split_files(folder: Path) -> dict[Path, str | None]:
     (https://huggingface.co/docs/datasets/image_dataset#imagefolder).
 
     Args:
-        folder: of `has_tables`.
+        folder: one in which `tables_in` finds some.
 
     Raises:
         RecipeError: a file is called as no split; a split has several tables, lacks pieces of one, or has pictures

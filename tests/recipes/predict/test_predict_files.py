@@ -135,3 +135,18 @@ def test_a_broken_table_leaves_no_file(both: Path, tmp_path: Path) -> None:
 def test_options_that_do_not_belong(both: Path, holes: Path, command: str) -> None:
     for given, words in (("learning_rate=1", "learning_rate"), ("image_rot=x", "image_root"), ("model=text", "model")):
         assert words in mi2p(command, both, "--data", holes, "--set", given, code=1).stderr
+
+
+def test_a_folder_of_pictures_with_a_table_for_each_split(both: Path, holes: Path, tmp_path: Path) -> None:
+    rows = [{**one, "image": one["image"] and str(holes.parent / one["image"])} for one in read(holes)]
+    for split, some in (("train", rows[:4]), ("test", rows[4:])):
+        folder = tmp_path / "pictures" / split
+        folder.mkdir(parents=True)
+        with (folder / "metadata.csv").open("w", newline="", encoding="utf-8") as file:
+            table = csv.DictWriter(file, rows[0])
+            table.writeheader()
+            table.writerows(some)
+    found = lines(mi2p("predict", both, "--data", tmp_path / "pictures"))
+    whole = lines(mi2p("predict", both, "--data", holes))
+    names = [one["label"] for one in whole]
+    assert [one["label"] for one in found] == [*names[4:], *names[:4]]  # test comes before train
