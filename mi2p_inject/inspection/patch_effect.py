@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 from mi2p_inject.core.errors import ProbeError
 from mi2p_inject.core.inputs import Inputs, tensors_in
 from mi2p_inject.core.layout import Layout
+from mi2p_inject.core.numerics.normal import normal
 from mi2p_inject.core.weights.offload import computing_device, offloaded
 from mi2p_inject.inspection.preserve import left_as_is
 
@@ -90,7 +91,7 @@ def _without_zeros(model: nn.Module) -> dict[str, Tensor]:
     """Small noise in place of parameters that are all zero: a head that starts at zero passes no gradient."""
     generator = torch.Generator().manual_seed(0)
     return {
-        name: (0.02 * _normal(parameter.shape, generator)).to(parameter)
+        name: (0.02 * normal(parameter.shape, generator)).to(parameter)
         for name, parameter in model.named_parameters()
         if parameter.is_floating_point() and not parameter.is_meta and not parameter.detach().any()
     }
@@ -120,15 +121,10 @@ def _random(tensor: Tensor, generator: torch.Generator) -> Tensor:
     if not tensor.is_floating_point():
         return torch.zeros(shape, dtype=tensor.dtype, device="cpu")
     if len(shape) < 2 or not tensor.numel():
-        return 1 + 0.02 * _normal(shape, generator)
-    numbers = _normal([1 + sum(size - 1 for size in shape)], generator) * math.prod(shape[1:]) ** -0.5
+        return 1 + 0.02 * normal(shape, generator)
+    numbers = normal([1 + sum(size - 1 for size in shape)], generator) * math.prod(shape[1:]) ** -0.5
     overlapping: Tensor = numbers.as_strided(shape, [1] * len(shape))
     return overlapping
-
-
-def _normal(shape: Sequence[int], generator: torch.Generator) -> Tensor:
-    """Random numbers where the generator is, whatever the default device."""
-    return torch.randn(shape, generator=generator, device=generator.device)
 
 
 class _ZeroProbe:
@@ -145,7 +141,7 @@ class _ZeroProbe:
 def _gradients(outputs: Sequence[Tensor], zeros: Sequence[Tensor]) -> Sequence[Tensor | None]:
     """Gradients of a random mixture of all outputs: a plain sum would vanish behind a normalisation."""
     generator = torch.Generator().manual_seed(0)
-    mixed = [(leaf.float() * _normal(leaf.shape, generator).to(leaf.device)).sum() for leaf in outputs]
+    mixed = [(leaf.float() * normal(leaf.shape, generator).to(leaf.device)).sum() for leaf in outputs]
     return torch.autograd.grad(torch.stack(mixed).sum(), zeros, allow_unused=True) if mixed else [None] * len(zeros)
 
 

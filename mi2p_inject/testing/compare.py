@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from mi2p_inject.core.inputs import tensors_in
+from mi2p_inject.core.numerics.normal import normal
 
 __all__ = ["batch_axis", "close", "difference", "floats", "mixture", "samples_equal"]
 
@@ -95,9 +96,7 @@ def mixture(output: Any) -> Tensor | None:
     """
     generator = torch.Generator().manual_seed(0)
     mixed = [
-        (
-            tensor.float() * torch.randn(tensor.shape, generator=generator, device=generator.device).to(tensor.device)
-        ).sum()
+        (tensor.float() * normal(tensor.shape, generator).to(tensor.device)).sum()
         for tensor in floats(output)
         if tensor.requires_grad
     ]

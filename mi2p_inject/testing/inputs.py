@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from mi2p_inject.core.inputs import Inputs
+from mi2p_inject.core.numerics.normal import normal
 from mi2p_inject.core.views import ViewSpec
 from mi2p_inject.inspection.vary_inputs import image_size, is_image
 from mi2p_inject.sources.features import SourceFeatures
@@ -60,7 +61,7 @@ def features_for(spec: ViewSpec, batch: int, seed: int = 0) -> SourceFeatures:
     """Random source features of a spec; of tokens, some are padding in every second sample."""
     generator = torch.Generator().manual_seed(seed)
     shape = (batch, spec.width, *(spec.grid or GRID)) if spec.kind == "map" else (batch, LENGTH, spec.width)
-    numbers = torch.randn(shape, generator=generator, device=generator.device)  # whatever the default device
+    numbers = normal(shape, generator)  # whatever the default device
     if spec.kind == "map":
         return SourceFeatures(numbers)
     mask = torch.ones(batch, LENGTH, dtype=torch.bool, device=generator.device)
@@ -137,7 +138,7 @@ def _filled(model: nn.Module, example: Inputs) -> Inputs:
         if not isinstance(given, Tensor):
             return given
         if given.is_floating_point():
-            return torch.randn(given.shape, generator=generator, device=generator.device).to(given)
+            return normal(given.shape, generator).to(given)
         if given.dtype == torch.long and (not name or name.endswith("input_ids")):
             least, shape = min(FIRST_PLAIN_ID, vocabulary - 2), given.shape
             ids = torch.randint(least, vocabulary - 1, shape, generator=generator, device=generator.device)

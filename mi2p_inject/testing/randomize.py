@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from mi2p_inject.core.inputs import Inputs
+from mi2p_inject.core.numerics.normal import normal
 from mi2p_inject.testing.inputs import run
 
 __all__ = ["randomize_zero_parameters", "refresh_batch_norm"]
@@ -39,7 +40,7 @@ def randomize_zero_parameters(module: nn.Module, strength: float = 0.1) -> None:
     with torch.no_grad():
         for parameter in module.parameters():
             if parameter.is_floating_point() and parameter.numel() and parameter.abs().max() < ALMOST_ZERO:
-                parameter.copy_(strength * torch.randn(parameter.shape, generator=generator, device=generator.device))
+                parameter.copy_(strength * normal(parameter.shape, generator))
 
 
 def refresh_batch_norm(model: nn.Module, inputs: Inputs) -> None:
