@@ -48,6 +48,17 @@ class TestFew:
         if each < 10:
             assert len(found["validation"]) == len(found["test"]) == classes
 
+    @pytest.mark.parametrize("rare_classes", ["keep", "drop"])
+    @pytest.mark.fault("tables", "a made split without a sample of some class", "a note names it")
+    def test_a_split_without_a_class(self, rare_classes: str, tmp_path: Path, load: Load) -> None:
+        path = table(tmp_path, ["a", "b"] * 20 + ["c"] * 3)
+        for seed in range(8):
+            samples = load(path, seed=seed, rare_classes=rare_classes)
+            found = counts(samples)
+            for split in found:
+                told = any(one == f"{split} has no sample of 'c'" for one in samples.notes)
+                assert told == ("c" not in found[split])
+
     @pytest.mark.parametrize("each", [2, 3, 9, 30])
     @pytest.mark.fault("tables", "given splits without validation", "one is made of the training rows")
     def test_a_given_split_without_validation(self, each: int, tmp_path: Path, load: Load) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Hashable, Sequence
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,8 @@ from numpy.typing import NDArray
 
 from mi2p_inject.recipes.data.row_index import RowIndex
 from mi2p_inject.recipes.data.samples import SPLITS
-from mi2p_inject.recipes.data.splits.rare import rare_labels
+from mi2p_inject.recipes.data.source_table import is_split
+from mi2p_inject.recipes.data.splits.rare import note_absent, rare_labels
 from mi2p_inject.recipes.data.splits.stratified import LEAST, filled, split_rows, take_validation
 from mi2p_inject.recipes.errors import RecipeError
 
@@ -63,6 +66,7 @@ def assign_splits(
     given = given_splits(index)
     strata, groups = _strata(numbers, len(classes)), np.asarray(index.groups, dtype=np.int64)
     if not given:
+        _note_folders(index, notes)
         return _made(index, strata, groups, classes, complete, least, seed, notes)
     if "train" not in given:
         raise RecipeError(
@@ -135,7 +139,24 @@ def _made(
         f"split 60/10/30 by class, duplicates together ({len(np.unique(groups[complete]))} groups), seed {seed}"
         + _came_out((counts / counts.sum()).tolist(), (0.6, 0.1, 0.3))
     )
+    note_absent(
+        index.labels, {name: np.flatnonzero(complete & (where == i)) for i, name in enumerate(SPLITS)}, rare, notes
+    )
     return {name: np.flatnonzero(where == number) for number, name in enumerate(SPLITS)}
+
+
+def _note_folders(index: RowIndex, notes: list[str]) -> None:
+    """A note where the pictures lie in folders of splits, ``test/7.png``, that nothing else gives."""
+    paths = [one for one in index.images if one is not None and one != "drawn"]
+    if not paths:
+        return
+    above = os.path.commonpath([os.path.dirname(one) for one in paths])
+    folders = sorted({PurePath(one).relative_to(above).parts[0] for one in paths})
+    if len(folders) > 1 and all(map(is_split, folders)):
+        notes.append(
+            f"the images lie in folders {', '.join(folders)}, but no column gives the split, so it is made anew; to keep "
+            "theirs, write them in a column 'split'"
+        )
 
 
 def _came_out(shares: Sequence[float], asked: Sequence[float]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from mi2p_inject.recipes.data.row_index import RowIndex
 from mi2p_inject.recipes.errors import RecipeError
 
-__all__ = ["drop_rare", "rare_labels"]
+__all__ = ["drop_rare", "note_absent", "rare_labels"]
 
 
 def rare_labels(
@@ -69,6 +69,27 @@ def drop_rare(index: RowIndex, complete: NDArray[np.bool_], least: int, notes: l
         + f"; {int((~stay).sum())} samples had no other label"
     )
     return stay
+
+
+def note_absent(
+    labels: Sequence[tuple[str, ...]],
+    splits: Mapping[str, NDArray[np.int64]],
+    rare: Container[str],
+    notes: list[str],
+) -> None:
+    """A note on each split that was made without a sample of some class: its figures say nothing of that class.
+
+    Args:
+        labels: of all samples.
+        splits: name -> rows.
+        rare: labels that another note tells of.
+        notes: appended to.
+    """
+    found = {split: {label for row in rows.tolist() for label in labels[row]} for split, rows in splits.items()}
+    for split, own in found.items():
+        if absent := sorted(one for one in set().union(*found.values()) - own if one not in rare):
+            shown = ", ".join(map(repr, absent[:8])) + (f" and {len(absent) - 8} more" if len(absent) > 8 else "")
+            notes.append(f"{split} has no sample of {shown}")
 
 
 def _forget(index: RowIndex, stay: NDArray[np.bool_]) -> None:
