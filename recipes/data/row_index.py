@@ -127,7 +127,7 @@ def _check_ids(ids: list[str], name: str) -> None:
         twice = [one for one, count in Counter(ids).items() if count > 1]
         raise RecipeError(
             f"{name}: {len(twice)} ids are not unique, {examples(twice)}",
-            fix="take out the doubled rows, or the id column: rows are then numbered",
+            fix="take out the doubled rows; a table can do without an id column, its rows are then numbered",
         )
 
 

@@ -154,8 +154,8 @@ def _note_folders(index: RowIndex, notes: list[str]) -> None:
     folders = sorted({PurePath(one).relative_to(above).parts[0] for one in paths})
     if len(folders) > 1 and all(map(is_split, folders)):
         notes.append(
-            f"the images lie in folders {', '.join(folders)}, but no column gives the split, so it is made anew; to keep "
-            "theirs, write them in a column 'split'"
+            f"the images lie in folders {', '.join(folders)}, but no column gives the split: it is made anew; to "
+            "keep theirs, write them in a column 'split'"
         )
 
 
