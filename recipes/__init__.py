@@ -1,15 +1,17 @@
-"""Training on image-text data: `fit`, `load_run`, and the command `mi2p`."""
+"""Training on image-text data: `fit`, `load_run`, `load_mean`, and the command `mi2p`."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mi2p_inject.recipes.api import MeanOfRuns as MeanOfRuns
     from mi2p_inject.recipes.api import Run as Run
     from mi2p_inject.recipes.api import fit as fit
+    from mi2p_inject.recipes.api import load_mean as load_mean
     from mi2p_inject.recipes.api import load_run as load_run
 
-__all__ = ["Run", "fit", "load_run"]
+__all__ = ["MeanOfRuns", "Run", "fit", "load_mean", "load_run"]
 
 
 def __getattr__(name: str) -> Any:

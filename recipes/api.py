@@ -6,7 +6,6 @@ import html
 import itertools
 import sys
 from collections.abc import Mapping
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -16,29 +15,25 @@ from numpy.typing import NDArray
 from rich.console import Console
 from torch import Tensor, nn
 
-from mi2p_inject.adapters.adapter import Modality
 from mi2p_inject.expansion.expanded_model import ExpandedModel
+from mi2p_inject.recipes.ask import Asked, read_run
 from mi2p_inject.recipes.config import make_config
 from mi2p_inject.recipes.data.tables.in_memory import as_file
-from mi2p_inject.recipes.encoders.encoder import Encoder
 from mi2p_inject.recipes.errors import RecipeError
-from mi2p_inject.recipes.evaluation.answers import Answers
-from mi2p_inject.recipes.evaluation.evaluate import evaluate_run, predict_file
+from mi2p_inject.recipes.evaluation.mean import MeanRun, mean_of
 from mi2p_inject.recipes.metrics.metric_info import info_of, metrics_of
 from mi2p_inject.recipes.paths import home_path
-from mi2p_inject.recipes.saving import saved as saving
 from mi2p_inject.recipes.saving.hub import portable, push
 from mi2p_inject.recipes.saving.run_folder import FINISHED
 from mi2p_inject.recipes.saving.saved import SavedRun
 from mi2p_inject.recipes.systems import SystemModel
-from mi2p_inject.recipes.training.progress.bars import short_progress
 from mi2p_inject.recipes.training.train import train_run
 
 if TYPE_CHECKING:
     from mi2p_inject.recipes.evaluation.faithfulness.result import Faithfulness
     from mi2p_inject.recipes.explain.result import Explanation
 
-__all__ = ["Run", "fit", "load_run"]
+__all__ = ["MeanOfRuns", "Run", "fit", "load_mean", "load_run"]
 
 
 def fit(
@@ -97,22 +92,43 @@ def load_run(path: str | Path, *, revision: str | None = None, token: str | bool
         RecipeError: no run, an unfinished one, or one whose files are not what the run wrote.
         HubError: no such repository or revision, or it cannot be read.
     """
-    found = saving.load_run(home_path(path), revision=revision, token=token)
-    return Run(_Loaded(found.path, found.config, found.task, found.decision, found.numbers))
+    return Run(read_run(path, revision=revision, token=token))
 
 
-class _Loaded(SavedRun):
-    """A saved run that builds its model once."""
+def load_mean(*paths: str | Path) -> MeanOfRuns:
+    """The mean of several finished runs, as `mi2p table` reports it of models that were trained apart.
 
-    @cached_property
-    def _built(self) -> tuple[SystemModel, Mapping[Modality, Encoder]]:
-        return SavedRun.model(self)
+    Each run's own probabilities are averaged. Runs of one data set and split, such as another system's or those of
+    several seeds: then temperature and thresholds of the mean are chosen on its validation split.
 
-    def model(self) -> tuple[SystemModel, Mapping[Modality, Encoder]]:
-        return self._built
+    Args:
+        paths: two run folders or more, or ids of Hugging Face Hub repositories.
+
+    Raises:
+        RecipeError: as for `load_run`; a run is given twice, or they have other classes.
+        HubError: as for `load_run`.
+
+    Examples:
+        >>> import tempfile, pandas
+        >>> from mi2p_inject.recipes import fit, load_mean
+        >>> rows = [{"text": f"a {c} thing {i}", "label": c} for c in ("red", "blue") for i in range(20)]
+        >>> data, options = pandas.DataFrame(rows), {"text": "tiny:bert", "epochs": 1, "verbose": False}
+        >>> runs = [fit(data, "text", seed=seed, out=f"{tempfile.mkdtemp()}/run", **options) for seed in (0, 1)]
+        >>> mean = load_mean(*(run.path for run in runs))
+        >>> mean.predict_proba([{"text": "a red thing"}]).shape
+        (1, 2)
+    """
+    found = mean_of([read_run(path) for path in paths]) if paths else None
+    if not isinstance(found, MeanRun):
+        raise RecipeError(
+            "a mean is of two runs or more",
+            given=", ".join(map(str, paths)) or "none",
+            fix="load_run gives a single one",
+        )
+    return MeanOfRuns(found)
 
 
-class Run:
+class Run(Asked):
     """A trained model with its data's classes, its numbers and its preprocessing.
 
     Args:
@@ -125,7 +141,8 @@ class Run:
     """
 
     def __init__(self, saved: SavedRun) -> None:
-        self.saved, self.path, self.numbers, self.classes = saved, saved.path, saved.numbers, saved.task.classes
+        super().__init__(saved)
+        self.saved, self.path, self.numbers = saved, saved.path, saved.numbers
 
     @property
     def model(self) -> SystemModel:
@@ -150,41 +167,6 @@ class Run:
         network = cast(nn.Module, branches[0].network)
         return network.backbone if isinstance(network, ExpandedModel) else network
 
-    def predict(self, data: Any, **options: Any) -> NDArray[Any]:
-        """The label of each row; a list of labels where there may be several; None where there was nothing to read.
-
-        Args:
-            data: as for `fit`, without labels.
-            **options: of `mi2p predict`, such as ``text_col="title"``.
-
-        Returns:
-            (N,) objects, in the order of the rows.
-
-        Raises:
-            RecipeError: the data have nothing that the model reads.
-        """
-        key = "labels" if self.saved.task.multi_label else "label"
-        found = [answer[key] for answer in self._asked(data, options)]
-        labels = np.empty(len(found), dtype=object)
-        labels[:] = found
-        return labels
-
-    def predict_proba(self, data: Any, **options: Any) -> NDArray[np.float64]:
-        """(N, classes) probabilities in the order of `classes`; NaN where there was nothing to read; as `predict`."""
-        nothing = dict.fromkeys(self.classes, float("nan"))
-        rows = [answer["probabilities"] or nothing for answer in self._asked(data, options)]
-        return np.array([[row[name] for name in self.classes] for row in rows], dtype=np.float64)
-
-    def evaluate(self, data: Any = None, *, split: str = "test", **options: Any) -> dict[str, Any]:
-        """Metrics with intervals, as `mi2p eval`; None: on the data of the training.
-
-        Raises:
-            RecipeError: no such split, or data that do not fit the model.
-        """
-        path = None if data is None else self._file(data, options)
-        with short_progress(Console(stderr=True, quiet=not _seen()), "evaluating") as on_step:
-            return evaluate_run(self.saved, path, options, split, on_step)
-
     def embed(self, data: Any, **options: Any) -> NDArray[np.float32]:
         """The vector of each row that the classifier sees, (N, width): those of all branches side by side.
 
@@ -195,7 +177,7 @@ class Run:
         """
         answers = self._asked(data, options)
         vectors: list[Tensor] = []
-        for batch in answers.batches():
+        for batch in answers.scores[0].batches():
             with torch.no_grad():
                 vectors.append(self.model.vectors(batch).float().cpu())
         return torch.cat(vectors).numpy()
@@ -259,12 +241,6 @@ class Run:
         console = Console(stderr=True, quiet=not sys.stderr.isatty())
         return measure_faithfulness(self.saved, path, options, split, limit=limit, draws=draws, console=console)
 
-    def _asked(self, data: Any, options: Mapping[str, Any]) -> Answers:
-        return predict_file(self.saved, self._file(data, options), options, progress=_seen())
-
-    def _file(self, data: Any, options: Mapping[str, Any]) -> str:
-        return as_file(data, options.get("image_col", self.saved.config.data.image_col))
-
     def __repr__(self) -> str:
         scores = ", ".join(f"{name} {value['value']:.3f}" for name, value in self._tested().items())
         return f"Run({str(self.path)!r}: {self._title()}; {scores})"
@@ -288,9 +264,25 @@ class Run:
         return {name: scores[name] for name in metrics_of(scores)}
 
 
-def _seen() -> bool:
-    """Whether somebody looks on: in a terminal, or in a notebook."""
-    return sys.stderr.isatty() or Console().is_jupyter
+class MeanOfRuns(Asked):
+    """The mean of several runs: see `load_mean`.
+
+    Args:
+        mean: of two runs or more.
+
+    Attributes:
+        paths: of the runs.
+        decision: what the mean is decided by: a temperature, and thresholds where there are several labels.
+        notes: why these were not chosen on a validation split, where they were not.
+    """
+
+    def __init__(self, mean: MeanRun) -> None:
+        super().__init__(mean)
+        self.paths = tuple(run.path for run in mean.runs)
+        self.decision, self.notes = mean.decision, mean.notes
+
+    def __repr__(self) -> str:
+        return f"MeanOfRuns({', '.join(repr(str(path)) for path in self.paths)})"
 
 
 def _free(folder: Path, model: str) -> Path:

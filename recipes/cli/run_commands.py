@@ -34,6 +34,14 @@ RunArgument = Annotated[
         parser=typed_path, metavar="PATH", help="A folder that `mi2p train --out` wrote, or the id of a Hub repository."
     ),
 ]
+RunsArgument = Annotated[
+    list[Path],
+    typer.Argument(
+        parser=typed_path,
+        metavar="PATH",
+        help="Folders that `mi2p train --out` wrote, or ids of Hub repositories; of several, their mean answers.",
+    ),
+]
 ImageCol = Annotated[str | None, typer.Option(help="Column of image paths; default: as in training.")]
 TextCol = Annotated[str | None, typer.Option(help="Column of texts; default: as in training.")]
 ImageRoot = Annotated[
@@ -52,7 +60,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Numbers as JSON, nothi
 
 
 def evaluate(
-    run: RunArgument,
+    runs: RunsArgument,
     data: Annotated[str | None, typer.Option(help="New labelled data; default: the data of the training.")] = None,
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
     image_col: ImageCol = None,
@@ -63,22 +71,25 @@ def evaluate(
     set_: NewDataOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Test a trained model, on its own data or on new ones.
+    """Test a trained model, or the mean of several, on its own data or on new ones.
 
     Examples:
 
     - `mi2p eval runs/first`
 
     - `mi2p eval runs/first --data other.csv --json`
+
+    - `mi2p eval runs/first runs/second` (the mean of their probabilities)
     """
     with reported():
         from mi2p_inject.recipes.evaluation.evaluate import evaluate_run
+        from mi2p_inject.recipes.evaluation.mean import mean_of
         from mi2p_inject.recipes.evaluation.run_report import print_evaluation
         from mi2p_inject.recipes.saving.saved import load_run
         from mi2p_inject.recipes.training.progress.bars import short_progress
 
         columns = {"image_col": image_col, "text_col": text_col, "label_col": label_col, "split_col": split_col}
-        saved = load_run(run)
+        saved = mean_of([load_run(run) for run in runs])
         with short_progress(Console(stderr=True, quiet=not sys.stderr.isatty()), "evaluating") as on_step:
             numbers = evaluate_run(saved, data, given(set_, image_root=image_root, **columns), split, on_step)
         if as_json:
@@ -88,7 +99,7 @@ def evaluate(
 
 
 def predict(
-    run: RunArgument,
+    runs: RunsArgument,
     image: Annotated[Path | None, typer.Option(parser=typed_path, metavar="PATH", help="An image file.")] = None,
     text: Annotated[str | None, typer.Option(help="A text.")] = None,
     column: ColumnOption = None,
@@ -123,6 +134,8 @@ def predict(
     - `mi2p predict runs/first --data new.csv --out answers.csv`
 
     - `mi2p predict runs/first --data new.csv --image-root pictures > answers.jsonl`
+
+    - `mi2p predict runs/first runs/second --data new.csv` (the mean of their probabilities)
     """
     with reported():
         if (data is None) == (image is None and text is None):
@@ -137,27 +150,30 @@ def predict(
         if data is not None and column:
             raise RecipeError("--column is of one sample", fix="put the column into the table of --data")
         if data is not None:
-            _predict_file(run, data, options, out, overwrite)
+            _predict_file(runs, data, options, out, overwrite)
             return
-        from mi2p_inject.recipes.api import load_run
+        from mi2p_inject.recipes.ask import read_run
         from mi2p_inject.recipes.evaluation.evaluate import predict_one
+        from mi2p_inject.recipes.evaluation.mean import mean_of
         from mi2p_inject.recipes.evaluation.sample_notes import notes_on_sample
 
-        saved, cells = load_run(run).saved, named_cells(column)
+        saved, cells = mean_of([read_run(run) for run in runs]), named_cells(column)
         typer.echo(json.dumps(predict_one(saved, image, text, cells), indent=2, ensure_ascii=False))
         for note in notes_on_sample(saved, image, text, cells):
             typer.echo(f"note: {printable(note)}", err=True)
 
 
-def _predict_file(run: Path, data: str, options: dict[str, Any], out: Path | None, overwrite: bool) -> None:
+def _predict_file(runs: list[Path], data: str, options: dict[str, Any], out: Path | None, overwrite: bool) -> None:
     from mi2p_inject.recipes.evaluation.answer_files import check_answers_file, write_answers
     from mi2p_inject.recipes.evaluation.evaluate import predict_file
+    from mi2p_inject.recipes.evaluation.mean import mean_of
     from mi2p_inject.recipes.saving.saved import load_run
 
     if out is not None:
         check_answers_file(out, data, overwrite=overwrite)
     bar = sys.stderr.isatty() and (out is not None or not sys.stdout.isatty())
-    answers, notes = predict_file(load_run(run), data, options, progress=bar), list[str]()
+    answers = predict_file(mean_of([load_run(run) for run in runs]), data, options, progress=bar)
+    notes: list[str] = []
     if out is not None:
         notes = write_answers(answers, out)
     else:

@@ -1,219 +1,93 @@
-"""A model's answers to records: one each, in order, and what could not be read; a batch at a time."""
+"""Answers to records: one each, in order, of a run or of the mean of several; a batch at a time."""
 
 from __future__ import annotations
 
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
 from tqdm.auto import tqdm
 
-from mi2p_inject.recipes.config import Config
-from mi2p_inject.recipes.encoders.preprocess import TextSpec
-from mi2p_inject.recipes.errors import RecipeError
+from mi2p_inject.recipes.evaluation.mean import Answering, MeanRun, combined
 from mi2p_inject.recipes.evaluation.records import Records
-from mi2p_inject.recipes.saving.saved import SavedRun
-from mi2p_inject.recipes.systems.columns import unusual_cells
-from mi2p_inject.recipes.systems.inputs import ImageTextDataset, Item
-from mi2p_inject.recipes.training.hf_trainer import arguments
+from mi2p_inject.recipes.evaluation.scores import NAMED, Scored, Scores
+from mi2p_inject.recipes.tasks import Logits
 
-__all__ = ["Answers", "answers_of", "for_answers"]
-
-_THREADS = 4  # that decode pictures
-_NAMED = 3  # records that a note names
-_AHEAD = 2  # batches that are decoded while the model works
-
-
-@dataclass
-class _Tally:
-    """How many records have each problem, and the first of them."""
-
-    kinds: Counter[str] = field(default_factory=Counter)
-    names: list[str] = field(default_factory=list)
-
-    def add(self, kind: str, name: str) -> None:
-        self.kinds[kind] += 1
-        if len(self.names) < _NAMED and name not in self.names:
-            self.names.append(name)
-
-    def __bool__(self) -> bool:
-        return bool(self.kinds)
-
-    def of(self, total: int) -> str:
-        return f"{self.kinds.total()} of {total} records"
-
-    @property
-    def such(self) -> str:
-        return f" (such as {', '.join(self.names)})"
-
-    def __str__(self) -> str:
-        counted = ", ".join(f"{count} {kind}" for kind, count in self.kinds.most_common())
-        return f"{counted}{self.such}"
+__all__ = ["Answers", "answers_of"]
 
 
 class Answers:
     """An answer to each record, made while it is iterated; never more than a few batches in memory.
 
     Args:
-        run: the model.
-        records: what it is asked about.
-        config: batch size and precision count.
+        run: what answers.
+        scores: of each of its runs, for the same records in batches of one size.
         progress: a bar on stderr.
-
-    Raises:
-        RecipeError: there is no column of what the model reads, or the run kept no weights.
     """
 
-    def __init__(self, run: SavedRun, records: Records, config: Config, *, progress: bool = False) -> None:
-        reads = run.config.model.system.modalities
-        if not any(modality in records.modalities for modality in reads):
-            raise RecipeError(
-                f"model {run.config.model.model!r} has nothing to read in {records.name}",
-                expected=" or ".join(f"{modality}s" for modality in reads),
-                given=", ".join(records.modalities) or "neither",
-                fix="name the column: --image-col, --text-col",
-            )
-        self.run, self.records, self.progress = run, records, progress
-        self._reads = [modality for modality in reads if modality in records.modalities]
-        self._model, encoders = run.model()
-        self._collator = run.collator(encoders)
-        self._size = config.run.eval_batch_size
-        config, self._of_machine = for_answers(config)
-        with tempfile.TemporaryDirectory() as folder:  # precision and device as the training's evaluation has them
-            given = arguments(config, Path(folder))
-        self._device = given.device
-        self._autocast = torch.bfloat16 if given.bf16 else torch.float16 if given.fp16 else None
-        self._model.to(self._device)
-        spec = encoders["text"].spec if "text" in self._reads else None
-        self._texts = spec if isinstance(spec, TextSpec) else None
-        self._no_input, self._unread, self._cut, self._unusual = _Tally(), _Tally(), _Tally(), dict[str, _Tally]()
+    def __init__(self, run: Answering, scores: Sequence[Scores], *, progress: bool = False) -> None:
+        self.run, self.scores, self.progress = run, tuple(scores), progress
+        self._no_input, self._names = Counter[str](), list[str]()
         #: an answer to no record in particular: its keys are those of all answers
         self.example = answers_of(run, np.zeros((1, run.task.outputs), dtype=np.float32))[0]
         self._nothing = {**dict.fromkeys(self.example), **run.task.shown_decision(run.decision)}
+
+    @property
+    def records(self) -> Records:
+        """What it is asked about."""
+        return self.scores[0].records
 
     def __len__(self) -> int:
         return len(self.records)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """``id``, what `Task.answer` gives (all of it None where the model has no input), ``problem`` (str or None)."""
-        self._no_input, self._unread, self._cut, self._unusual = _Tally(), _Tally(), _Tally(), {}
-        with (
-            ThreadPoolExecutor(_THREADS) as pool,
-            tqdm(total=len(self), desc="answering", unit="record", disable=not self.progress, leave=False) as bar,
-        ):
-            for start, items in self._items(pool):
-                yield from self._batch(start, items)
-                bar.update(len(items))
-
-    def batches(self) -> Iterator[dict[str, Tensor]]:
-        """What the model reads of the records, in order, on its device."""
-        with ThreadPoolExecutor(_THREADS) as pool:
-            for _, items in self._items(pool):
-                yield {name: value.to(self._device) for name, value in self._collator(items).items()}
+        """``id``, what `Task.answer` gives (all of it None where there is no input), ``problem`` (str or None)."""
+        self._no_input, self._names = Counter(), []
+        with tqdm(total=len(self), desc="answering", unit="record", disable=not self.progress, leave=False) as bar:
+            for batches in zip(*self.scores, strict=True):
+                yield from self._batch(list(zip(*batches, strict=True)))
+                bar.update(len(batches[0]))
 
     @property
     def notes(self) -> list[str]:
         """What a user should know of these records; complete after an iteration."""
-        found, total = [*self.records.notes, *self._of_machine], len(self)
-        if self._unread:
-            fix = f"; paths start from {self.records.image_root}, or --image-root" if self.records.image_root else ""
-            found.append(f"{self._unread.of(total)} have an image that cannot be read: {self._unread}{fix}")
-        if self._cut and self._texts is not None:
-            most = f"max_length={self._texts.max_length} tokens"
-            found.append(
-                f"{self._cut.of(total)} have a text of more than {most}: what is beyond is not read{self._cut.such}"
-            )
-        for what, tally in self._unusual.items():
-            found.append(f"{tally.of(total)}: {what}{tally.such}")
+        given = self.run.notes if isinstance(self.run, MeanRun) else ()
+        found = list(dict.fromkeys([*given, *(note for one in self.scores for note in one.notes)]))
         if self._no_input:
-            found.append(f"{self._no_input.of(total)} have no input and so no answer: {self._no_input}")
+            counted = ", ".join(f"{count} {problem}" for problem, count in self._no_input.most_common())
+            such = f" (such as {', '.join(self._names)})"
+            found.append(
+                f"{self._no_input.total()} of {len(self)} records have no input and so no answer: {counted}{such}"
+            )
         return found
 
-    def _items(self, pool: ThreadPoolExecutor) -> Iterator[tuple[int, list[Item]]]:
-        """Batches of opened records, with the number of their first; the next ones are opened meanwhile."""
-        data = ImageTextDataset(self.records.stored, self._collator.image)
-        waiting: list[tuple[int, list[Future[Item]]]] = []
-        for start in range(0, len(data), self._size):
-            rows = range(start, min(start + self._size, len(data)))
-            waiting.append((start, [pool.submit(data.__getitem__, row) for row in rows]))
-            if len(waiting) > _AHEAD:
-                yield _opened(waiting.pop(0))
-        while waiting:
-            yield _opened(waiting.pop(0))
-
-    def _batch(self, start: int, items: list[Item]) -> Iterator[dict[str, Any]]:
-        images = self.records.stored.select_columns(["image"])[start : start + len(items)]["image"]
-        remarks = self.records.remarks(start, start + len(items))
-        read = [item for item in items if self._has_input(item)]
-        self._count_cut(items)
+    def _batch(self, records: Sequence[tuple[Scored, ...]]) -> Iterator[dict[str, Any]]:
+        """The answers to some records, of each what every run makes of it."""
+        read = [record for record in records if any(one.logits is not None for one in record)]
         answers = iter(answers_of(self.run, self._logits(read)) if read else ())
-        for item, image, remark in zip(items, images, remarks, strict=True):
-            problems = [*self._problems(item, image is not None), *(remark if "text" in self._reads else [])]
+        for record in records:
+            problems = list(dict.fromkeys(problem for one in record for problem in one.problems))
             problem = ", ".join(problems) or None
-            if self._has_input(item):
-                yield {"id": item["id"], **next(answers), "problem": problem}
+            if any(one.logits is not None for one in record):
+                yield {"id": record[0].id, **next(answers), "problem": problem}
                 continue
-            self._no_input.add(problem or "", item["id"])
-            yield {"id": item["id"], **self._nothing, "problem": f"no input: {problem}"}
+            self._no_input[problem or ""] += 1
+            if len(self._names) < NAMED:
+                self._names.append(record[0].id)
+            yield {"id": record[0].id, **self._nothing, "problem": f"no input: {problem}"}
 
-    def _has_input(self, item: Item) -> bool:
-        text = "text" in self._reads and bool((item["text"] or "").strip())
-        return text or item["pixels"] is not None
-
-    def _problems(self, item: Item, has_image: bool) -> list[str]:
-        """What the model reads and could not."""
-        found = []
-        if "image" in self._reads and item["bad"] is not None:
-            found.append(f"image: {item['bad']}")
-            self._unread.add(item["bad"], item["id"])
-        elif "image" in self._reads and not has_image:
-            found.append("no image")
-        if "text" in self._reads and not (item["text"] or "").strip():
-            found.append("no text")
-        if self._collator.columns is not None and item["cells"] is not None:
-            for what, cell in unusual_cells(self._collator.columns, item["cells"]):
-                found.append(f"{what}: {cell}")
-                self._unusual.setdefault(what, _Tally()).add(what, cell)
-        return found
-
-    def _count_cut(self, items: Sequence[Item]) -> None:
-        """Records of whose text the model reads the beginning only."""
-        given = [(item["id"], item["text"]) for item in items if (item["text"] or "").strip()]
-        if self._texts is not None and given:
-            names, texts = zip(*given, strict=True)
-            for name, cut in zip(names, self._texts.cuts(list(texts)), strict=True):
-                if cut:
-                    self._cut.add("", name)
-
-    def _logits(self, items: Sequence[Item]) -> NDArray[np.float32]:
-        batch = {name: value.to(self._device) for name, value in self._collator(items).items()}
-        with torch.no_grad(), torch.autocast(self._device.type, self._autocast, enabled=self._autocast is not None):
-            logits = self._model(**batch)["logits"]
-        return np.asarray(logits.float().cpu().numpy(), dtype=np.float32)
+    def _logits(self, records: Sequence[tuple[Scored, ...]]) -> Logits:
+        nothing = np.zeros(self.run.task.outputs, dtype=np.float32)
+        logits, present = [], []
+        for scored in zip(*records, strict=True):
+            logits.append(np.stack([nothing if one.logits is None else one.logits for one in scored]))
+            present.append(np.array([one.logits is not None for one in scored]))
+        return combined(self.run, logits, present)
 
 
-def for_answers(config: Config) -> tuple[Config, list[str]]:
-    """The configuration with a precision that this machine can answer in, and a note where that is another one."""
-    if config.run.precision != "fp16" or torch.cuda.is_available():
-        return config, []
-    note = "precision=fp16 needs a GPU: these answers are in fp32"
-    return replace(config, run=replace(config.run, precision="fp32")), [note]
-
-
-def answers_of(run: SavedRun, logits: NDArray[np.float32]) -> list[dict[str, Any]]:
+def answers_of(run: Answering, logits: Logits) -> list[dict[str, Any]]:
     """What `mi2p predict` says about each of (N, outputs) logits."""
     task, shown = run.task, run.task.shown_decision(run.decision)
     decided, probabilities = task.answers(logits, run.decision)
     return [{**task.answer(one, scores), **shown} for one, scores in zip(decided, probabilities, strict=True)]
-
-
-def _opened(batch: tuple[int, list[Future[Item]]]) -> tuple[int, list[Item]]:
-    return batch[0], [one.result() for one in batch[1]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,15 +20,16 @@ from mi2p_inject.recipes.data import Samples, load_data, open_image
 from mi2p_inject.recipes.data.load import parse_spec
 from mi2p_inject.recipes.encoders.encoder import Encoder
 from mi2p_inject.recipes.errors import RecipeError
-from mi2p_inject.recipes.evaluation.answers import Answers, answers_of, for_answers
+from mi2p_inject.recipes.evaluation.answers import Answers, answers_of
+from mi2p_inject.recipes.evaluation.mean import Answering, MeanRun, cells_of_runs, combined, runs_of
 from mi2p_inject.recipes.evaluation.records import read_records
+from mi2p_inject.recipes.evaluation.scores import Scores, for_answers
 from mi2p_inject.recipes.metrics.metrics import resampled_answers
 from mi2p_inject.recipes.paths import home_path
 from mi2p_inject.recipes.saving.saved import SavedRun
 from mi2p_inject.recipes.systems.base import SystemModel
-from mi2p_inject.recipes.systems.columns import given_cells
 from mi2p_inject.recipes.systems.inputs import ImageTextDataset
-from mi2p_inject.recipes.training.numbers import targets_of
+from mi2p_inject.recipes.training.numbers import readable, targets_of
 from mi2p_inject.recipes.training.progress.bars import OnStep, no_progress
 from mi2p_inject.recipes.training.text_notes import text_notes
 from mi2p_inject.recipes.training.train import load_samples, quiet
@@ -53,16 +54,16 @@ PREDICT_OPTIONS = ("image_col", "text_col", "id_col", "image_root", "task", "rep
 
 
 def evaluate_run(
-    run: SavedRun,
+    run: Answering,
     data: str | None,
     options: Mapping[str, Any],
     split: str = "test",
     on_step: OnStep = no_progress,
 ) -> dict[str, Any]:
-    """Metrics of a trained model, with intervals.
+    """Metrics of a trained model, or of the mean of several, with intervals.
 
     Args:
-        run: the model.
+        run: the model or models.
         data: new data, whose labels must be among the run's; None: the data it was trained with, split as then. Image
             paths of new data start from their own folder, or ``image_root`` of `options`; never from the training's.
         options: of `EVALUATE_OPTIONS`, where they differ from the run's.
@@ -70,14 +71,21 @@ def evaluate_run(
         on_step: called after each batch.
 
     Raises:
-        RecipeError: no such split, the trained-on data have changed, or the data do not fit the model.
+        RecipeError: no such split, the trained-on data have changed, the data do not fit the model, or the models were
+            trained with other samples in this split.
     """
-    config, samples = labelled_samples(run, data, options, split)
-    config, of_machine = for_answers(config)
+    given = [labelled_samples(one, data, options, split) for one in runs_of(run)]
+    _check_same_samples(run, [samples for _, samples in given], split)
+    config, samples = given[0]
+    logits, present, notes = [], [], list(samples.notes)
+    for one, (own, rows) in zip(runs_of(run), given, strict=True):
+        own, of_machine = for_answers(own)
+        model, encoders = one.model()
+        logits.append(_logits(one, own, model, encoders, rows.splits[split], on_step))
+        present.append(readable(rows.splits[split], one.config.model.system.modalities))
+        notes += [*text_notes(encoders, rows, split), *of_machine]
     true = targets_of(run.task, samples, split)
-    model, encoders = run.model()
-    logits = _logits(run, config, model, encoders, samples.splits[split], on_step)
-    decided, probabilities = run.task.answers(logits, run.decision)
+    decided, probabilities = run.task.answers(combined(run, logits, present), run.decision)
     groups = np.unique(np.asarray(samples.splits[split]["group"][:], dtype=str), return_inverse=True)[1]
     resampled = resampled_answers(run.task, true, decided, probabilities, groups, seed=config.run.seed)
     return {
@@ -86,8 +94,21 @@ def evaluate_run(
         "samples": len(true),
         "metrics": {name: asdict(one) for name, one in resampled.intervals().items()},
         "f1_of_classes": run.task.f1_of_classes(true, decided),
-        "notes": [*samples.notes, *text_notes(encoders, samples, split), *of_machine],
+        "notes": list(dict.fromkeys([*notes, *(run.notes if isinstance(run, MeanRun) else ())])),
     }
+
+
+def _check_same_samples(run: Answering, given: Sequence[Samples], split: str) -> None:
+    """Refuse a mean over samples that are not the same, as of runs that split their data otherwise."""
+    first, *others = (samples.splits[split]["id"][:] for samples in given)
+    for one, ids in zip(runs_of(run)[1:], others, strict=True):
+        if list(ids) != list(first):
+            raise RecipeError(
+                f"the runs have other samples in the split {split!r}, so there is no mean to test",
+                expected=f"the {len(first)} of {runs_of(run)[0].path}",
+                given=f"{len(ids)} in {one.path}, {len(set(ids) & set(first))} of them the same",
+                fix="name labelled data that none was trained on: --data other.csv; or train them on one split",
+            )
 
 
 def labelled_samples(run: SavedRun, data: str | None, options: Mapping[str, Any], split: str) -> tuple[Config, Samples]:
@@ -131,12 +152,12 @@ def _other_samples(now: DataConfig, trained: DataConfig) -> RecipeError:
 
 
 def predict_one(
-    run: SavedRun, image: Path | None, text: str | None, columns: Mapping[str, Any] | None = None
+    run: Answering, image: Path | None, text: str | None, columns: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """Class probabilities of one sample.
 
     Args:
-        run: the model.
+        run: the model, or the mean of several.
         image: the sample; an expanded or fused model does with one of them.
         text: the same.
         columns: cells of the columns that the run reads, by name; None: the sample has none.
@@ -148,24 +169,34 @@ def predict_one(
     if image is not None:
         open_image(image, on_bad="error")
     given = {"image": image is not None, "text": bool(text and text.strip())}
-    if not any(given[modality] for modality in run.config.model.system.modalities):
-        needed = " or ".join(f"--{modality}" for modality in run.config.model.system.modalities)
-        raise RecipeError(f"model {run.config.model.model!r} has nothing to read", fix=f"give {needed}")
-    numbers, categories = given_cells(run.columns(), columns) or ((), ())
-    row = {
-        "numbers": numbers,
-        "categories": categories,
-        "image": None if image is None else str(image),
-        "text": text and decodable(text),
-    }
-    return answers_of(run, _logits(run, for_answers(run.config)[0], *run.model(), [row]))[0]
+    logits, present = [], []
+    for one, cells in cells_of_runs(run, columns):
+        numbers, categories = cells or ((), ())
+        row = {
+            "numbers": numbers,
+            "categories": categories,
+            "image": None if image is None else str(image),
+            "text": text and decodable(text),
+        }
+        there = any(given[modality] for modality in one.config.model.system.modalities)
+        present.append(np.array([there]))
+        if there:
+            logits.append(_logits(one, for_answers(one.config)[0], *one.model(), [row]))
+        else:
+            logits.append(np.zeros((1, one.task.outputs), dtype=np.float32))
+    if not any(present):
+        reads = dict.fromkeys(kind for one in runs_of(run) for kind in one.config.model.system.modalities)
+        named = " and ".join(repr(one.config.model.model) for one in runs_of(run))
+        needed = " or ".join(f"--{modality}" for modality in reads)
+        raise RecipeError(f"model {named} has nothing to read", fix=f"give {needed}")
+    return answers_of(run, combined(run, logits, present))[0]
 
 
-def predict_file(run: SavedRun, data: str, options: Mapping[str, Any], *, progress: bool = False) -> Answers:
+def predict_file(run: Answering, data: str, options: Mapping[str, Any], *, progress: bool = False) -> Answers:
     """Class probabilities of every record of a file, in its order; made while the answers are iterated.
 
     Args:
-        run: the model.
+        run: the model, or the mean of several.
         data: a table, a folder of images and texts, or a benchmark; labels, splits and groups in it are not read. Image
             paths start from its folder, or ``image_root`` of `options`; never from the training's.
         options: of `PREDICT_OPTIONS`, where they differ from the run's.
@@ -176,8 +207,12 @@ def predict_file(run: SavedRun, data: str, options: Mapping[str, Any], *, progre
     """
     quiet()
     _check_options(options, PREDICT_OPTIONS)
-    config = with_options(run.config, {"image_root": None, **options, "data": data})
-    return Answers(run, read_records(data, config.data, options), config, progress=progress)
+    size = {"eval_batch_size": runs_of(run)[0].config.run.eval_batch_size}
+    scores = []
+    for one in runs_of(run):
+        config = with_options(one.config, {"image_root": None, **size, **options, "data": data})
+        scores.append(Scores(one, read_records(data, config.data, options), config))
+    return Answers(run, scores, progress=progress)
 
 
 def _check_options(options: Mapping[str, Any], known: tuple[str, ...]) -> None:

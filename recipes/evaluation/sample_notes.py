@@ -8,35 +8,40 @@ from typing import Any
 
 from mi2p_inject.recipes.encoders.preprocess import TextSpec
 from mi2p_inject.recipes.errors import RecipeError
-from mi2p_inject.recipes.evaluation.answers import for_answers
+from mi2p_inject.recipes.evaluation.mean import Answering, MeanRun, cells_of_runs, runs_of
+from mi2p_inject.recipes.evaluation.scores import for_answers
 from mi2p_inject.recipes.explain.words import words_of
 from mi2p_inject.recipes.saving.saved import SavedRun
-from mi2p_inject.recipes.systems.columns import given_cells, unusual_cells
+from mi2p_inject.recipes.systems.columns import unusual_cells
 
 __all__ = ["notes_on_sample"]
 
 
 def notes_on_sample(
-    run: SavedRun, image: Path | None, text: str | None, columns: Mapping[str, Any] | None = None
+    run: Answering, image: Path | None, text: str | None, columns: Mapping[str, Any] | None = None
 ) -> list[str]:
     """What the model did not read, unusual cells, and a precision that this machine does not have.
 
     Args:
-        run: the model.
+        run: the model, or the mean of several.
         image: the sample, as `mi2p_inject.recipes.evaluation.evaluate.predict_one` read it.
         text: the same.
         columns: the same.
     """
-    model, given = run.config.model, {"image": image is not None, "text": bool(text and text.strip())}
-    unread = [one for one, here in given.items() if here and one not in model.system.modalities]
-    notes = [f"model {model.model!r} reads no {one}s: the {one} was left out" for one in unread]
-    if text and given["text"] and "text" not in unread:
-        notes += _cut(run, text)
-    known = run.columns()
-    cells = given_cells(known, columns)
-    if known is not None and cells is not None:
-        notes += [f"{what}: {cell}" for what, cell in unusual_cells(known, cells)]
-    return notes + for_answers(run.config)[1]
+    notes = list(run.notes) if isinstance(run, MeanRun) else []
+    given = {"image": image is not None, "text": bool(text and text.strip())}
+    read = {modality for one in runs_of(run) for modality in one.config.model.system.modalities}
+    named = " and ".join(dict.fromkeys(repr(one.config.model.model) for one in runs_of(run)))
+    unread = [one for one, here in given.items() if here and one not in read]
+    notes += [f"model {named} reads no {one}s: the {one} was left out" for one in unread]
+    for one, cells in cells_of_runs(run, columns):
+        if text and given["text"] and "text" in one.config.model.system.modalities:
+            notes += _cut(one, text)
+        known = one.columns()
+        if known is not None and cells is not None:
+            notes += [f"{what}: {cell}" for what, cell in unusual_cells(known, cells)]
+        notes += for_answers(one.config)[1]
+    return list(dict.fromkeys(notes))
 
 
 def _cut(run: SavedRun, text: str) -> list[str]:

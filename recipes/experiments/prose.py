@@ -8,7 +8,7 @@ from typing import Any
 from mi2p_inject.recipes.experiments.picked import best_expanded, picking_metrics, strongest_fusion
 from mi2p_inject.recipes.experiments.report import gains_of, significant
 
-__all__ = ["gain_sentences", "picked_sentence", "verdict"]
+__all__ = ["gain_sentences", "pick_notes", "picked_sentence", "verdict"]
 
 Numbers = Mapping[str, Any]
 
@@ -85,6 +85,28 @@ def picked_sentence(numbers: Numbers, by: str | None = None) -> str:
         f"Picked by {title} on the validation split, the best expanded system is **{best}** and the strongest late "
         f"fusion **{rival}**. On the test split, with {seeds}, {best} minus {rival}: {'. '.join(found)}."
     )
+
+
+def pick_notes(numbers: Numbers) -> list[str]:
+    """What a set's validation split picks, and how to answer with it; [] where nothing is to be picked.
+
+    Args:
+        numbers: metrics.json of a set.
+
+    Returns:
+        A sentence of Markdown each.
+    """
+    if numbers["smoke"]:
+        return []
+    found = [one for metric in picking_metrics(numbers["metrics"]) if (one := picked_sentence(numbers, metric))]
+    best = best_expanded(numbers["experiments"], next(iter(numbers["metrics"])))
+    if not found or best is None:
+        return []
+    line = numbers["experiments"][best]
+    runs = " ".join(f"experiments/{name}/seed-{line['seeds'][0]}" for name in line["averages"] or [best])
+    command = f"`mi2p predict {runs} --data new.csv` in the table's folder answers with {best}"
+    kept = numbers["settings"]["keep_weights"]
+    return [*found, f"{command}." if kept else f"Trained with `--set keep_weights=true`, {command}."]
 
 
 def _sentence(gains: Sequence[Mapping[str, Any]], metric: str, info: Mapping[str, Any]) -> str:

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from mi2p_inject.fusion import mean_scores
 from mi2p_inject.recipes.config import AnswersConfig, Config
 from mi2p_inject.recipes.data import Samples
+from mi2p_inject.recipes.evaluation.mean import mean_logits
 from mi2p_inject.recipes.experiments.experiment import Experiment, ExperimentSet
 from mi2p_inject.recipes.experiments.picked import best_expanded, picking_metrics, rivals
 from mi2p_inject.recipes.metrics.decisions import choose_decision
@@ -25,7 +24,7 @@ from mi2p_inject.recipes.metrics.resampling import Resampled
 from mi2p_inject.recipes.saving.card import without_paths
 from mi2p_inject.recipes.saving.saved import SavedRun
 from mi2p_inject.recipes.tasks import Decision, Floats, Labels, Logits, Task, scaled_logits
-from mi2p_inject.recipes.training.numbers import targets_of
+from mi2p_inject.recipes.training.numbers import readable, targets_of
 from mi2p_inject.recipes.training.reading import mean_reading
 
 __all__ = ["Outcome", "Results", "collect", "public_data"]
@@ -93,7 +92,7 @@ class Results:
         splits = [split for split in ("validation", "test") if f"{split}_logits" in found]
         self.outcomes.setdefault(name, {})[seed] = Outcome(
             logits={split: found[f"{split}_logits"] for split in splits},
-            present={split: self._readable(split, run.numbers["encoders"]) for split in splits},
+            present={split: readable(self.samples.splits[split], run.numbers["encoders"]) for split in splits},
             task=run.task,
             decision=run.decision,
             encoders=run.numbers["encoders"],
@@ -129,23 +128,15 @@ class Results:
     def _average(self, members: Sequence[Outcome]) -> Outcome:
         logits, present = {}, {}
         for split in members[0].logits:
-            given = torch.stack([torch.from_numpy(one.scaled(split)) for one in members])
-            there = torch.stack([torch.from_numpy(one.present[split]) for one in members])
-            logits[split] = mean_scores(given, there, multi_label=self.task.independent).numpy()
-            present[split] = there.any(dim=0).numpy()
+            there = [one.present[split] for one in members]
+            logits[split] = mean_logits(self.task, [one.scaled(split) for one in members], there)
+            present[split] = np.logical_or.reduce(there)
         decision = self.task.usual_decision()
         if "validation" in logits:
             true = targets_of(self.task, self.samples, "validation")
             decision = choose_decision(self.task, logits["validation"], true, self._answers)
         encoders = {modality: name for one in members for modality, name in one.encoders.items()}
         return Outcome(logits, present, self.task, decision, dict(sorted(encoders.items())))
-
-    def _readable(self, split: str, modalities: Mapping[str, str]) -> NDArray[np.bool_]:
-        rows = self.samples.splits[split]
-        kinds = rows.select_columns(list(modalities)).with_format("arrow")[:]
-        found = [kinds.column(one).is_valid().to_numpy(zero_copy_only=False) for one in modalities]
-        readable: NDArray[np.bool_] = np.logical_or.reduce(found)
-        return readable
 
 
 def collect(

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
+from mi2p_inject.core.human import printable
 from mi2p_inject.recipes.characters import print_notes
 from mi2p_inject.recipes.config import Config, with_options
 from mi2p_inject.recipes.data import Samples
@@ -30,6 +31,7 @@ from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.experiments.experiment import ExperimentSet
 from mi2p_inject.recipes.experiments.figure import draw_figure
 from mi2p_inject.recipes.experiments.folder import finished_runs, folder_of
+from mi2p_inject.recipes.experiments.prose import pick_notes
 from mi2p_inject.recipes.experiments.report import markdown, show
 from mi2p_inject.recipes.experiments.results import Results, collect
 from mi2p_inject.recipes.saving.identity import FINISHED, PLACES, check_identity
@@ -134,10 +136,14 @@ def _write(
     folder: RunFolder, numbers: dict[str, Any], results: Results, experiments: ExperimentSet, console: Console
 ) -> None:
     folder.write("figure.png", lambda file: draw_figure(numbers, file, results, experiments.examples))
-    folder.write("table.md", lambda file: file.write_text(markdown(numbers), encoding="utf-8"))
+    picks = pick_notes(numbers)
+    text = markdown(numbers) + "".join(f"\n{one}\n" for one in picks)
+    folder.write("table.md", lambda file: file.write_text(text, encoding="utf-8"))
     folder.write_json(FINISHED, numbers)
     folder.close()
     show(numbers, console)
+    for one in picks:
+        console.print(printable(one.replace("**", "").replace("`", "")), highlight=False, markup=False)
     console.print(
         f"written: {folder.path}/table.md, figure.png, metrics.json, experiments/",
         highlight=False,

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.torch import load_file, load_model, save_model
+from safetensors.torch import load_model, save_model
 from torch import nn
 
 from mi2p_inject.adapters.adapter import Modality
@@ -36,6 +36,7 @@ from mi2p_inject.recipes.saving.as_trained import as_trained
 from mi2p_inject.recipes.saving.checksums import check_files, check_weights, read_json
 from mi2p_inject.recipes.saving.hub import local_run
 from mi2p_inject.recipes.saving.numbers_schema import history_fault, numbers_fault
+from mi2p_inject.recipes.saving.predictions import PREDICTIONS, load_predictions
 from mi2p_inject.recipes.saving.run_folder import FINISHED, IDENTITY, read_identity, which_run
 from mi2p_inject.recipes.systems import System, SystemModel, build_system
 from mi2p_inject.recipes.systems.columns import COLUMNS_FILE, load_columns
@@ -49,7 +50,7 @@ __all__ = ["FORMAT", "SavedRun", "collator_of", "load_run", "save_trained"]
 
 #: of a run folder; another one is refused
 FORMAT = 3
-_MODEL, _SOURCES, _PREDICTIONS = "model.safetensors", "sources.safetensors", "predictions.safetensors"
+_MODEL, _SOURCES = "model.safetensors", "sources.safetensors"
 _HISTORY, _SLACK = "history.json", 2**24
 
 
@@ -172,36 +173,22 @@ class SavedRun:
             raise _damaged(self.path, f"{_HISTORY}: {broken.place or 'all of it'}", broken)
         return list(found)
 
+    @property
+    def has_predictions(self) -> bool:
+        """Whether it has those of its splits: a run from the Hub has none."""
+        return (self.path / PREDICTIONS).exists()
+
     def predictions(self) -> dict[str, NDArray[Any]]:
-        """``<split>_logits`` (N, K), ``<split>_labels`` and ``<split>_groups`` of the validation and test splits.
+        """What the model gave for the validation and test splits, as `load_predictions` has it.
 
         Raises:
             RecipeError: the file is damaged, or was left out.
         """
-        check_files(self.path, _PREDICTIONS)
-        if not (self.path / _PREDICTIONS).exists():
-            raise RecipeError(
-                f"{self.path} has no predictions of its splits: `mi2p push` leaves them out",
-                expected=_PREDICTIONS,
-                given="a run from the Hub",
-                fix="mi2p eval, with --data",
-            )
+        check_files(self.path, PREDICTIONS)
         try:
-            found = {name: value.numpy() for name, value in load_file(self.path / _PREDICTIONS).items()}
-            for split in {name.partition("_")[0] for name in found}:
-                logits, labels, groups = (found[f"{split}_{kind}"] for kind in ("logits", "labels", "groups"))
-                whole = logits.ndim == 2 and logits.shape[1] == self.task.outputs and len(logits)
-                if not whole or not np.isfinite(logits).all():
-                    raise ValueError(f"logits {logits.shape} of {self.task.outputs} outputs, or no numbers")
-                self.decide(logits)
-                if labels.shape not in (logits.shape[:1], logits.shape) or groups.shape != logits.shape[:1]:
-                    raise ValueError(f"{len(logits)} logits, {labels.shape} labels, {groups.shape} groups")
-                most = 1 if labels.ndim == 2 else len(self.task.classes) - 1
-                if labels.min() < 0 or labels.max() > most:
-                    raise ValueError(f"labels from {labels.min()} to {labels.max()}")
+            return load_predictions(self.path, self.task, self.decide)
         except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise _damaged(self.path, f"{_PREDICTIONS}: {type(error).__name__}: {error}") from error
-        return found
+            raise _damaged(self.path, f"{PREDICTIONS}: {type(error).__name__}: {error}") from error
 
 
 def load_run(path: str | Path, *, revision: str | None = None, token: str | bool | None = None) -> SavedRun:

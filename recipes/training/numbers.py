@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -25,7 +25,7 @@ from mi2p_inject.recipes.tasks import Decision, Labels, Task
 from mi2p_inject.recipes.training.progress.bars import OnStep, no_progress
 from mi2p_inject.recipes.training.trainer import predict
 
-__all__ = ["described", "numbers_of", "predict_splits", "targets_of"]
+__all__ = ["described", "numbers_of", "predict_splits", "readable", "targets_of"]
 
 _SPLITS = ("validation", "test")
 _PACKAGES = (
@@ -45,6 +45,20 @@ def targets_of(task: Task, samples: Samples, split: str) -> Labels:
     return task.encode(samples.splits[split]["label"][:])
 
 
+def readable(rows: Any, modalities: Iterable[str]) -> NDArray[np.bool_]:
+    """(N,) whether there is anything to read for a model of these modalities.
+
+    Args:
+        rows: a split of `Samples`.
+        modalities: one or more.
+    """
+    modalities = list(modalities)
+    kinds = rows.select_columns(modalities).with_format("arrow")[:]
+    found = [kinds.column(one).is_valid().to_numpy(zero_copy_only=False) for one in modalities]
+    read: NDArray[np.bool_] = np.logical_or.reduce(found)
+    return read
+
+
 def predict_splits(
     model: SystemModel,
     config: Config,
@@ -55,7 +69,7 @@ def predict_splits(
     on_step: OnStep = no_progress,
 ) -> dict[str, NDArray[Any]]:
     """``<split>_logits`` (N, outputs), ``<split>_labels`` (targets) and ``<split>_groups`` (N,) of what was not trained
-    on."""
+    on; ``<split>_present`` (N,) where the model had nothing to read for some."""
     found: dict[str, NDArray[Any]] = {}
     for split in _SPLITS:
         if split in data:
@@ -63,6 +77,9 @@ def predict_splits(
             found[f"{split}_labels"] = targets_of(task, samples, split)
             groups = np.asarray(samples.splits[split]["group"][:], dtype=object).astype(str)
             found[f"{split}_groups"] = np.unique(groups, return_inverse=True)[1].astype(np.int64)
+            present = readable(samples.splits[split], config.model.system.modalities)
+            if not present.all():
+                found[f"{split}_present"] = present
     return found
 
 

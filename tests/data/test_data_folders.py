@@ -1,4 +1,4 @@
-"""Folders of labels: what lies about in them, and what a training would write into them."""
+"""Folders of labels and of splits: what lies about in them, and what a training would write into them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from data_files import Load, draw, load, sizes, write
+from data_files import Load, draw, load, note, sizes, write
 
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.saving.output_folder import check_outside_data
@@ -138,3 +138,16 @@ class TestOutputs:
         check_outside_data(tmp_path / "my.csv", {"--out": tmp_path / "run"})
         shutil.move(tmp_path / "my.csv", tmp_path / "train.csv")
         check_outside_data(tmp_path, {"--out": tmp_path / "run"})
+
+
+@pytest.mark.fault("tables", "images in folders train and test, and no split column", "a note says so")
+def test_folders_of_splits_that_no_column_gives(tmp_path: Path, load: Load) -> None:
+    names = [f"{'train' if i % 3 else 'test'}/{i}.png" for i in range(60)]
+    for i, name in enumerate(names):
+        draw(tmp_path / name, i)
+    rows = [f"{name},text {i},{'ab'[i % 2]}" for i, name in enumerate(names)]
+    write(tmp_path / "a.csv", "\n".join(["image,text,label", *rows]))
+    assert "folders test, train, but no column" in note(load(tmp_path / "a.csv"), "the images lie in")
+    rows = [f"{row},{name.partition('/')[0]}" for row, name in zip(rows, names, strict=True)]
+    samples = load(write(tmp_path / "b.csv", "\n".join(["image,text,label,split", *rows])))
+    assert not any("images lie in" in one for one in samples.notes)

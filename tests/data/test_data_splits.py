@@ -118,18 +118,6 @@ class TestMadeParts:
         samples = load(write(tmp_path / "c.csv", "\n".join(["text,label", *plain])))
         assert note(samples, "split 60/10/30").endswith("seed 0")
 
-    @pytest.mark.fault("tables", "images in folders train and test, and no split column", "a note says so")
-    def test_folders_of_splits_that_no_column_gives(self, tmp_path: Path, load: Load) -> None:
-        names = [f"{'train' if i % 3 else 'test'}/{i}.png" for i in range(60)]
-        for i, name in enumerate(names):
-            draw(tmp_path / name, i)
-        rows = [f"{name},text {i},{'ab'[i % 2]}" for i, name in enumerate(names)]
-        write(tmp_path / "a.csv", "\n".join(["image,text,label", *rows]))
-        assert "folders test, train, but no column" in note(load(tmp_path / "a.csv"), "the images lie in")
-        rows = [f"{row},{name.partition('/')[0]}" for row, name in zip(rows, names, strict=True)]
-        samples = load(write(tmp_path / "b.csv", "\n".join(["image,text,label,split", *rows])))
-        assert not any("images lie in" in one for one in samples.notes)
-
     @pytest.mark.parametrize("seed", range(4))
     def test_samples_that_are_left_out_fill_no_split(self, seed: int, tmp_path: Path, load: Load) -> None:
         for i in range(8):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mi2p_inject.recipes.experiments.prose import picked_sentence
+from mi2p_inject.recipes.experiments.prose import pick_notes, picked_sentence
 
 
 def test_the_best_expanded_system_stands_beside_the_strongest_late_fusion() -> None:
@@ -15,7 +15,7 @@ def test_the_best_expanded_system_stands_beside_the_strongest_late_fusion() -> N
     def line(model: str, validation: float, *averages: str, loss: float = 1.0, **gain: Any) -> dict[str, Any]:
         settings = {} if averages else {"model": model}
         found = {"accuracy": validation, "log_loss": loss}
-        return {"settings": settings, "averages": list(averages), "validation": found, "gain": gain}
+        return {"seeds": [1, 2], "settings": settings, "averages": list(averages), "validation": found, "gain": gain}
 
     def measured(value: float, low: float, high: float) -> dict[str, Any]:
         one = {"value": value, "low": low, "high": high}
@@ -42,6 +42,12 @@ def test_the_best_expanded_system_stands_beside_the_strongest_late_fusion() -> N
         "Picked by log-loss on the validation split, the best expanded system is **me-vision** and the strongest late "
         "fusion **apart**. On the test split, with seeds 0, 1, me-vision minus apart: +20.0 points of accuracy; "
     )
+    command = "`mi2p predict experiments/me-vision/seed-1 experiments/text/seed-1 --data new.csv` in the table's folder"
+    for kept, words in ((True, ""), (False, "Trained with `--set keep_weights=true`, ")):
+        notes = pick_notes({**numbers, "smoke": False, "settings": {"keep_weights": kept}})
+        assert notes[:2] == [picked_sentence(numbers), picked_sentence(numbers, "log_loss")]
+        assert notes[2:] == [f"{words}{command} answers with mean."]
+    assert pick_notes({**numbers, "smoke": True}) == []
     for missing in ({"apart"}, {"mean", "me-vision"}):  # the rival is compared with nothing; nothing is expanded
         fewer = {name: one for name, one in numbers["experiments"].items() if name not in missing}
         assert picked_sentence({**numbers, "experiments": fewer}) == ""

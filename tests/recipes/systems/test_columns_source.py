@@ -121,7 +121,7 @@ def _tables(folder: str, names: list[str]) -> list[str]:
 
 
 def _batch(run: Any, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-    return next(run._asked(rows, {}).batches())
+    return next(run._asked(rows, {}).scores[0].batches())
 
 
 def test_evaluation_is_of_the_same_columns(run: Any, saved: Path) -> None:
