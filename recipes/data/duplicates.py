@@ -6,9 +6,11 @@ import hashlib
 import os
 import re
 import stat
+import unicodedata
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +18,13 @@ from PIL import Image
 from scipy.cluster.hierarchy import DisjointSet
 from tqdm.auto import tqdm
 
+from mi2p_inject.recipes.characters import composed
 from mi2p_inject.recipes.data.images import open_image
 
 __all__ = ["common_keys", "file_keys", "merge_groups", "near_duplicate_groups", "text_key"]
 
 _NOISE = re.compile(r"https?://\S+|www\.\S+|@\w+|\brt\b|&\w+;")
-_NO_WORD = re.compile(r"[\W_]+")
+_VARIANTS = range(0xFE00, 0xFE10)  # how an emoji is drawn
 _POST = 1000  # characters
 _END = 4096  # bytes at the middle and at the end of a file; equal ones are compared in full
 _THREADS = 8
@@ -32,17 +35,25 @@ _ALIKE_BITS = 3
 def text_key(text: str | None) -> str | None:
     """What near-duplicate texts share: words in small letters, without addresses, @names and marks; None for none.
 
-    Of texts above 1,000 characters, web pages rather than posts, only case and white space are ignored.
+    Of texts above 1,000 characters, web pages rather than posts, only case and white space are ignored. Of all of them
+    Unicode's form is: macOS and Linux write an é otherwise.
 
     Examples:
         >>> text_key("RT @bbc: Flood in Kerala!! https://t.co/x") == text_key("flood in Kerala")
         True
     """
-    words = (text or "").casefold()
+    words = composed(composed(text or "").casefold())
     if len(words) <= _POST:
-        words = _NO_WORD.sub(" ", _NOISE.sub(" ", words))
+        words = _no_word().sub(" ", _NOISE.sub(" ", words))
     words = " ".join(words.split())
     return hashlib.blake2b(words.encode(errors="replace"), digest_size=8).hexdigest() if words else None
+
+
+@cache
+def _no_word() -> re.Pattern[str]:
+    """What stands between words; vowel signs, as Hindi and Thai have them, are marks to Unicode, not letters."""
+    signs = [chr(one) for one in range(0x300, 0x20000) if one not in _VARIANTS]
+    return re.compile(rf"([^\w{''.join(one for one in signs if unicodedata.category(one) in ('Mn', 'Mc'))}]|_)+")
 
 
 def file_keys(paths: Iterable[str]) -> dict[str, str | None]:

@@ -24,7 +24,7 @@ __all__ = ["MAX_CHARACTERS", "Row", "SourceTable", "is_split", "split_name", "st
 
 #: longer texts are cut: 20,000 characters are some ten times what a text encoder reads
 MAX_CHARACTERS = 20_000
-_VERSION = 7  # of the stored columns and of how loaders fill them: count up when either changes
+_VERSION = 8  # of the stored columns and of how loaders fill them: count up when either changes
 _SPLIT_NAMES = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("validation", "valid", "val", "dev", "development"), "validation"),
@@ -165,7 +165,7 @@ def _fingerprint(table: SourceTable, repair_text: bool) -> str:
 
 
 def _stored(row: Row) -> Row:
-    """The row without half characters, which nothing can store, and with labels in Unicode's composed form."""
+    """The row without half characters, which nothing can store; labels and groups in Unicode's composed form."""
     texts = (row.id, row.text or "", row.group or "", *(row.labels or ()), *(one or "" for one in row.categories))
     image = row.image if isinstance(row.image, str) else ""
     if all(one.isascii() for one in texts) and image.isascii():
@@ -178,7 +178,7 @@ def _stored(row: Row) -> Row:
         image=decodable(image) if isinstance(row.image, str) else row.image,
         text=row.text and decodable(row.text),
         labels=None if row.labels is None else tuple(visible(composed(decodable(one))) for one in row.labels),
-        group=row.group and decodable(row.group),
+        group=row.group and visible(composed(decodable(row.group))),
         repairs=repairs,
         categories=tuple(one and decodable(one) for one in row.categories),
     )

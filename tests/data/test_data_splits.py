@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from data_files import Load, draw, load, note, sizes, write
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 
@@ -98,6 +98,7 @@ class TestMadeParts:
     def test_few_groups_of_several_classes(self, seed: int, number: int, classes: int) -> None:
         groups = np.repeat(np.arange(number), 20)
         labels = np.random.default_rng(seed).integers(0, classes, len(groups))
+        assume(all(len(set(groups[labels == label])) > 2 for label in set(labels)))  # fewer are refused
         splits = split_rows(labels, groups, seed).splits()
         assert all(len(rows) for rows in splits.values())
         assert set(labels[splits["train"]]) == set(labels)
@@ -115,8 +116,7 @@ class TestMadeParts:
         samples = load(write(tmp_path / "b.csv", "\n".join(["text,label,group,split", *lines])))
         assert note(samples, "validation: a tenth").endswith("it came out as 50/50")
         plain = [one.rpartition(",")[0] for one in rows]
-        samples = load(write(tmp_path / "c.csv", "\n".join(["text,label", *plain])))
-        assert note(samples, "split 60/10/30").endswith("seed 0")
+        assert note(load(write(tmp_path / "c.csv", "\n".join(["text,label", *plain]))), "split 60").endswith("seed 0")
 
     @pytest.mark.parametrize("seed", range(4))
     def test_samples_that_are_left_out_fill_no_split(self, seed: int, tmp_path: Path, load: Load) -> None:

@@ -179,7 +179,7 @@ def _rows(path: Path, columns: Columns, root: Path, split: str | None, prefix: s
             text=cells["text"],
             labels=None if columns.label is None else labels_of(fields.get(columns.label), several, f"{where}: label"),
             split=here,
-            group=cells["group"] or None,
+            group=_category(fields.get(columns.group or "")) if cells["group"] else None,
             numbers=tuple(_number(fields.get(name), f"{where}: column {name!r}") for name in columns.numeric),
             categories=tuple(_category(fields.get(name)) for name in columns.categorical),
             repairs=tuple(reason for reason in (mark, MISSING_WORD if words else None) if reason),
