@@ -93,7 +93,7 @@ def run_markdown(run: SavedRun) -> str:
         f"{in_markdown(reads(run))}; {in_markdown(called(Path(config.data.data)))}; seed {config.run.seed}.",
         f"{numbers['parameters']['pretrained']:,} pre-trained and {numbers['parameters']['new']:,} new parameters "
         f"trained, {numbers['seconds']:.0f} s, weights of step {numbers['best_step']} "
-        f"(best {title(numbers['selected_by'])}).",
+        f"({_chosen(numbers)}).",
         "",
     ]
     lines += _score_lines(run)
@@ -102,6 +102,13 @@ def run_markdown(run: SavedRun) -> str:
     changed = ", ".join(f"{name}={value}" for name, value in config.changed().items())
     lines += ["", f"Settings that differ from the defaults: {in_markdown(changed)}", ""]
     return "\n".join([*lines, *(f"- {in_markdown(note)}" for note in numbers["notes"])]) + "\n"
+
+
+def _chosen(numbers: Mapping[str, Any]) -> str:
+    """Why the weights are those of that step."""
+    if "validation" in numbers:
+        return f"best {title(numbers['selected_by'])}"
+    return "the last: there is no validation split"
 
 
 def _score_lines(run: SavedRun) -> list[str]:

@@ -158,13 +158,15 @@ def _training(config: Config, numbers: Mapping[str, Any]) -> list[str]:
     changed = {name: value for name, value in config.changed().items() if name not in _ELSEWHERE}
     settings = ", ".join(_code(f"{name}={without_paths(value)}") for name, value in changed.items())
     parameters, step = numbers["parameters"], numbers["best_step"]
+    best = f"the best by validation {info_of(numbers['selected_by']).title}"
+    chosen = best if "validation" in numbers else "the last: there is no validation split"
     return [
         "",
         "## Training",
         "",
         f"{parameters['pretrained']:,} pre-trained and {parameters['new']:,} new parameters trained, seed "
-        f"{config.run.seed}; the weights of step {step}, the best by validation "
-        f"{info_of(numbers['selected_by']).title}. Settings that differ from the defaults: {settings or 'none'}.",
+        f"{config.run.seed}; the weights of step {step}, {chosen}. "
+        f"Settings that differ from the defaults: {settings or 'none'}.",
     ]
 
 

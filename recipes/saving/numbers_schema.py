@@ -57,9 +57,10 @@ def numbers_fault(numbers: Any) -> Fault | None:
     """
     given = numbers if isinstance(numbers, Mapping) else {}
     splits = [one for one in _SPLITS if one in given]
-    schema = _SCHEMA | {name: rule for name, rule in _OPTIONAL.items() if name in given}
+    there = [one for one in given if given[one] is not None or one != "reading"]  # null: there was no validation split
+    schema = _SCHEMA | {name: rule for name, rule in _OPTIONAL.items() if name in there}
     found = fault(numbers, schema)
-    if found is None and "reading" in given:
+    if found is None and "reading" in there:
         found = fault(numbers, {"reading": {"as_is": {given["reading"]["metric"]: _NUMBER}}})
     if found is not None or not splits:
         return found

@@ -139,6 +139,10 @@ def test_no_check_where_there_is_nothing_to_check(table: Path, tmp_path: Path) -
     numbers = train_run(config, tmp_path / "run", Console(quiet=True), samples=replace(samples, splits=splits))
     assert numbers["reading"] is None
     assert "no reading check: there is no validation split" in numbers["remarks"]
+    run = load_run(tmp_path / "run")  # what was written can be read
+    for page in (run_markdown(run), (run.path / "README.md").read_text()):
+        assert re.search(r"weights of step 1[,(\s]*the last: there is no validation split", page)
+        assert "best" not in page
 
 
 @pytest.mark.parametrize("count", [2, 3, 10])
