@@ -25,6 +25,7 @@ from mi2p_inject.recipes.evaluation.mean import Answering, MeanRun, cells_of_run
 from mi2p_inject.recipes.evaluation.records import read_records
 from mi2p_inject.recipes.evaluation.scores import Scores, for_answers
 from mi2p_inject.recipes.metrics.metrics import resampled_answers
+from mi2p_inject.recipes.metrics.resampling import few_groups
 from mi2p_inject.recipes.paths import home_path
 from mi2p_inject.recipes.saving.saved import SavedRun
 from mi2p_inject.recipes.systems.base import SystemModel
@@ -94,8 +95,12 @@ def evaluate_run(
         "samples": len(true),
         "metrics": {name: asdict(one) for name, one in resampled.intervals().items()},
         "f1_of_classes": run.task.f1_of_classes(true, decided),
-        "notes": list(dict.fromkeys([*notes, *(run.notes if isinstance(run, MeanRun) else ())])),
+        "notes": list(dict.fromkeys([*notes, *few_groups(groups, split), *_own_notes(run)])),
     }
+
+
+def _own_notes(run: Answering) -> tuple[str, ...]:
+    return run.notes if isinstance(run, MeanRun) else ()
 
 
 def _check_same_samples(run: Answering, given: Sequence[Samples], split: str) -> None:

@@ -195,13 +195,13 @@ def _over_baseline(numbers: Numbers) -> Iterator[str]:
     weak = [name for name, line in lines if line["over_baseline"].get(metric, {"low": 1})["low"] <= 0]
     if weak:
         yield (
-            f"No better in {info['title']} than always answering {numbers['baseline']['answer']}, by the paired 95 % "
-            f"interval: {', '.join(weak)}."
+            f"Not surely better in {info['title']} than always answering {numbers['baseline']['answer']}, by the "
+            f"paired 95 % interval: {', '.join(weak)}."
         )
     unsure = [name for name, line in lines if line["over_baseline"].get("log_loss", {"high": -1})["high"] >= 0]
     if unsure:
         yield (
-            "No better in log-loss than the classes' shares in training, by the paired 95 % interval: "
+            "Not surely better in log-loss than the classes' shares in training, by the paired 95 % interval: "
             f"{', '.join(unsure)}."
         )
     if "log_loss" in (numbers["baseline"] or {"test": {}})["test"]:

@@ -20,7 +20,7 @@ from mi2p_inject.recipes.metrics.decisions import choose_decision
 from mi2p_inject.recipes.metrics.metric_info import describe_metrics
 from mi2p_inject.recipes.metrics.metrics import resampled_answers
 from mi2p_inject.recipes.metrics.probability_metrics import log_loss
-from mi2p_inject.recipes.metrics.resampling import Resampled
+from mi2p_inject.recipes.metrics.resampling import Resampled, few_groups
 from mi2p_inject.recipes.saving.card import without_paths
 from mi2p_inject.recipes.saving.saved import SavedRun
 from mi2p_inject.recipes.tasks import Decision, Floats, Labels, Logits, Task, scaled_logits
@@ -74,6 +74,7 @@ class Results:
 
     Attributes:
         true: the targets of the test split.
+        groups: (N,) of the test split, whole ones of which are drawn.
     """
 
     def __init__(
@@ -83,7 +84,7 @@ class Results:
         self.outcomes: dict[str, dict[int, Outcome]] = {}
         self._seed = resampling_seed
         self.true = targets_of(task, samples, "test")
-        self._groups = np.unique(np.asarray(samples.splits["test"]["group"][:], dtype=str), return_inverse=True)[1]
+        self.groups = np.unique(np.asarray(samples.splits["test"]["group"][:], dtype=str), return_inverse=True)[1]
         self._resampled: dict[tuple[str, int], Resampled] = {}
 
     def add_run(self, name: str, seed: int, run: SavedRun) -> None:
@@ -117,7 +118,7 @@ class Results:
         return self.task.text(answer), self._measured(always, np.broadcast_to(prior, (len(always), len(prior))))
 
     def _measured(self, decided: Labels, probabilities: Floats) -> Resampled:
-        return resampled_answers(self.task, self.true, decided, probabilities, self._groups, seed=self._seed)
+        return resampled_answers(self.task, self.true, decided, probabilities, self.groups, seed=self._seed)
 
     def _of(self, name: str, seed: int) -> Resampled:
         if (name, seed) not in self._resampled:
@@ -183,7 +184,7 @@ def collect(
         "metrics": metrics,
         "experiments": lines,
         "baseline": {"answer": answer, "test": _json(always)},
-        "notes": list(experiments.notes),
+        "notes": [*(f"{line}." for line in few_groups(results.groups, "test")), *experiments.notes],
         "settings": {**config.to_json(), "data": public_data(config), "image_root": None, "source_cache": None},
         "versions": _versions(experiments, results),
     }

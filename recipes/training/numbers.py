@@ -18,7 +18,7 @@ from mi2p_inject.recipes.encoders.encoder import Encoder
 from mi2p_inject.recipes.metrics.decisions import check_decision, choose_decision
 from mi2p_inject.recipes.metrics.metric_info import info_of
 from mi2p_inject.recipes.metrics.metrics import resampled_answers
-from mi2p_inject.recipes.metrics.resampling import Resampled
+from mi2p_inject.recipes.metrics.resampling import Resampled, few_groups
 from mi2p_inject.recipes.systems import PRETRAINED, SystemModel
 from mi2p_inject.recipes.systems.inputs import Collator, ImageTextDataset
 from mi2p_inject.recipes.tasks import Decision, Labels, Task
@@ -116,6 +116,7 @@ def numbers_of(
         "over_baseline": {split: _intervals(one - baseline[split]) for split, one in scores.items()},
         "remarks": [
             *check_decision(config, task, samples.splits),
+            *(line for split in scores for line in few_groups(predictions[f"{split}_groups"], split)),
             *_remarks(task, predictions, decision, scores, baseline),
         ],
         "encoders": {modality: encoder.name for modality, encoder in encoders.items()},
@@ -212,7 +213,8 @@ def _remarks(
     for name in (task.metrics[0], "log_loss"):
         info = info_of(name)
         if (over[name].high if info.lower_is_better else -over[name].low) >= 0:
-            found.append(f"{split}: no better in {info.title} than the trivial baseline, by the paired 95 % interval")
+            what = f"not surely better in {info.title} than the trivial baseline"
+            found.append(f"{split}: {what}, by the paired 95 % interval")
     return found
 
 

@@ -175,7 +175,7 @@ def mean_reading(readings: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, A
 
 
 def reading_remarks(reading: Mapping[str, Any], config: Config) -> list[str]:
-    """What the reading check found, in sentences, and what to try where a modality is worth nothing.
+    """What the reading check found, in sentences, and what to try where a modality is not surely worth anything.
 
     Args:
         reading: what `reading_numbers` gave.
@@ -196,8 +196,9 @@ def reading_remarks(reading: Mapping[str, Any], config: Config) -> list[str]:
             without = (
                 "without it" if worth == one["as_is_minus_withheld"][reading["metric"]] else "with another sample's"
             )
-            what = f"the answers are better {without}" if worth["high"] < 0 else "the interval holds 0"
-            line += f": worth nothing, {what}{_but(one)}; try {_advice(modality, config)}"
+            better = f"worth nothing, the answers are better {without}"
+            what = better if worth["high"] < 0 else "not surely worth anything, the interval holds 0"
+            line += f": {what}{_but(one)}; try {_advice(modality, config)}"
         found.append(line)
     return found
 

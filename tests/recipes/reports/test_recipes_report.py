@@ -124,7 +124,7 @@ def test_what_needs_no_model_stands_below() -> None:
         numbers["experiments"][name] |= {"over_baseline": {"accuracy": interval(0.1, low, 0.2)}, "paper_title": "X"}
     text = markdown(numbers)
     assert text.splitlines()[4] == "| trivial baseline | always red | 45.0 [30.0, 60.0] |  |  |"
-    assert "No better in accuracy than always answering red, by the paired 95 % interval: alone.\n" in text
+    assert "Not surely better in accuracy than always answering red, by the paired 95 % interval: alone.\n" in text
     assert "In accuracy, minus the trivial baseline: alone +10.0 [-5.0, 20.0], expanded +10.0 [2.0, 20.0].\n" in text
 
 
@@ -140,9 +140,12 @@ def test_what_models_never_answer_and_do_not_beat_in_log_loss() -> None:
     numbers["experiments"]["alone"]["unanswered"] = ["b"]
     text = markdown(numbers)
     assert "| trivial baseline | always red | 45.0 [30.0, 60.0] | 0.600 [0.500, 0.700] |" in text
-    assert "No better in log-loss than the classes' shares in training, by the paired 95 % interval: alone.\n" in text
+    assert (
+        "Not surely better in log-loss than the classes' shares in training, by the paired 95 % interval: alone.\n"
+        in text
+    )
     assert "never answered on the test split, with at least one seed: alone (b).\n" in text
-    assert "No better in accuracy" not in text
+    assert "Not surely better in accuracy" not in text
 
 
 def test_the_reading_check_stands_below_the_differences() -> None:
