@@ -23,6 +23,7 @@ from mi2p_inject.recipes.saving.saved import SavedRun
 from mi2p_inject.recipes.systems.columns import unusual_cells
 from mi2p_inject.recipes.systems.inputs import ImageTextDataset, Item
 from mi2p_inject.recipes.training.hf_trainer import arguments
+from mi2p_inject.recipes.training.trainer import finite
 
 __all__ = ["NAMED", "Scored", "Scores", "for_answers"]
 
@@ -82,7 +83,8 @@ class Scores:
         config: batch size and precision count.
 
     Raises:
-        RecipeError: there is no column of what the model reads, or the run kept no weights.
+        RecipeError: there is no column of what the model reads, or the run kept no weights; while it is iterated,
+            logits that are no numbers.
     """
 
     def __init__(self, run: SavedRun, records: Records, config: Config) -> None:
@@ -192,7 +194,7 @@ class Scores:
         batch = {name: value.to(self._device) for name, value in self._collator(items).items()}
         with torch.no_grad(), torch.autocast(self._device.type, self._autocast, enabled=self._autocast is not None):
             logits = self.model(**batch)["logits"]
-        return np.asarray(logits.float().cpu().numpy(), dtype=np.float32)
+        return finite(np.asarray(logits.float().cpu().numpy(), dtype=np.float32))
 
 
 def for_answers(config: Config) -> tuple[Config, list[str]]:

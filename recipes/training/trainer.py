@@ -19,6 +19,7 @@ from torch import nn
 
 from mi2p_inject.core.files.atomic_write import write_file
 from mi2p_inject.recipes.config import Config
+from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.saving.run_folder import keep_hold
 from mi2p_inject.recipes.systems import SystemModel
 from mi2p_inject.recipes.systems.inputs import Collator, ImageTextDataset
@@ -36,7 +37,7 @@ from mi2p_inject.recipes.training.progress.logs import logging_to
 from mi2p_inject.recipes.training.schedule import epochs_of, least_steps, steps_between_evaluations
 from mi2p_inject.recipes.training.sharding import ShardedTrainer, gather, shard
 
-__all__ = ["Fitted", "fit", "predict"]
+__all__ = ["Fitted", "finite", "fit", "predict"]
 
 _TIMES = ("eval_runtime", "eval_samples_per", "eval_steps_per")
 
@@ -117,7 +118,11 @@ def predict(
     config: Config,
     on_step: OnStep = no_progress,
 ) -> NDArray[np.float32]:
-    """Logits (N, K) of every sample, in order, in eval mode; `on_step` is called after each batch."""
+    """Logits (N, K) of every sample, in order, in eval mode; `on_step` is called after each batch.
+
+    Raises:
+        RecipeError: some are no numbers.
+    """
     with tempfile.TemporaryDirectory() as folder:
         trainer = transformers.Trainer(
             model=model,
@@ -125,7 +130,23 @@ def predict(
             data_collator=collator,
             callbacks=[Batches(on_step)],
         )
-        return np.asarray(trainer.predict(data).predictions, dtype=np.float32)
+        return finite(np.asarray(trainer.predict(data).predictions, dtype=np.float32))
+
+
+def finite(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The same logits (N, K).
+
+    Raises:
+        RecipeError: some are no numbers: what they would be answered with is the first class, and means nothing.
+    """
+    if wrong := int((~np.isfinite(logits)).any(axis=1).sum()):
+        raise RecipeError(
+            f"the answers to {wrong} of {len(logits)} samples are no numbers",
+            expected="finite logits",
+            given="nan or inf: ruined weights, or too small a range of numbers",
+            fix="train with a lower learning_rate and new_learning_rate (--overwrite), or take precision=fp32",
+        )
+    return logits
 
 
 def _history(logged: list[dict[str, float]]) -> list[dict[str, float]]:

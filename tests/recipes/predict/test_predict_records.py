@@ -137,3 +137,18 @@ def test_more_records_than_a_batch(both: Path, tmp_path: Path) -> None:
         assert one["predicted_label"] == other["predicted_label"]
         if text:
             assert one["probabilities"] == pytest.approx(other["probabilities"], abs=2e-5)
+
+
+def test_an_answer_that_is_no_number_is_an_error(both: Path, holes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights too large for the precision, say; it was the first class, with a probability that is no number."""
+    build = SavedRun.model
+
+    def ruined(run: SavedRun) -> object:
+        model, encoders = build(run)
+        next(model.parameters()).data.fill_(float("nan"))
+        return model, encoders
+
+    monkeypatch.setattr(SavedRun, "model", ruined)
+    result = mi2p("predict", both, "--data", holes, code=1)
+    assert "the answers to 5 of 5 samples are no numbers" in result.stderr
+    assert "no numbers" in mi2p("predict", both, "--image", holes.parent / "a.png", code=1).stderr

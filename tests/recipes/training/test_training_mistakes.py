@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from training_runs import train
+from rich.console import Console
+from training_runs import settings, train
 
+from mi2p_inject.recipes.config import make_config
 from mi2p_inject.recipes.errors import RecipeError
+from mi2p_inject.recipes.training.train import load_samples, train_run
 
 
 @pytest.mark.parametrize(
@@ -42,3 +46,17 @@ def test_a_model_that_has_nothing_to_read(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="--image-col"):
         train(tmp_path / "words.csv", tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+RUINED = {"learning_rate": 1e12, "new_learning_rate": 1e12, "warmup_ratio": 0, "max_steps": 1, "keep_weights": False}
+
+
+@pytest.mark.parametrize("splits", [("train", "validation", "test"), ("train", "test")], ids=["chosen", "last"])
+def test_answers_that_are_no_numbers_are_not_measured(table: Path, tmp_path: Path, splits: tuple[str, ...]) -> None:
+    """The last step ruins the weights: no later loss says so, and no number is the largest for argmax."""
+    config = make_config(settings(table, model="text", **RUINED))
+    samples = load_samples(config)
+    samples = replace(samples, splits={name: samples.splits[name] for name in splits})
+    with pytest.raises(RecipeError, match=r"answers to 11 of 12 samples are no numbers[\s\S]*learning_rate"):
+        train_run(config, tmp_path / "run", Console(quiet=True), samples=samples)
+    assert not (tmp_path / "run" / "metrics.json").exists()
