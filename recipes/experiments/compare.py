@@ -6,6 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
+from mi2p_inject.recipes.data.duplicates import merge_groups
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.experiments.experiment import Experiment, ExperimentSet
 from mi2p_inject.recipes.experiments.results import Results, collect
@@ -57,6 +60,7 @@ def compare_runs(runs: Sequence[SavedRun]) -> dict[str, Any]:
         )
     names = list(lines)
     results = Results(samples, first.task, first.config.answers)
+    notes = _join_groups(results, runs)
     experiments = []
     for name, members in lines.items():
         title = members[0].config.model.system.describe(members[0].config.model)
@@ -66,8 +70,19 @@ def compare_runs(runs: Sequence[SavedRun]) -> dict[str, Any]:
             results.add_run(name, run.config.run.seed, run)
     made = ExperimentSet("compare", "Runs side by side", tuple(experiments), {"given": {}})
     numbers = collect(made, results, first.config, encoders="given")
-    numbers["notes"] = [*numbers["notes"], *_unpaired(numbers)]
+    numbers["notes"] = [*numbers["notes"], *notes, *_unpaired(numbers)]
     return numbers
+
+
+def _join_groups(results: Results, runs: Sequence[SavedRun]) -> list[str]:
+    """Draws samples together that are of one group in any of the runs; a note where their groups differ."""
+    own = [run.predictions()["test_groups"].tolist() for run in runs]
+    parts = [merge_groups(one) for one in own]  # numbered by first occurrence
+    if all(one == parts[0] for one in parts):
+        return []
+    results.groups = np.asarray(merge_groups(*parts), dtype=np.int64)
+    count = len(np.unique(results.groups))
+    return [f"the runs' groups differ: samples of one group in any of them are drawn together, in {count} groups."]
 
 
 def _unpaired(numbers: Mapping[str, Any]) -> list[str]:

@@ -97,3 +97,22 @@ def test_the_command(folder: Path, tmp_path: Path) -> None:
 def test_what_cannot_be_compared(names: tuple[str, ...], words: str, folder: Path) -> None:
     with pytest.raises(RecipeError, match=words):
         compare_runs([load_run(folder / name) for name in names])
+
+
+def test_groups_of_any_run_are_drawn_whatever_the_order(tmp_path: Path) -> None:
+    """A run that names no groups beside one that does: intervals over single samples are too narrow."""
+    head, *lines = write_table(tmp_path / "data").read_text().splitlines()
+    rows = [f"{head},ward", *(f"{line},w{number % 3}" for number, line in enumerate(lines))]
+    table = tmp_path / "data" / "wards.csv"
+    table.write_text("\n".join(rows) + "\n")
+    train(table, tmp_path / "grouped", model="vision", group_col="ward", **SHORT)
+    train(table, tmp_path / "single", model="text", **SHORT)
+    runs = [load_run(tmp_path / name) for name in ("grouped", "single")]
+    one, other = compare_runs(runs), compare_runs(runs[::-1])
+    assert one["experiments"]["vision"]["test"] == other["experiments"]["vision"]["test"]
+    assert one["experiments"]["vision"]["test"] == {
+        name: pytest.approx(runs[0].numbers["test"][name]) for name in one["metrics"]
+    }
+    said = "the runs' groups differ: samples of one group in any of them are drawn together, in 3 groups."
+    assert said in one["notes"]
+    assert said in other["notes"]
