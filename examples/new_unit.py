@@ -44,15 +44,14 @@ class MeanShiftUnit(Unit):
 
     def __init__(self, config: MeanShift, site: ViewSpec, source: ViewSpec) -> None:
         super().__init__(site, source)
-        self.shift = nn.Linear(source.vector, site.width, bias=config.bias)
+        self.shift = nn.Linear(source.width, site.width, bias=config.bias)
         for parameter in self.shift.parameters():
             nn.init.zeros_(parameter)
 
     def forward(self, view: Tensor, source: PreparedSource) -> Tensor:
-        shift = self.shift(source.tokens.mean(1))  # padding is zero already
-        if source.rows is not None:
-            shift = shift.masked_fill(~source.rows.unsqueeze(1), 0)
-        return shift[:, :, None, None].expand_as(view) if view.dim() == 4 else shift.unsqueeze(1).expand_as(view)
+        shift = self.shift(source.pooled())  # the mean over the real tokens, padding apart, or over a map's pixels
+        shift = shift[:, :, None, None] if self.site.kind == "map" else shift.unsqueeze(1)
+        return self.zero_missing(shift.expand_as(view), source)
 
     def describe(self) -> dict[str, str]:
         return {}

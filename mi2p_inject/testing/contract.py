@@ -19,6 +19,7 @@ from mi2p_inject.testing.checks.outputs import (
     check_missing_source,
     check_units_reach_output,
 )
+from mi2p_inject.testing.checks.padding import check_padding
 from mi2p_inject.testing.checks.several import check_several_sources
 from mi2p_inject.testing.checks.source import check_features, check_frozen, check_given_back, check_training
 from mi2p_inject.testing.checks.state import check_eject, check_exception
@@ -33,6 +34,7 @@ CHECKS: tuple[Check, ...] = (
     Check("gradients", "backbone", check_gradients),
     Check("units_reach_output", "backbone", check_units_reach_output),
     Check("missing_source", "backbone", check_missing_source),
+    Check("padding", "backbone", check_padding),
     Check("several_sources", "backbone", check_several_sources),
     Check("eject", "backbone", check_eject),
     Check("exception", "backbone", check_exception),

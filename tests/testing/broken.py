@@ -66,6 +66,7 @@ DEFECTS: dict[str, Defect] = {
     "an infinite gradient": lambda unit, view, source: (unit(view, source) ** 2).sqrt(),
     "always zero on small maps": lambda unit, view, source: unit(view, source) * (view.shape[2] == 4),
     "missing samples": lambda unit, view, source: unit(view, replace(source, rows=None)),
+    "padding": lambda unit, view, source: unit(view, source) / source.tokens.shape[1],
     "another sample": lambda unit, view, source: unit(view, source).roll(1, 0),
 }
 

@@ -116,6 +116,10 @@ def padding_is_read(patch: Patch) -> dict[str, Any]:
     return {}
 
 
+def unit_counts_padding(patch: Patch) -> dict[str, Any]:
+    return {"unit": Wrapped("padding")}
+
+
 def missing_features_are_read(patch: Patch) -> dict[str, Any]:
     prepare = running.prepare
 

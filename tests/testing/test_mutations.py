@@ -37,6 +37,8 @@ MUTATIONS: list[tuple[str, Mutation, str]] = [
     ("backbone-missing_source", mutate_backbone.missing_features_are_read, "not finite"),
     ("backbone-missing_source", mutate_backbone.residual_of_another_sample, "reaches another"),
     ("backbone-missing_source", mutate_backbone.layout_takes_length_for_batch, "reaches another"),
+    ("backbone-padding", mutate_backbone.unit_counts_padding, "padding changes"),
+    ("backbone-padding", mutate_backbone.padding_is_read, "padding changes"),
     ("backbone-several_sources", mutate_backbone.starts_at_full_strength, "differs before training"),
     ("backbone-several_sources", mutate_backbone.residual_is_dropped, "alone changes nothing"),
     ("backbone-several_sources", mutate_backbone.mask_is_ignored, "a mask of False"),
