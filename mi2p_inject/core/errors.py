@@ -74,7 +74,7 @@ class SourceError(Mi2pError, ValueError):
 
 
 class UnitError(Mi2pError, ValueError):
-    """A unit's options are unknown or out of range."""
+    """A unit's options are unknown or out of range, or a kind builds no unit, or one without a fitting residual."""
 
 
 class FusionError(Mi2pError, ValueError):

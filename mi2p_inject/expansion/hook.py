@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from mi2p_inject.core.errors import LayoutError, RecomputeError, SiteError, SourceError
 from mi2p_inject.core.expansion_config import UnitPlace
 from mi2p_inject.core.numerics.precision import autocast_dtype, floating_dtype
+from mi2p_inject.core.numerics.recording import is_recording
 from mi2p_inject.core.numerics.weights_taken import taken_weights
 from mi2p_inject.expansion.call import Call, Calls, TakesPart, UnitForward
 from mi2p_inject.expansion.recompute import Noted, check_gradients, in_backward, in_region, recall, remember
 from mi2p_inject.sources.prepared import PreparedSource
-from mi2p_inject.units.base import Unit
+from mi2p_inject.units.base import Unit, check_residual
 
 __all__ = ["SiteHook", "hook_path", "hooked_paths", "purge"]
 
@@ -37,6 +38,7 @@ class SiteHook:
     Raises:
         SiteError: the site fires twice in one forward, or without gradients in training.
         SourceError: batches differ, or source and site are on different devices.
+        UnitError: a unit gives no residual of its view's shape.
         RecomputeError: it fires inside a backward pass, and whose forward is recomputed is not to be found.
     """
 
@@ -136,12 +138,17 @@ class SiteHook:
         if autocast_dtype(view) is None:
             view = view.to(floating_dtype(unit))
         if not call.recorders:
-            residual: Tensor = unit(view, source)
+            residual: Tensor = self._checked(unit(view, source), view, unit)
             return residual
         with taken_weights() as weights:
-            residual = unit(view, source)
+            residual = self._checked(unit(view, source), view, unit)
         for recorder in () if recomputed else call.recorders:
             recorder.take(call, place, unit, UnitForward(view, source, residual, weights))
+        return residual
+
+    def _checked(self, residual: Tensor, view: Tensor, unit: Unit) -> Tensor:
+        if not is_recording():  # a comparison of free sizes would bind them
+            check_residual(residual, view, unit, self.path)
         return residual
 
     def _check_fits(self, unit: Unit, view: Tensor, source: PreparedSource) -> None:

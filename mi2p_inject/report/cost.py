@@ -18,7 +18,7 @@ from mi2p_inject.core.inputs import Inputs
 from mi2p_inject.core.views import ViewSpec
 from mi2p_inject.inspection.dry_run import QuickNorm, on_fake_tensors
 from mi2p_inject.sources.features import SourceFeatures, prepare
-from mi2p_inject.units.base import UnitConfig
+from mi2p_inject.units.base import UnitConfig, check_residual, check_unit
 
 __all__ = ["DEFAULT_TOKENS", "UnitCost", "backbone_flops", "count", "empty_view", "text_length", "unit_cost"]
 
@@ -48,15 +48,19 @@ def unit_cost(
         num_heads: attention heads by default, for kinds that have heads.
         site_tokens: tokens of the site, where it is seen as tokens.
         source_tokens: tokens of the source, where they are tokens.
+
+    Raises:
+        UnitError: the kind builds no unit, or one that gives no residual of the view's shape.
     """
     from torch.utils.flop_counter import FlopCounterMode  # takes most of a second to import
 
     with torch.device("meta"), torch.no_grad():
         unit = config.build(site, source, num_heads)
+        check_unit(unit, config)
         view = empty_view(site, site_tokens)
         prepared = prepare(SourceFeatures(empty_view(source, source_tokens)), source, torch.float32)
         with FlopCounterMode(display=False) as counter:
-            unit(view, prepared)
+            check_residual(unit(view, prepared), view, unit)
     return UnitCost(unit.describe(), count(unit), int(counter.get_total_flops()))
 
 

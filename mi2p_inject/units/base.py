@@ -9,8 +9,10 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from mi2p_inject.core.errors import LayoutError, UnitError
+from mi2p_inject.core.layout import describe
 from mi2p_inject.core.numerics.precision import autocast_dtype, compute_dtype, floating_dtype
 from mi2p_inject.core.numerics.weights_taken import Axis
 from mi2p_inject.core.views import ViewSpec
@@ -23,7 +25,9 @@ __all__ = [
     "attention_weights",
     "check_flag",
     "check_option",
+    "check_residual",
     "check_source_norm",
+    "check_unit",
     "is_positive",
     "largest_divisor",
     "later_option",
@@ -167,6 +171,46 @@ def check_option(name: str, value: Any, ok: bool, expected: str) -> None:
     if not ok:
         raise UnitError(
             f"unit option {name} is out of range", expected=expected, given=repr(value), fix=f"change {name}="
+        )
+
+
+def check_unit(unit: object, config: UnitConfig, path: str = "") -> None:
+    """Raise `UnitError` where what a kind built is no unit, or one without weights that can be read now.
+
+    Args:
+        unit: what `build` gave.
+        config: whose.
+        path: of the site.
+    """
+    parameters = list(unit.parameters()) if isinstance(unit, Unit) else []
+    lazy = any(is_lazy(one) for one in parameters)
+    if lazy or not any(one.is_floating_point() for one in parameters):
+        has = "lazy parameters" if lazy else f"{len(parameters)} parameters, none of them floating"
+        raise UnitError(
+            f"build of the kind {config.kind!r} gives no unit that can stand here",
+            path=path,
+            expected="a mi2p_inject.units.Unit with a floating parameter, all of known shape",
+            given=f"{type(unit).__name__}, {has}" if isinstance(unit, Unit) else type(unit).__name__,
+            fix=f"change {type(config).__name__}.build, which knows the widths: site.width, source.width",
+        )
+
+
+def check_residual(residual: object, view: Tensor, unit: nn.Module, path: str = "") -> None:
+    """Raise `UnitError` for a residual of another shape than the view's: a sum would broadcast it, or not.
+
+    Args:
+        residual: what the unit gave.
+        view: what it was given.
+        unit: for the message.
+        path: of the site.
+    """
+    if not isinstance(residual, Tensor) or residual.shape != view.shape:
+        raise UnitError(
+            f"{type(unit).__name__} gives no residual of its view's shape",
+            path=path,
+            expected=f"a tensor {tuple(view.shape)}",
+            given=describe(residual),
+            fix="give it that shape in the unit's forward: one number for several positions is .expand_as(view)",
         )
 
 

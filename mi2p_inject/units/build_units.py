@@ -9,6 +9,7 @@ from mi2p_inject.core.errors import SiteError
 from mi2p_inject.core.expansion_config import ExpansionConfig
 from mi2p_inject.core.numerics.precision import floating_dtype
 from mi2p_inject.core.weights.offload import computing_device, computing_devices
+from mi2p_inject.units.base import check_unit
 from mi2p_inject.units.unit_dict import UnitDict
 
 __all__ = ["build_units"]
@@ -25,6 +26,7 @@ def build_units(backbone: nn.Module, config: ExpansionConfig) -> UnitDict:
 
     Raises:
         SiteError: a device map spreads one site over several devices.
+        UnitError: a kind builds something that is no unit.
     """
     units = UnitDict()
     dtype = floating_dtype(backbone)
@@ -33,6 +35,7 @@ def build_units(backbone: nn.Module, config: ExpansionConfig) -> UnitDict:
         device = computing_device(backbone, place.site.path)
         with torch.device("meta" if device.type == "meta" else "cpu"):  # nothing is allocated beside a meta backbone
             unit = config.build(place)
+        check_unit(unit, config.sources[place.source].unit, place.site.path)
         units[place.key] = unit.to(device, dtype)
     return units
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,12 @@ import pytest
 import torch
 from helpers import PICTURES, WORDS, complains, net, token_features
 from third_party import installed
+from torch import Tensor, nn
 
 from mi2p_inject import MI2P, ExpandedModel, ViewSpec, inject, load
 from mi2p_inject.core.errors import CheckpointError, UnitError
 from mi2p_inject.report.survey import survey
+from mi2p_inject.sources.prepared import PreparedSource
 from mi2p_inject.units import UNITS, Unit, UnitConfig, unit_config
 
 
@@ -147,3 +150,65 @@ def test_a_unit_describes_itself() -> None:
     assert seven.describe() == {"heads": "7 (asked 8, 196 numbers)"}
     assert MI2P().build(ViewSpec.map(4, 8, 8), WORDS, 4).describe() == {"heads": "4"}
     assert "num_heads=7" in repr(seven)
+
+
+RESIDUALS: dict[str, Callable[[Tensor], Any]] = {
+    "one row for all": lambda full: full[:1],
+    "one pixel for all": lambda full: full[:, :, :1, :1],
+    "vectors": lambda full: full.mean((2, 3)),
+    "a tuple": lambda full: (full,),
+    "nothing": lambda full: None,
+}
+
+
+@dataclass(frozen=True)
+class Odd(UnitConfig):
+    """A kind whose unit gives something else than a residual of the view's shape, or is no such unit at all."""
+
+    gives: str = ""
+
+    @property
+    def kind(self) -> str:
+        return "odd"
+
+    def build(self, site: ViewSpec, source: ViewSpec, default_heads: int = 8) -> Unit:
+        if self.gives == "a plain module":
+            return nn.Linear(2, 2)  # type: ignore[return-value]
+        unit = OddUnit(self.gives, site, source)
+        if self.gives == "no parameter":
+            unit.shift = None
+        elif self.gives == "a lazy parameter":
+            unit.shift = nn.LazyLinear(site.width)
+        elif self.gives == "integers":
+            unit.shift.weight = nn.Parameter(unit.shift.weight.int(), requires_grad=False)
+            unit.shift.bias = None
+        return unit
+
+
+class OddUnit(Unit):
+    def __init__(self, gives: str, site: ViewSpec, source: ViewSpec) -> None:
+        super().__init__(site, source)
+        self.gives, self.shift = gives, nn.Linear(source.width, site.width)
+
+    def forward(self, view: Tensor, source: PreparedSource) -> Tensor:
+        full = self.shift(source.pooled())[:, :, None, None].expand_as(view)
+        found: Tensor = RESIDUALS[self.gives](full)
+        return found
+
+
+@pytest.mark.parametrize("gives", RESIDUALS)
+def test_a_residual_of_another_shape_is_refused_and_not_broadcast(gives: str) -> None:
+    me = with_unit(Odd(gives))
+    with complains(UnitError, "site '0'", "residual of its view", "2, 6, 8, 8", "expand_as"):
+        me(PICTURES, source=token_features(2))
+    assert me(PICTURES).isfinite().all()
+
+
+@pytest.mark.parametrize("gives", ["a plain module", "no parameter", "a lazy parameter", "integers"])
+def test_what_can_be_no_unit_is_refused_when_it_is_built(gives: str) -> None:
+    backbone = net()
+    with complains(UnitError, "site '0'", "'odd'"):
+        inject(backbone, layers="0", source_spec=WORDS, example_inputs=PICTURES, unit=Odd(gives))
+    assert not any(module._forward_hooks for module in backbone.modules())
+    found = survey(net(), WORDS, every=True, example_inputs=PICTURES, unit=Odd(gives))
+    assert "'odd' gives no unit" in found.candidates[0].reason
