@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from mi2p_inject.core.errors import FusionError
+from mi2p_inject.core.layout import describe
+from mi2p_inject.core.numerics.recording import is_recording
 
 __all__ = ["Fusion", "check_option", "check_size"]
 
@@ -58,7 +60,7 @@ class Fusion(nn.Module):
             (B, K) logits.
 
         Raises:
-            FusionError: vectors or masks that do not fit.
+            FusionError: vectors or masks that do not fit, or a strategy that gives no logits.
         """
         shapes = [tuple(vector.shape) for vector in vectors]
         batch = shapes[0][0] if shapes and shapes[0] else 0
@@ -80,11 +82,24 @@ class Fusion(nn.Module):
                 fix="pass one bool tensor a branch",
             )
         kept = [vector.where(mask.unsqueeze(1), 0.0) for vector, mask in zip(vectors, present, strict=True)]
-        return self.fuse(kept, torch.stack(list(present)))
+        logits = self.fuse(kept, torch.stack(list(present)))
+        if not is_recording():  # a comparison of free sizes would bind them
+            self._check_logits(logits, batch)
+        return logits
 
     def fuse(self, vectors: list[Tensor], present: Tensor) -> Tensor:
         """The strategy: vectors (B, D_i), zero where missing, and present (branches, B) -> logits (B, K)."""
         raise NotImplementedError
+
+    def _check_logits(self, logits: object, batch: int) -> None:
+        """Losses broadcast what has another shape, or take it for another kind of target."""
+        if not isinstance(logits, Tensor) or logits.shape != (batch, self.classes):
+            raise FusionError(
+                f"{type(self).__name__}.fuse gives no logits of each row and class",
+                expected=f"a tensor ({batch}, {self.classes})",
+                given=describe(logits),
+                fix=f"correct {type(self).__name__}.fuse",
+            )
 
 
 def check_option(name: str, value: object, ok: bool, expected: str) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor, nn
 
 from mi2p_inject.adapters.adapter import Modality
+from mi2p_inject.core.layout import describe
+from mi2p_inject.core.numerics.recording import is_recording
 from mi2p_inject.recipes.encoders.encoder import Encoder
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.sources.columns import Columns
@@ -147,6 +149,9 @@ class SystemModel(nn.Module, ABC):
         loss: of logits and targets, a mean over samples.
     """
 
+    logit_count: int | None = None
+    """How many logits its task asks for; `build_system` sets it."""
+
     accepts_loss_kwargs = False  # for transformers' Trainer, which else takes the loss for one that it need not scale
 
     def __init__(self, loss: nn.Module) -> None:
@@ -154,11 +159,23 @@ class SystemModel(nn.Module, ABC):
         self.loss = loss
 
     def forward(self, labels: Tensor | None = None, **batch: Tensor) -> dict[str, Tensor]:
-        """``logits`` (B, K), and ``loss`` where there are labels; arguments as `Collator` makes them."""
-        return self.outputs(batch, labels)
+        """``logits`` (B, K), and ``loss`` where there are labels; arguments as `Collator` makes them.
+
+        What else `outputs` gives is left out: a trainer would take it for logits too.
+
+        Raises:
+            RecipeError: `outputs` gives no logits, or no loss where there are labels.
+        """
+        found = self.outputs(batch, labels)
+        wanted = ("logits",) if labels is None else ("loss", "logits")
+        if not is_recording():
+            self._check_outputs(found, wanted)
+        return {name: found[name] for name in wanted}
 
     def outputs(self, batch: Batch, labels: Tensor | None) -> dict[str, Tensor]:
         """``logits``, and ``loss`` where there are labels; a system with losses of its own overrides this.
+
+        It may give more, such as the logits of each branch: `forward` leaves that out, who calls this has it.
 
         Args:
             batch: what the collator made, without what is None.
@@ -170,6 +187,23 @@ class SystemModel(nn.Module, ABC):
     @abstractmethod
     def logits(self, batch: Batch) -> Tensor:
         """(B, K); ``<modality>_present`` (B,) says which samples have a modality."""
+
+    def _check_outputs(self, found: Mapping[str, object], wanted: Sequence[str]) -> None:
+        shapes = {"logits": f"(B, {self.logit_count or 'K'})", "loss": "(), one number"}
+        for name in wanted:
+            value = found.get(name)
+            shape = tuple(value.shape) if isinstance(value, Tensor) else None
+            if name == "logits":
+                fits = shape is not None and len(shape) == 2 and self.logit_count in (None, shape[1])
+            else:
+                fits = shape == ()
+            if not fits:
+                raise RecipeError(
+                    f"{type(self).__name__}.outputs gives no {name}",
+                    expected=f"{name}: a tensor {shapes[name]}",
+                    given=describe(value),
+                    fix=f"correct {type(self).__name__}: build says of the task how many logits it asks for",
+                )
 
     def vectors(self, batch: Batch) -> Tensor:
         """(B, width): what the classifier sees.

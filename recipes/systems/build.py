@@ -36,4 +36,6 @@ def build_system(
     system = config.model.system
     if columns is not None:
         system = system.with_columns(columns)
-    return system.build(encoders, config.model, task, task.loss(config.optimisation, targets))
+    model = system.build(encoders, config.model, task, task.loss(config.optimisation, targets))
+    model.logit_count = task.outputs
+    return model

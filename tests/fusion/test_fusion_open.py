@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ import torch
 from helpers import complains
 from safetensors.torch import load_file, save_file
 from third_party import installed
+from torch import Tensor
 
 from mi2p_inject.core.errors import FusionError
-from mi2p_inject.fusion import FUSIONS, ConcatFusion, build_fusion, fusion_options
+from mi2p_inject.fusion import FUSIONS, ConcatFusion, Fusion, build_fusion, fusion_options
 
 VECTORS = [torch.randn(4, 5, generator=torch.Generator().manual_seed(0)), torch.linspace(-1, 1, 12).view(4, 3)]
 
@@ -68,3 +70,23 @@ def test_a_fusion_of_a_notebook_can_be_registered(monkeypatch: pytest.MonkeyPatc
 def test_unknown_options_and_names(name: str, options: dict[str, Any], words: str) -> None:
     with complains(FusionError, words):
         build_fusion(name, (5, 3), 2, options=options)
+
+
+ODD: dict[str, Callable[[Tensor], Any]] = {
+    "one row for all": lambda logits: logits[:1],
+    "one number a row": lambda logits: logits[:, 0],
+    "fewer classes": lambda logits: logits[:, :1],
+    "a tuple": lambda logits: (logits,),
+    "nothing": lambda logits: None,
+}
+
+
+@pytest.mark.parametrize("gives", ODD)
+def test_what_is_no_logits_of_each_row_and_class_is_refused(gives: str) -> None:
+    class Odd(Fusion):
+        def fuse(self, vectors: list[Tensor], present: Tensor) -> Tensor:
+            found: Tensor = ODD[gives](torch.cat(vectors, 1)[:, : self.classes])
+            return found
+
+    with complains(FusionError, "Odd", "4, 2"):
+        Odd((5, 3), 2)(VECTORS)

@@ -7,9 +7,12 @@ from typing import Any
 import pytest
 import torch
 from built_systems import batch, built
+from helpers import complains
+from torch import Tensor, nn
 
 from mi2p_inject.recipes.config import make_config
-from mi2p_inject.recipes.systems import SystemModel
+from mi2p_inject.recipes.errors import RecipeError
+from mi2p_inject.recipes.systems import Batch, Group, SystemModel
 from mi2p_inject.recipes.training.optimizer import optimizer_groups
 
 
@@ -103,3 +106,56 @@ class TestOwnLosses:
     def test_one_branch_has_one_loss(self) -> None:
         model = built("vision", branch_loss=True)
         assert not model.own_losses
+
+
+class Odd(SystemModel):
+    """A model of another distribution whose groups and outputs are given to it."""
+
+    def __init__(self, groups: dict[str, str], outputs: Any = None) -> None:
+        super().__init__(nn.CrossEntropyLoss())
+        self.head, self.groups, self.gives = nn.Linear(2, 3), groups, outputs
+
+    def logits(self, batch: Batch) -> Tensor:
+        logits: Tensor = self.head(batch["x"])
+        return logits
+
+    def outputs(self, batch: Batch, labels: Tensor | None) -> dict[str, Tensor]:
+        return super().outputs(batch, labels) | (self.gives or {})
+
+    def parameter_groups(self) -> dict[str, Group]:
+        return self.groups  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(
+    ("groups", "words"),
+    [({"head.weight": "new"}, "head.bias"), ({"head.weight": "new", "head.bias": "nwe"}, "did you mean 'new'")],
+)
+def test_a_parameter_without_a_rate_is_named(groups: dict[str, str], words: str) -> None:
+    with complains(RecipeError, "Odd", words):
+        optimizer_groups(Odd(groups), make_config({"data": "-"}).optimisation)
+    assert optimizer_groups(Odd({"head.weight": "new", "head.bias": "new"}), make_config({"data": "-"}).optimisation)
+
+
+def test_only_logits_and_loss_of_what_a_system_gives_reach_a_trainer() -> None:
+    x, labels, more = torch.randn(4, 2), torch.tensor([0, 1, 2, 1]), {"image_logits": torch.ones(4, 3)}
+    model = Odd({}, more)
+    assert set(model(labels, x=x)) == {"loss", "logits"}
+    assert torch.equal(model(x=x)["logits"], model.logits({"x": x}))
+    assert "image_logits" in model.outputs({"x": x}, labels)
+
+
+@pytest.mark.parametrize(
+    ("gives", "words"),
+    [
+        ({"logits": torch.ones(4)}, r"logits.*\(B, 3\)"),
+        ({"logits": torch.ones(4, 5)}, r"logits.*\(B, 3\)"),
+        ({"logits": None}, r"logits.*\(B, 3\)"),
+        ({"loss": torch.ones(4)}, "loss.*one number"),
+        ({"loss": None}, "loss.*one number"),
+    ],
+)
+def test_outputs_that_are_no_logits_or_no_loss_are_refused(gives: dict[str, Any], words: str) -> None:
+    model = Odd({}, gives)
+    model.logit_count = 3
+    with complains(RecipeError, "Odd", words):
+        model(torch.tensor([0, 1, 2, 1]), x=torch.randn(4, 2))
