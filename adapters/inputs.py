@@ -195,7 +195,10 @@ def argument(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], na
     """What a call gave for one parameter of `forward`, by name or by position; None where it gave nothing."""
     if name in kwargs or not args:
         return kwargs.get(name)
-    names = [*inspect.signature(type(model).forward).parameters][1:]
+    if isinstance(model, torch.jit.ScriptModule):  # its class has no forward to look at
+        names = [one.name for one in model.forward.schema.arguments][1:]
+    else:
+        names = [*inspect.signature(type(model).forward).parameters][1:]
     place = names.index(name) if name in names else len(args)
     return args[place] if place < len(args) else None
 

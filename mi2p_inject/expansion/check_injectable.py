@@ -29,6 +29,13 @@ def check_modules(model: nn.Module, encoders: Mapping[str, nn.Module]) -> None:
                 given=type(module).__name__,
                 fix=f"pass {what}= a model",
             )
+        if isinstance(module, torch.jit.RecursiveScriptModule):
+            raise InjectionError(
+                f"{what} is a module of torch.jit as a whole, whose parts cannot be named",
+                expected="a torch.nn.Module, which may hold modules of torch.jit",
+                given=f"a scripted or loaded {getattr(module, 'original_name', 'module')}",
+                fix="pass the model that it was made from, or a torch.nn.Module whose forward calls it",
+            )
         if isinstance(module, RunningModel):
             raise InjectionError(
                 f"{what} is an expanded model already",
@@ -57,9 +64,11 @@ def check_injectable(model: nn.Module, encoders: Mapping[str, nn.Module], paths:
     """Refuse a model in a state that would make units silently useless or wrong; `inject` and `load` both ask.
 
     Raises:
-        InjectionError: compiled, serving as a source encoder, sharing modules with its source, or an ambiguous forward.
+        InjectionError: scripted, compiled, serving as a source encoder, sharing modules with its source, or an
+            ambiguous forward.
     """
     check_modules(model, encoders)
+    _check_not_scripted(model, paths)
     _check_not_compiled(model, paths)
     if model in SOURCES:
         raise InjectionError(
@@ -96,6 +105,21 @@ def check_injectable(model: nn.Module, encoders: Mapping[str, nn.Module], paths:
             ),
             stacklevel=3,
         )
+
+
+def _check_not_scripted(model: nn.Module, paths: Sequence[str]) -> None:
+    """A scripted module takes no hook, and what is in it runs without Python."""
+    for path, module in model.named_modules():
+        if isinstance(module, torch.jit.RecursiveScriptModule):
+            inside = [site for site in paths if site == path or site.startswith(f"{path}.")]
+            if inside:
+                raise InjectionError(
+                    "a scripted module takes no hook, nor does what is in it",
+                    path=inside[0],
+                    expected="a module that Python runs",
+                    given=f"torch.jit at {path}",
+                    fix="choose the module before or around it, or inject before torch.jit.script",
+                )
 
 
 def _check_not_compiled(model: nn.Module, paths: Sequence[str]) -> None:

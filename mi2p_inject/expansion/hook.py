@@ -183,13 +183,17 @@ def hook_path(backbone: nn.Module, path: str) -> str:
     """
     times = Counter(id(module) for _, module in backbone.named_modules(remove_duplicate=False))
     module = backbone.get_submodule(path)
-    while type(module).forward is nn.Sequential.forward and "forward" not in vars(module) and len(module):  # type: ignore[arg-type]
+    while isinstance(module, nn.Sequential) and _is_plain(module) and len(module):
         name, child = list(module.named_children())[-1]
         compiled = getattr(child, "_compiled_call_impl", None) is not None
-        if times[id(child)] != times[id(module)] or compiled or child is not module[-1]:  # type: ignore[index]
+        if times[id(child)] != times[id(module)] or compiled or child is not module[-1]:
             break
         module, path = child, f"{path}.{name}"
     return path
+
+
+def _is_plain(module: nn.Sequential) -> bool:
+    return type(module).forward is nn.Sequential.forward and "forward" not in vars(module)
 
 
 def hooked_paths(model: nn.Module) -> list[str]:
