@@ -196,7 +196,8 @@ def argument(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], na
     if name in kwargs or not args:
         return kwargs.get(name)
     if isinstance(model, torch.jit.ScriptModule):  # its class has no forward to look at
-        names = [one.name for one in model.forward.schema.arguments][1:]
+        scripted: Any = model
+        names = [one.name for one in scripted.forward.schema.arguments][1:]
     else:
         names = [*inspect.signature(type(model).forward).parameters][1:]
     place = names.index(name) if name in names else len(args)

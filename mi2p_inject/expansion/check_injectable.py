@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.jit._script import RecursiveScriptModule
 
 from mi2p_inject.core.errors import InjectionError, InjectionWarning
 from mi2p_inject.core.shared_state import SOURCES
@@ -29,7 +30,7 @@ def check_modules(model: nn.Module, encoders: Mapping[str, nn.Module]) -> None:
                 given=type(module).__name__,
                 fix=f"pass {what}= a model",
             )
-        if isinstance(module, torch.jit.RecursiveScriptModule):
+        if isinstance(module, RecursiveScriptModule):
             raise InjectionError(
                 f"{what} is a module of torch.jit as a whole, whose parts cannot be named",
                 expected="a torch.nn.Module, which may hold modules of torch.jit",
@@ -110,7 +111,7 @@ def check_injectable(model: nn.Module, encoders: Mapping[str, nn.Module], paths:
 def _check_not_scripted(model: nn.Module, paths: Sequence[str]) -> None:
     """A scripted module takes no hook, and what is in it runs without Python."""
     for path, module in model.named_modules():
-        if isinstance(module, torch.jit.RecursiveScriptModule):
+        if isinstance(module, RecursiveScriptModule):
             inside = [site for site in paths if site == path or site.startswith(f"{path}.")]
             if inside:
                 raise InjectionError(
