@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from enum import Enum
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from mi2p_inject.core.errors import LayoutError
 
-__all__ = ["Axes", "Layout", "describe", "image_of"]
+__all__ = ["Axes", "Layout", "describe", "element_of", "image_of", "is_plain_dataclass", "parts_of", "with_part"]
 
 
 class Axes(str, Enum):
@@ -32,7 +33,7 @@ class Layout:
     Args:
         axes: order of the axes.
         element: where the tensor stands in the module's output: an index of a tuple or list, a key of a dict or
-            a field of a `ModelOutput`; None where the output is the tensor.
+            a field of a `ModelOutput` or dataclass; None where the output is the tensor.
         prefix: tokens before the patch grid (class, distillation, register tokens). They are never touched.
         grid: the patch grid (H, W) of an image transformer: the tokens after the prefix are then viewed as a map
             whose channels are the feature dimensions. None: tokens stay tokens.
@@ -76,8 +77,8 @@ class Layout:
     def tensor(self, output: Any, path: str = "") -> Tensor:
         """The hidden state inside a module's output."""
         try:
-            found = output if self.element is None else output[self.element]
-        except (KeyError, IndexError, TypeError) as error:
+            found = element_of(output, self.element)
+        except (KeyError, IndexError, TypeError, AttributeError) as error:
             raise self._mismatch(output, path) from error
         if isinstance(found, Tensor) and found.is_nested:
             raise LayoutError(
@@ -129,7 +130,7 @@ class Layout:
                 residual = F.pad(residual.flatten(2).transpose(1, 2), (0, 0, self.prefix, 0))
             if self.axes is Axes.LNC:
                 residual = residual.transpose(0, 1)
-        return _replaced(output, self.element, _sum(hidden, residual))
+        return with_part(output, self.element, _sum(hidden, residual))
 
     def as_tokens(self) -> Layout:
         """The same storage seen as tokens: prefix and patches alike."""
@@ -194,6 +195,37 @@ def image_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, int] |
     return (images[0].shape[-2], images[0].shape[-1]) if len(images) == 1 else None
 
 
+def element_of(output: Any, element: int | str | None) -> Any:
+    """A part of a module's output: itself, an item, or a field of a dataclass.
+
+    Raises:
+        KeyError, IndexError, TypeError, AttributeError: it has no such part.
+    """
+    if element is None:
+        return output
+    return getattr(output, element) if isinstance(element, str) and is_plain_dataclass(output) else output[element]
+
+
+def parts_of(output: Any) -> dict[int | str, Any]:
+    """The parts of a module's output by what `element_of` takes; none of a tensor or of an object of another kind.
+
+    Examples:
+        >>> from mi2p_inject.core.layout import parts_of
+        >>> parts_of((1, 2)), parts_of({"a": 1})
+        ({0: 1, 1: 2}, {'a': 1})
+    """
+    if isinstance(output, dict):
+        return {key: value for key, value in output.items() if isinstance(key, str)}
+    if is_plain_dataclass(output):
+        return {one.name: getattr(output, one.name, None) for one in fields(output)}
+    return dict(enumerate(output)) if isinstance(output, (tuple, list)) else {}
+
+
+def is_plain_dataclass(output: object) -> bool:
+    """Whether it is an instance of a dataclass, and no dict as a `ModelOutput` is."""
+    return is_dataclass(output) and not isinstance(output, (type, dict))
+
+
 def describe(output: Any) -> str:
     """A short description of a module's output for messages: types and shapes, no values.
 
@@ -209,6 +241,8 @@ def describe(output: Any) -> str:
         return f"{type(output).__name__}({', '.join(f'{k}={describe(v)}' for k, v in output.items())})"
     if isinstance(output, (tuple, list)):
         return f"{type(output).__name__}({', '.join(describe(v) for v in output)})"
+    if is_plain_dataclass(output):
+        return f"{type(output).__name__}({', '.join(f'{k}={describe(v)}' for k, v in parts_of(output).items())})"
     return "None" if output is None else type(output).__name__
 
 
@@ -223,16 +257,20 @@ def _sum(hidden: Tensor, residual: Tensor) -> Tensor:
     return total
 
 
-def _replaced(output: Any, element: int | str | None, value: Tensor) -> Any:
+def with_part(output: Any, element: int | str | None, value: Tensor) -> Any:
     """A copy of `output`, of its own type, with one element replaced."""
     if element is None:
         return value
     if isinstance(output, dict):  # ModelOutput is one: it keeps its fields in order
         key = list(output)[element] if isinstance(element, int) else element
-        fields = {k: value if k == key else v for k, v in output.items()}
+        given = {k: value if k == key else v for k, v in output.items()}
         if isinstance(output, defaultdict):
-            return defaultdict(output.default_factory, fields)
-        return fields if type(output) is dict else type(output)(**fields)
+            return defaultdict(output.default_factory, given)
+        return given if type(output) is dict else type(output)(**given)
+    if is_plain_dataclass(output):
+        changed = copy.copy(output)
+        object.__setattr__(changed, str(element), value)  # a frozen one too
+        return changed
     items = list(output)
     items[int(element)] = value
     if isinstance(output, tuple):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mi2p_inject.core.errors import LayoutError, ProbeError
 from mi2p_inject.core.inputs import Inputs
-from mi2p_inject.core.layout import Axes, Layout, describe
+from mi2p_inject.core.layout import Axes, Layout, describe, element_of, parts_of
 from mi2p_inject.inspection.probe import Observation, probe
 from mi2p_inject.inspection.vary_inputs import (
     CONVOLUTIONS,
@@ -101,15 +101,10 @@ def find_elements(output: Any, path: str) -> list[int | str | None]:
     """
     if isinstance(output, Tensor):
         return [None]
-    if isinstance(output, dict):
-        if "last_hidden_state" in output:
-            return ["last_hidden_state"]
-        keys = [key for key, value in output.items() if _is_hidden(value)]
-        found: list[int | str | None] = [key for key in keys if isinstance(key, str)]
-    elif isinstance(output, (tuple, list)):
-        found = [index for index, value in enumerate(output) if _is_hidden(value)]
-    else:
-        found = []
+    parts = parts_of(output)
+    if "last_hidden_state" in parts:
+        return ["last_hidden_state"]
+    found: list[int | str | None] = [key for key, value in parts.items() if _is_hidden(value)]
     if not found:
         raise _no_element(output, path)
     return found
@@ -130,7 +125,7 @@ def _infer(module: nn.Module, path: str, runs: _Runs) -> Layout:
     output, reached = runs.first[path].output, runs.first[path].reaches_output
     elements = find_elements(output, path)
     if reached and len(elements) > 1:
-        elements = [element for element in elements if any(output[element] is tensor for tensor in reached)]
+        elements = [element for element in elements if any(element_of(output, element) is tensor for tensor in reached)]
     if len(elements) == 1:
         return _infer_element(module, path, runs, elements[0])
     layouts = []
@@ -149,7 +144,7 @@ def _infer_element(module: nn.Module, path: str, runs: _Runs, element: int | str
         if not run[path].times:
             return None
         output = run[path].output
-        found = output if element is None else output[element]
+        found = element_of(output, element)
         if not isinstance(found, Tensor):
             return None
         if found.is_nested:

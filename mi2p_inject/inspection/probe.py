@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 
 from mi2p_inject.core.errors import InjectionError, ProbeError
 from mi2p_inject.core.inputs import Inputs, tensors_in
+from mi2p_inject.core.layout import is_plain_dataclass, parts_of, with_part
 from mi2p_inject.inspection.dry_run import places
 
 __all__ = ["Observation", "probe"]
@@ -122,13 +123,19 @@ class _Watch:
         if not self.effect:
             return None
         self.observation.blind |= not torch.is_grad_enabled()
-        leaves, structure = pytree.tree_flatten(output)
-        for index, leaf in enumerate(leaves):
-            if isinstance(leaf, Tensor) and leaf.is_floating_point():
-                noise = torch.zeros_like(leaf, requires_grad=True)
-                leaves[index] = leaf + noise
-                self.observation.noises.append((leaf, noise))
-        return pytree.tree_unflatten(leaves, structure)
+        if not is_plain_dataclass(output):
+            return pytree.tree_map_only(Tensor, self._noisy, output)
+        for name, part in parts_of(output).items():  # torch's trees do not know it
+            if isinstance(part, Tensor):
+                output = with_part(output, name, self._noisy(part))
+        return output
+
+    def _noisy(self, leaf: Tensor) -> Tensor:
+        if not leaf.is_floating_point():
+            return leaf
+        noise = torch.zeros_like(leaf, requires_grad=True)
+        self.observation.noises.append((leaf, noise))
+        return leaf + noise
 
 
 def _note_reached(seen: dict[str, Observation], output: Any, model: nn.Module) -> None:
