@@ -25,10 +25,10 @@ OF_EFFECT, OF_OUTPUT = 0.05, 1e-5
 
 def check_padding(trial: Trial) -> None:
     """A sample's output does not depend on how much padding its source has, as where another sample's is longer."""
-    source, batch = trial.source, trial.subject.batch
+    me, source, batch = trial.expand(), trial.source, trial.subject.batch
     if source.mask is None:  # a map
         return
-    me, bare, inputs = trial.expand(), trial.twin(), trial.inputs
+    bare, inputs = trial.twin(), trial.inputs
     randomize_zero_parameters(me.units, strength=1.0)
     with torch.no_grad():
         plain = run(bare, inputs)
