@@ -105,7 +105,7 @@ class Adapter:
 
     def __post_init__(self) -> None:
         layout = self.layout or Layout(Axes.NLC)
-        spatial = layout.axes in (Axes.NCHW, Axes.NHWC)
+        spatial = layout.axes.is_spatial
         map_read = self.readout.layout is not None and self.readout.layout.axes is Axes.NCHW
         tokens_only = ("cls", "last", "eot", "bert")
         wrong = (

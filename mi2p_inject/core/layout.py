@@ -24,6 +24,12 @@ class Axes(str, Enum):
     NHWC = "NHWC"
     NLC = "NLC"
     LNC = "LNC"
+    NCL = "NCL"
+
+    @property
+    def is_spatial(self) -> bool:
+        """Whether it has height and width: a map; else tokens."""
+        return self in (Axes.NCHW, Axes.NHWC)
 
 
 @dataclass(frozen=True)
@@ -65,13 +71,13 @@ class Layout:
                 fix="choose one",
             )
         object.__setattr__(self, "axes", Axes(self.axes))
-        spatial = self.axes in (Axes.NCHW, Axes.NHWC)
+        spatial = self.axes.is_spatial
         if self.prefix < 0 or (spatial and (self.prefix or self.grid)) or (self.prefix and not self.grid):
             raise LayoutError(
                 "prefix tokens and a patch grid belong to token layouts, a prefix to a grid",
-                expected="Layout(NLC or LNC, prefix=p, grid=(H, W)), or neither",
+                expected="Layout(NLC, LNC or NCL, prefix=p, grid=(H, W)), or neither",
                 given=str(self),
-                fix="drop them, or use NLC / LNC axes",
+                fix="drop them, or use NLC, LNC or NCL axes",
             )
 
     def tensor(self, output: Any, path: str = "") -> Tensor:
@@ -113,7 +119,7 @@ class Layout:
             return hidden
         if self.axes is Axes.NHWC:
             return hidden.permute(0, 3, 1, 2)
-        tokens = hidden.transpose(0, 1) if self.axes is Axes.LNC else hidden
+        tokens = self._turned(hidden)
         if self.grid is None:
             return tokens
         height, width = self._grid_of(tokens.shape[1] - self.prefix, path, image)
@@ -128,9 +134,14 @@ class Layout:
         elif self.axes is not Axes.NCHW:
             if self.grid is not None:
                 residual = F.pad(residual.flatten(2).transpose(1, 2), (0, 0, self.prefix, 0))
-            if self.axes is Axes.LNC:
-                residual = residual.transpose(0, 1)
+            residual = self._turned(residual)
         return with_part(output, self.element, _sum(hidden, residual))
+
+    def _turned(self, tokens: Tensor) -> Tensor:
+        """From (B, L, D) to how tokens are stored here, or back: it is its own inverse."""
+        if self.axes is Axes.NLC:
+            return tokens
+        return tokens.transpose(0, 1) if self.axes is Axes.LNC else tokens.transpose(1, 2)
 
     def as_tokens(self) -> Layout:
         """The same storage seen as tokens: prefix and patches alike."""

@@ -29,7 +29,7 @@ from mi2p_inject.inspection.vary_inputs import (
 
 __all__ = ["ASK", "MOST_PREFIX_TOKENS", "find_elements", "infer_layouts", "observe"]
 
-ASK = "say how it is stored: layout=Layout('NCHW' | 'NHWC' | 'NLC' | 'LNC', element=..., prefix=..., grid=...)"
+ASK = "say how it is stored: layout=Layout('NCHW' | 'NHWC' | 'NLC' | 'LNC' | 'NCL', element=..., prefix=..., grid=...)"
 MOST_PREFIX_TOKENS = 16
 
 
@@ -183,6 +183,8 @@ def _infer_element(module: nn.Module, path: str, runs: _Runs, element: int | str
         return Layout(_map_axes(module, one, grown, path), element)
     axes = Axes.LNC if changed[0] == 1 else Axes.NLC
     length_axis = 1 - changed[0]
+    if axes is Axes.NLC and grown == [2] and runs.image is None:
+        return Layout(Axes.NCL, element)  # convolutions over time: audio, series
     if grown and grown != [length_axis]:
         raise LayoutError(
             "the length is not where tokens have it",

@@ -16,7 +16,7 @@ from mi2p_inject.adapters.adapter import DEFAULT_NUM_HEADS
 from mi2p_inject.adapters.find import Match, find, only_carries
 from mi2p_inject.core.errors import AdapterError, LayoutError, ProbeError
 from mi2p_inject.core.inputs import Inputs, as_inputs
-from mi2p_inject.core.layout import Axes, Layout
+from mi2p_inject.core.layout import Layout
 from mi2p_inject.inspection.infer import ASK
 from mi2p_inject.inspection.patch_effect import Reads
 from mi2p_inject.inspection.select import glob_paths
@@ -88,8 +88,8 @@ class ResolvedModel:
             LayoutError: the tokens after the prefix form no grid.
         """
         prefix = self.match.adapter.prefix_tokens(self.inner) if self.match else None
-        if prefix is not None and layout.axes in (Axes.NLC, Axes.LNC):
-            length = int(layout.tensor(output, path).shape[0 if layout.axes is Axes.LNC else 1])
+        if prefix is not None and not layout.axes.is_spatial:
+            length = int(layout.as_tokens().view(output, path).shape[1])
             grid = _patch_grid(length - prefix, image_size(self.inputs), self.patch_sizes, path)
             layout = replace(layout, prefix=prefix, grid=grid)
         return self.at_image(layout)

@@ -15,16 +15,14 @@ from mi2p_inject.adapters.adapter import Readout
 from mi2p_inject.adapters.inputs import token_mask
 from mi2p_inject.core.errors import LayoutError, SourceError
 from mi2p_inject.core.inputs import as_inputs
-from mi2p_inject.core.layout import Axes, Layout, describe, image_of
+from mi2p_inject.core.layout import Layout, describe, image_of
 from mi2p_inject.core.shared_state import SOURCES, Record
 from mi2p_inject.core.views import ViewSpec
 from mi2p_inject.inspection.infer import infer_layouts, observe
 from mi2p_inject.inspection.resolve import ResolvedModel, resolve
 from mi2p_inject.sources.features import SourceFeatures
 
-__all__ = ["TOKENS", "Reading", "Source"]
-
-TOKENS = (Axes.NLC, Axes.LNC)
+__all__ = ["Reading", "Source"]
 
 
 def _fix(batch: Any) -> str:

@@ -59,12 +59,11 @@ def test_length_first_sequence_modules_are_asked_about() -> None:
     assert layout(Turned(), "last", torch.randn(2, 5, 8)).axes is Axes.NLC
 
 
-def test_channels_first_sequences_are_asked_about() -> None:
-    free = nn.Sequential(nn.Conv1d(4, 8, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool1d(1))
+def test_channels_first_sequences_of_one_size_are_asked_about() -> None:
     fixed = nn.Sequential(nn.Conv1d(4, 8, 3, padding=1), nn.BatchNorm1d(8), nn.ReLU(), nn.Flatten(), nn.Linear(48, 2))
-    for model, path in ((free, "0"), (free, "1"), (fixed, "0"), (fixed, "1"), (fixed, "2")):
-        with pytest.raises(LayoutError, match="layout="):
-            layout(model, path, torch.randn(2, 4, 6))
+    for path in ("0", "1", "2"):
+        with pytest.raises(LayoutError, match=r"layout=.*'NCL'"):
+            layout(fixed, path, torch.randn(2, 4, 6))
     tokens = nn.Sequential(nn.Linear(8, 8), nn.LayerNorm(8))
     assert layout(tokens, "0", torch.randn(2, 5, 8)).axes is Axes.NLC
     words = nn.Sequential(nn.Embedding(10, 8), nn.Linear(8, 8))
