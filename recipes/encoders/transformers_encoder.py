@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Sequence
 from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import nn
 
 from mi2p_inject.adapters.adapter import Modality
@@ -21,6 +24,9 @@ __all__ = ["load_transformers", "processor_spec", "rebuild_transformers"]
 
 _TOWERS: dict[Modality, str] = {"image": "VisionModel", "text": "TextModel"}
 _PIL_MODES = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
+_WHOLE = 384  # pixels of a side: from here on ConvNeXt takes the whole picture
+_Colour = tuple[float, float, float]
+_SEEN = 0.01  # of the range of a colour: what is no rounding
 
 
 def load_transformers(identifier: str, modality: Modality, pretrained: bool, image_size: int | None) -> Encoder:
@@ -117,28 +123,100 @@ def _processor(staged: Path, identifier: str) -> Any:
 
 
 def processor_spec(processor: Any, image_size: int | None) -> ImageSpec:
-    """transformers' image processor as timm's data configuration: the same steps in other words."""
-    size: Any = processor.size or {}
-    crop: Any = processor.crop_size if getattr(processor, "do_center_crop", False) else None
-    if edge := size.get("shortest_edge"):
-        height = width = edge
-    else:
-        height, width = size.get("height", 224), size.get("width", 224)
-    mode, crop_pct = ("center", 1.0) if edge else ("squash", 1.0)
-    if crop and edge:
-        cropped = crop.get("height", edge)
-        crop_pct, height, width = cropped / edge, cropped, crop.get("width", cropped)
+    """transformers' image processor as timm's data configuration: the same steps in other words.
+
+    Args:
+        processor: of transformers.
+        image_size: side in pixels; None: its own.
+
+    Raises:
+        RecipeError: it gives other colours than any data configuration does, such as blue in the place of red.
+    """
+    height, width, crop_pct, mode = _geometry(processor)
     if image_size:
         height = width = image_size
+    resample = getattr(processor, "resample", None)
+    interpolation = "bicubic" if resample is None else _PIL_MODES.get(int(resample), "bicubic")
+    spec = ImageSpec((height, width), *_colours(processor), interpolation, crop_pct, mode)
+    _check_colours(processor, spec)
+    return spec
+
+
+def _geometry(processor: Any) -> tuple[int, int, float, str]:
+    """Height and width of what the model reads, and how a picture gets there: `crop_pct` and `crop_mode`."""
+    size: Any = processor.size or {}
+    crop: Any = processor.crop_size if getattr(processor, "do_center_crop", False) else None
+    edge = size.get("shortest_edge")
+    if not edge:
+        height, width = size.get("height", 224), size.get("width", 224)
+        cropped = crop.get("height", height) if crop else height
+        if not crop or cropped > height:  # Perceiver's crops before it resizes
+            return height, width, 1.0, "squash"
+        return cropped, crop.get("width", width), _part(cropped, height), "squash"
+    share = getattr(processor, "crop_pct", None)  # of ConvNeXt, ResNet, PoolFormer: a picture is first made larger
+    if share and not crop and edge >= _WHOLE:
+        return edge, edge, 1.0, "squash"
+    resized = int(256 / 224 * edge) if "Levit" in type(processor).__name__ else int(edge / (share or 1.0))
+    height = crop.get("height", edge) if crop else edge
+    return height, crop.get("width", height) if crop else edge, _part(height, resized), "center"
+
+
+def _part(cropped: int, resized: int) -> float:
+    """The `crop_pct` of which timm, which rounds down, makes just this size.
+
+    Examples:
+        >>> [int(cropped / _part(cropped, 235)) for cropped in (224, 225, 235)]
+        [235, 235, 235]
+    """
+    part = cropped / resized
+    return part if int(cropped / part) == resized else math.nextafter(part, 0)
+
+
+def _colours(processor: Any) -> tuple[_Colour, _Colour]:
+    """Mean and std on a scale of 0 to 1, whatever scale the processor has between."""
     if not getattr(processor, "do_rescale", True):
         raise RecipeError(
             f"{type(processor).__name__} does not scale pixels to 0..1, which this recipe does",
             fix="name an encoder of timm's or open_clip's",
         )
-    scaled = getattr(processor, "do_normalize", True)
-    mean, std = (tuple(processor.image_mean), tuple(processor.image_std)) if scaled else ((0.0,) * 3, (1.0,) * 3)
-    interpolation = _PIL_MODES.get(int(getattr(processor, "resample", 3) or 3), "bicubic")
-    return ImageSpec((height, width), mean, std, interpolation, crop_pct, mode)
+    twice = getattr(processor, "include_top", False)  # of EfficientNet, which divides by the std once more
+    normalised = getattr(processor, "do_normalize", True)
+    mean = _each(processor.image_mean) if normalised else (0.0, 0.0, 0.0)
+    std = _each(processor.image_std) if normalised or twice else (1.0, 1.0, 1.0)
+    if twice and normalised:
+        std = _each([one * one for one in std])
+    factor, offset = getattr(processor, "rescale_factor", None) or 1 / 255, getattr(processor, "rescale_offset", False)
+    if not offset and math.isclose(factor, 1 / 255, rel_tol=1e-4):  # some files have 0.00392157
+        return mean, std
+    scale = 255 * factor
+    return _each([(one + bool(offset)) / scale for one in mean]), _each([one / scale for one in std])
+
+
+def _each(value: Any) -> _Colour:
+    """A number for each colour; one stands for all three."""
+    if not isinstance(value, Sequence) or len(value) != 3:
+        value = (value[0] if isinstance(value, Sequence) and value else value,) * 3
+    return value[0], value[1], value[2]
+
+
+def _check_colours(processor: Any, spec: ImageSpec) -> None:
+    """Refuse a processor that makes other numbers of a colour, whatever it is that it does."""
+    colour, (height, width) = (200, 120, 40), spec.size
+    try:
+        given = processor(Image.new("RGB", (width, height), colour), return_tensors="pt")["pixel_values"]
+    except Exception:  # one that asks for more than a picture says nothing here
+        return
+    if given.dim() != 4 or given.shape[1] != 3:
+        return
+    theirs = given[0, :, given.shape[2] // 2, given.shape[3] // 2].double().tolist()
+    ours = [(one / 255 - mean) / std for one, mean, std in zip(colour, spec.mean, spec.std, strict=True)]
+    if any(abs(one - other) * std > _SEEN for one, other, std in zip(ours, theirs, spec.std, strict=True)):
+        raise RecipeError(
+            f"{type(processor).__name__} prepares colours in a way that this recipe does not",
+            expected=f"red, green, blue {colour} as {[round(one, 3) for one in ours]}",
+            given=str([round(one, 3) for one in theirs]),
+            fix="name an encoder of timm's or open_clip's",
+        )
 
 
 def rebuild_transformers(origin: dict[str, Any], staged: Path, device: str) -> nn.Module:
