@@ -62,16 +62,26 @@ def load_encoder(
             fix=error.fix or "name another encoder, or repair what the message says",
         ) from error
     except Exception as error:
-        first = (str(error).strip() or "no message").splitlines()[0][:300]
-        raise RecipeError(
-            f"cannot load the {modality} encoder {name!r}: {type(error).__name__}: {first}",
-            expected="a timm, transformers or open_clip name, or a local folder that holds the model",
-            fix="check the name; without a network, give a local folder, or --set pretrained=false for random weights",
-        ) from error
+        raise _not_loaded(name, modality, error) from error
     if isinstance(encoder.spec, TextSpec) and not encoder.spec.fixed:
         encoder.spec = replace(encoder.spec, max_length=min(max_length, encoder.spec.max_length))
     _check_vocabulary(encoder)
     return finished(encoder, name)
+
+
+def _not_loaded(name: str, modality: Modality, error: Exception) -> RecipeError:
+    """What a library raised: of a folder that is there, its files are to blame, else the name or the network."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no message"]
+    folder = home_path(name).is_dir()
+    return RecipeError(
+        f"cannot load the {modality} encoder {name!r}: {type(error).__name__}: {' '.join(lines[:3])[:400]}",
+        expected="the weights of the model that config.json describes"
+        if folder
+        else "a timm, transformers or open_clip name, or a local folder that holds the model",
+        fix="put the config.json beside the weights that it was saved with, or copy the folder again, whole"
+        if folder
+        else "check the name; without a network, give a local folder, or --set pretrained=false for random weights",
+    )
 
 
 def _library_of(name: str, modality: Modality) -> tuple[str, str]:
@@ -135,7 +145,8 @@ def finished(encoder: Encoder, name: str) -> Encoder:
         first = (str(error).strip() or "no message").splitlines()[0][:300]
         raise RecipeError(
             f"the {encoder.modality} encoder {name!r} does not run on a blank sample: {type(error).__name__}: {first}",
-            fix="drop image_size, or name an encoder that reads pictures or texts alone",
+            fix="drop image_size, correct the size in preprocessor_config.json if that is another one, or name an "
+            "encoder that reads pictures or texts alone",
         ) from error
     encoder.width = int(encoder.vector(output, batch).shape[1])
     return encoder

@@ -204,6 +204,39 @@ class TestWeights:
         with pytest.raises(Mi2pError, match="quantised"):
             load_encoder(str(folder), "text")
 
+    @pytest.mark.fault("folders", "integers in the place of weights, or scales beside them", "an error of ours")
+    @pytest.mark.parametrize("how", ["integers", "scales"])
+    def test_quantised_and_the_configuration_does_not_say_so(self, how: str, tmp_path: Path) -> None:
+        folder = bert_folder(tmp_path / "bert")
+        state = load_file(folder / "model.safetensors")
+        name = "encoder.layer.0.output.dense.weight"
+        if how == "integers":
+            state[name] = (100 * state[name]).to(torch.int8)
+        else:
+            state |= {name: state[name].to(torch.float8_e4m3fn), f"{name}_scale_inv": torch.ones(1)}
+        save_file(state, folder / "model.safetensors", {"format": "pt"})
+        with pytest.raises(Mi2pError, match=r"quantised[\s\S]*output.dense.weight"):
+            load_encoder(str(folder), "text")
+
+    @pytest.mark.parametrize("kind", ["torn", "other shapes", "another head"])
+    def test_advice_on_a_folder_is_about_its_files(self, kind: str, tmp_path: Path) -> None:
+        if kind == "another head":
+            folder = timm_folder(tmp_path / "timm", torch.float32)
+            state = load_file(folder / "model.safetensors")
+            save_file({**state, "fc.weight": state["fc.weight"][:3].clone()}, folder / "model.safetensors")
+        else:
+            folder = bert_folder(tmp_path / "bert")
+        if kind == "torn":
+            data = (folder / "model.safetensors").read_bytes()
+            (folder / "model.safetensors").write_bytes(data[:-9])
+        elif kind == "other shapes":
+            change(folder / "config.json", lambda value: value.update(max_position_embeddings=9))
+        with pytest.raises(Mi2pError, match="cannot load") as error:
+            load_encoder(str(folder), "image" if kind == "another head" else "text")
+        assert "copy the folder again" in (error.value.fix or "")
+        assert "check the name" not in str(error.value)
+        assert kind != "another head" or "size mismatch for" in str(error.value)
+
     def test_in_several_files(self, tmp_path: Path) -> None:
         folder = bert_folder(tmp_path / "bert")
         model = transformers.BertModel.from_pretrained(folder)

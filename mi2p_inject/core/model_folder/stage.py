@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
+
 from mi2p_inject.core.errors import ZooError
 from mi2p_inject.core.model_folder.open_clip import open_clip_config
 from mi2p_inject.core.model_folder.timm import timm_config
@@ -42,6 +44,8 @@ WEIGHTS = (
     "open_clip_pytorch_model.safetensors",
 )  # fmt: skip
 _OTHER_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt", "*.npz", "*.h5", "*.msgpack", "*.gguf", "*.onnx")
+#: how names of tensors end that quantised weights are multiplied with
+_SCALES = ("weight_scale", "weight_scale_inv", "scale_weight", ".qweight", ".SCB", ".absmax")
 _MAX_DATA = 2**29
 _MAX_WEIGHTS = 2**42
 
@@ -65,6 +69,8 @@ def checked_folder(folder: Path, library: str, *, weights: bool, strict: bool = 
             if os.path.lexists(folder / file):
                 _link(folder, file, staged, _MAX_DATA)
         found = _weights(folder, library, staged) if weights else []
+        for file in found:
+            _check_floats(staged / file, folder / file)
         dropped: list[str] = []
         for file in _read_by(folder, library):
             if os.path.lexists(folder / file):
@@ -95,6 +101,27 @@ def _weights(folder: Path, library: str, staged: Path) -> list[str]:
     return found
 
 
+def _check_floats(path: Path, named: Path) -> None:
+    """Refuse quantised weights: a loader takes integers for the numbers themselves, and leaves scales out."""
+    try:
+        with safe_open(path, framework="pt") as tensors:
+            kinds = {name: tensors.get_slice(name).get_dtype() for name in tensors.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError):  # what is torn, the loader names
+        return
+    whole = [name for name, kind in kinds.items() if name.endswith(".weight") and not kind.startswith(("F", "BF"))]
+    if found := sorted([*whole, *(name for name in kinds if name.endswith(_SCALES))]):
+        raise _quantised(str(named), f"{found[0]} of {kinds[found[0]]}")
+
+
+def _quantised(where: str, given: str) -> ZooError:
+    return ZooError(
+        f"{where}: the weights are quantised",
+        expected="weights of floats",
+        given=given,
+        fix="name the folder of the model before quantisation",
+    )
+
+
 def _read_by(folder: Path, library: str) -> tuple[str, ...]:
     """The JSON files that a library has a use for."""
     if library == "timm":
@@ -118,12 +145,7 @@ def _checked_json(
         if library == "timm":
             return timm_config(value, where)
         if weights and value.get("quantization_config"):
-            raise ZooError(
-                f"{where}: the weights are quantised",
-                expected="weights of floats",
-                given="a quantization_config",
-                fix="name the folder of the model before quantisation",
-            )
+            raise _quantised(where, "a quantization_config")
         return model_config(value, where, dropped)
     if file == "open_clip_config.json":
         text_model = str(staged) if os.path.lexists(folder / "config.json") else None
