@@ -44,6 +44,17 @@ def read(path: Path) -> tuple[Rows, list[int]]:
     return rows, [line for line, _, mark in found if mark == LONE_QUOTE]
 
 
+@pytest.mark.parametrize("ending", MARKS)
+@pytest.mark.parametrize("text", ['"say "no" twice"', '"say \\"no\\""', '"word 4'])
+@pytest.mark.fault("tables", "a lone quote in a row whose other cells are quoted", "those cells without their quotes")
+def test_the_cells_beside_a_lone_quote_lose_theirs(text: str, ending: str, tmp_path: Path) -> None:
+    quoted: Rows = [(f'"{image}"', f'"{text}"', f'"{label}"') for image, text, label in PLAIN]
+    quoted[4] = ('"img/4.png"', text, '"the ""best"""')
+    rows, marked = read(written(tmp_path, quoted, ending))
+    assert (rows[4], marked) == (("img/4.png", text, 'the "best"'), [6])
+    assert rows[:4] + rows[5:] == PLAIN[:4] + PLAIN[5:]
+
+
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 @pytest.mark.parametrize("ending", MARKS)
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ def line_fields(line: str, delimiter: str, width: int | None) -> tuple[list[str]
     Examples:
         >>> line_fields('a,"b, c"', ",", 2)
         (['a', 'b, c'], None)
-        >>> line_fields('a,"b', ",", 2)[0]
+        >>> line_fields('"a","b', ",", 2)[0]
         ['a', '"b']
     """
     bare = line.rstrip("\r\n")
@@ -88,8 +88,15 @@ def line_fields(line: str, delimiter: str, width: int | None) -> tuple[list[str]
             return fields, None
     except csv.Error:
         pass
-    fields = bare.split(delimiter)
+    fields = [_unquoted(field) for field in bare.split(delimiter)]
     return (fields, LONE_QUOTE) if '"' in bare and (width is None or len(fields) == width) else None
+
+
+def _unquoted(field: str) -> str:
+    """What a writer of CSV has put between quotes; any other field as it stands."""
+    inner = field[1:-1].replace('""', "")
+    quoted = len(field) > 1 and field[0] == field[-1] == '"' and '"' not in inner
+    return field[1:-1].replace('""', '"') if quoted else field
 
 
 @dataclass
