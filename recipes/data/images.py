@@ -198,8 +198,11 @@ def _upright_rgb(picture: Image.Image) -> Image.Image:
 def _eight_bits(picture: Image.Image) -> Image.Image:
     """Grey levels of 16 or 32 bits or floats -> 8 bits; Pillow alone would cut everything above 255 to white."""
     levels = np.asarray(picture, dtype=np.float64)
+    seen = np.isfinite(levels)  # NaN stands for "nothing measured here"
+    low = levels[seen].min() if seen.any() else 0.0
+    levels = np.nan_to_num(np.where(seen | np.isposinf(levels), levels, low), posinf=levels[seen].max(initial=low))
     if picture.mode.startswith("I;16") or (picture.mode == "I" and 255 < levels.max() <= 65535 and levels.min() >= 0):
         levels = levels / 257
     elif levels.min() < 0 or levels.max() > 255 or (picture.mode == "F" and levels.max() <= 1):
         levels = (levels - levels.min()) / max(float(np.ptp(levels)), 1e-12) * 255
-    return Image.fromarray(np.nan_to_num(levels).round().astype(np.uint8), "L")
+    return Image.fromarray(levels.round().astype(np.uint8), "L")

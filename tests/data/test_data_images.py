@@ -48,6 +48,17 @@ class TestModes:
         found = pixels(open_image(tmp_path / "a.tiff", "error"))
         assert (found.min(), found.max()) == (0, 255)
 
+    @pytest.mark.parametrize("hole", [np.nan, np.inf, -np.inf])
+    @pytest.mark.parametrize("most", [1, 5000])
+    def test_floats_with_holes(self, hole: float, most: int, tmp_path: Path) -> None:
+        levels = np.linspace(0, most, 64, dtype=np.float32).reshape(8, 8)
+        Image.fromarray(levels).save(tmp_path / "whole.tiff")
+        levels[3, 4] = hole
+        Image.fromarray(levels).save(tmp_path / "a.tiff")
+        whole, found = (pixels(open_image(tmp_path / name, "error")) for name in ("whole.tiff", "a.tiff"))
+        seen = np.isfinite(levels)
+        assert (found[seen] == whole[seen]).all()
+
     @pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK", "YCbCr", "HSV", "I"])
     def test_opaque_modes(self, mode: str) -> None:
         grey = picture().convert("L").point(lambda level: 255 * (level > 80))  # Pillow refuses RGB -> I
