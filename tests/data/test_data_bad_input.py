@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet
 import pytest
 from data_files import SPLITS, Load, draw, ids, load, pets, save
 
@@ -87,6 +88,10 @@ class TestBadInput:
             ("a.jsonl", b'{"image": "a"\n', r"cannot read .*a\.jsonl, line 1"),
             ("a.jsonl", b"[1, 2]\n", "line 1: list, expected an object"),
             ("a.jsonl", b'{"text": {"a": 1}, "label": "x"}\n', "column 'text' holds a dict"),
+            ("a.jsonl", b'{"text": "a", "label": 1' + b"1" * 5000 + b"}\n", r"line 1: [\s\S]*fix: write a long number"),
+            ("a.jsonl", b'{"text": "a"}{"text": "b"}\n', r"line 1: Extra data[\s\S]*fix: write one JSON object a line"),
+            ("a.jsonl", b'{"text": "a",}\n', r"line 1: [\s\S]*fix: write one JSON object a line"),
+            ("a.jsonl", b'[\n{"text": "a"}\n]\n', r"line 1: [\s\S]*JSON array[\s\S]*fix: [^\n]*jq -c"),
             ("a.parquet", b"PAR1 and then nothing", "cannot read .*a.parquet"),
             ("a.xlsx", b"PK", "a.xlsx is no table"),
         ],
@@ -95,6 +100,13 @@ class TestBadInput:
         (tmp_path / name).write_bytes(content)
         with pytest.raises(RecipeError, match=message):
             load(tmp_path / name)
+
+    def test_a_parquet_file_with_a_column_twice(self, tmp_path: Path, load: Load) -> None:
+        columns = [pyarrow.array(["a", "b"])] * 3
+        table = pyarrow.Table.from_arrays(columns, names=["text", "label", "text"])
+        pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+        with pytest.raises(RecipeError, match="two columns named 'text'"):
+            load(tmp_path / "a.parquet")
 
     def test_folders(self, tmp_path: Path, load: Load) -> None:
         with pytest.raises(RecipeError, match="is empty"):

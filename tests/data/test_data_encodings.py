@@ -68,6 +68,8 @@ def test_texts_beside_pictures_in_another_encoding(encoding: str, named: str, tm
         ((TEXT[:16] + "\n" * 50 + TEXT[17:]).encode("cp1252"), r"not UTF-8, near line 51[\s\S]*iconv -f cp1252"),
         (TEXT.encode("utf-16-le"), r"UTF-16 without a byte-order mark[\s\S]*iconv -f utf-16le -t utf-8"),
         (TEXT.encode("utf-16-be"), r"UTF-16 without a byte-order mark[\s\S]*iconv -f utf-16be -t utf-8"),
+        (TEXT.encode("utf-32-le"), r"UTF-32 without a byte-order mark[\s\S]*iconv -f utf-32le -t utf-8"),
+        (TEXT.encode("utf-32-be"), r"UTF-32 without a byte-order mark[\s\S]*iconv -f utf-32be -t utf-8"),
         (TEXT.encode("utf-16").decode("cp1252", "replace").encode(), r"was UTF-16[\s\S]*iconv -f utf-16 -t utf-8"),
         (TEXT.encode("utf-16").decode("latin-1").encode(), r"was UTF-16[\s\S]*iconv -f utf-16 -t utf-8"),
         (TEXT.encode("utf-16")[:-1], r"near line \d+"),

@@ -9,10 +9,11 @@ import sys
 import textwrap
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas
+import pyarrow
 import pyarrow.parquet
 import pytest
 from data_files import Load, draw, ids, load, pets, save
@@ -105,3 +106,47 @@ def test_rows_may_lack_what_others_have(lacking: str, tmp_path: Path) -> None:
     first = {name: value for name, value in row.items() if name != lacking}
     stored = pyarrow.parquet.read_table(as_file([first, row], None, tmp_path)).to_pylist()
     assert stored == [{**first, lacking: None}, row]
+
+
+def test_a_picture_that_neither_bytes_nor_a_path_name_is_missing(tmp_path: Path) -> None:
+    rows = [{"image": {"bytes": None, "path": None}, "text": "a"}, {"image": {"bytes": b"", "path": ""}, "text": "b"}]
+    stored = pyarrow.parquet.read_table(as_file(rows, None, tmp_path)).to_pylist()
+    assert [row["text"] for row in stored if not row["image"]] == ["a", "b"]
+    with pytest.raises(RecipeError, match=r"row 0: column 'image' holds a dict[\s\S]*given: url"):
+        as_file([{"image": {"url": "a.png"}, "text": "a"}], None, tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["columns", "pyarrow", "batch", "arrow of another library"])
+def test_tables_that_are_no_pandas(kind: str, tmp_path: Path) -> None:
+    columns = {"text": ["a", "b", None], "label": ["x", "y", "x"]}
+    table = pyarrow.table(columns)
+
+    class Foreign:
+        """As polars and duckdb hand tables over."""
+
+        columns: ClassVar = ["text", "label"]
+
+        def to_dict(self) -> dict[str, list[Any]]:
+            return columns
+
+        def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+            return table.__arrow_c_stream__(requested_schema)
+
+    data = {"columns": columns, "pyarrow": table, "batch": table.to_batches()[0]}.get(kind, Foreign())
+    assert pyarrow.parquet.read_table(as_file(data, None, tmp_path)).to_pydict() == columns
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    frame = pandas.DataFrame({"text": ["a", "b"], "label": ["x", "y"]})
+    for data in (pandas.concat([frame, frame[["text"]]], axis=1), [{"text": "a", "1": "x", 1: "y"}]):
+        with pytest.raises(RecipeError, match=r"two columns named '(text|1)'"):
+            as_file(data, None, tmp_path)
+
+
+def test_half_characters_are_named_with_their_row(tmp_path: Path) -> None:
+    rows = [{"text": "a", "label": "x"}, {"text": "b\ud83d", "label": "y"}]
+    with pytest.raises(RecipeError, match=r"row 1: column 'text' holds half a character[\s\S]*fix: ") as error:
+        as_file(rows, None, tmp_path)
+    mended = rows[1]["text"].encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    assert 'encode("utf-16", "surrogatepass").decode("utf-16", "replace")' in (error.value.fix or "")
+    as_file([rows[0], {**rows[1], "text": mended}], None, tmp_path)

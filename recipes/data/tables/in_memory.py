@@ -6,11 +6,13 @@ import hashlib
 import io
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from mi2p_inject.core.files.atomic_write import write_file
+from mi2p_inject.recipes.characters import decodable
 from mi2p_inject.recipes.data.images import open_image
 from mi2p_inject.recipes.data.tables.features import rows_of_datasets
 from mi2p_inject.recipes.data.values import is_missing
@@ -75,34 +77,77 @@ def records_of(data: Any) -> Iterable[Mapping[str, Any]]:
         >>> list(records_of([{"text": "a cat"}]))
         [{'text': 'a cat'}]
     """
-    if hasattr(data, "to_dict") and hasattr(data, "columns"):  # pandas
+    if hasattr(data, "iloc") and hasattr(data, "columns"):  # pandas
+        _check_unlike(data.columns)
         found: list[Mapping[str, Any]] = data.to_dict("records")
         return found
     if isinstance(data, Mapping):
-        if not data or not all(hasattr(one, "column_names") for one in data.values()):
-            return [data]
-        return [{**row, "split": split} for split, one in data.items() for row in records_of(one)]
-    if hasattr(data, "column_names"):
+        return _records_of_mapping(data)
+    if hasattr(data, "column_names") and hasattr(data, "features"):
         return list(rows_of_datasets(data, IN_MEMORY))
+    if hasattr(data, "__arrow_c_stream__") or hasattr(data, "__arrow_c_array__"):  # pyarrow, polars, duckdb, ...
+        import pyarrow
+
+        table = pyarrow.table(data)
+        _check_unlike(table.column_names)
+        return cast("list[Mapping[str, Any]]", table.to_pylist())
     if isinstance(data, Sequence):
         rows = list(data)
         if all(isinstance(row, Mapping) for row in rows):
             return rows
     raise RecipeError(
         f"data of type {type(data).__name__} cannot be read",
-        expected="a path, a pandas.DataFrame, a datasets.Dataset, or a list of mappings",
+        expected="a path, a pandas.DataFrame, a datasets.Dataset, an Arrow table, or a list of mappings",
         given=type(data).__name__,
         fix="pandas.DataFrame({'image': paths, 'text': texts, 'label': labels})",
     )
+
+
+def _records_of_mapping(data: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The splits of a `datasets.DatasetDict`; the rows of a mapping of columns, as ``dataset[:9]`` is one; one record."""
+    if data and all(hasattr(one, "column_names") for one in data.values()):
+        return [{**row, "split": split} for split, one in data.items() for row in records_of(one)]
+    if not data or not all(isinstance(one, list | tuple) for one in data.values()):
+        return [data]
+    if len({len(column) for column in data.values()}) > 1:
+        raise RecipeError(
+            "the columns of the data in memory are not of one length",
+            given=", ".join(f"{name}: {len(column)}" for name, column in data.items())[:200],
+            fix="give each row a cell in every column: None where it has nothing",
+        )
+    return [dict(zip(data, cells, strict=True)) for cells in zip(*data.values(), strict=True)]
+
+
+def _check_unlike(names: Iterable[Any]) -> None:
+    """Refuse two columns that are called alike: one would be lost."""
+    counts = Counter(map(str, names))
+    if twice := [name for name, count in counts.items() if count > 1]:
+        raise RecipeError(f"{IN_MEMORY} have two columns named {', '.join(map(repr, twice))}", fix="rename one")
 
 
 def _stored(rows: Iterable[Mapping[str, Any]], image_col: str) -> Iterator[dict[str, Any]]:
     """Rows whose pictures are bytes (PNG) or absolute paths, and whose missing cells are None."""
     for number, row in enumerate(rows):
         cells = {str(name): None if is_missing(value) else value for name, value in row.items()}
+        if len(cells) < len(row):
+            _check_unlike(row)
+        _check_whole(cells, image_col, number)
         if cells.get(image_col) is not None:
             cells[image_col] = _picture(cells[image_col], f"row {number}: column {image_col!r}")
         yield {name: _plain(value) for name, value in cells.items()}
+
+
+def _check_whole(cells: Mapping[str, Any], image_col: str, number: int) -> None:
+    """Refuse half characters, which nothing can store."""
+    for name, cell in cells.items():
+        if isinstance(cell, str) and decodable(cell) != cell:
+            whole = f'{name} = {name}.encode("utf-16", "surrogatepass").decode("utf-16", "replace")'
+            raise RecipeError(
+                f"row {number}: column {name!r} holds half a character (a lone surrogate)",
+                expected="Unicode text",
+                given=ascii(cell)[:100],
+                fix="give the file a name in UTF-8" if name == image_col else f"replace it: {whole}",
+            )
 
 
 def _plain(value: Any) -> Any:
@@ -114,7 +159,14 @@ def _picture(cell: Any, where: str) -> bytes | str:
     from PIL import Image
 
     if isinstance(cell, Mapping):  # as `datasets` stores an undecoded one
-        cell = cell.get("bytes") or _nearby(cell.get("path"), where)
+        if not {"bytes", "path"} & set(cell):
+            raise RecipeError(
+                f"{where} holds a dict without a picture",
+                expected="the keys bytes and path",
+                given=", ".join(map(str, cell)),
+                fix='{"bytes": the content of a file, "path": None}',
+            )
+        cell = cell.get("bytes") or _nearby(cell.get("path"), where) or ""
     if isinstance(cell, (str, Path)):
         return str(home_path(cell).absolute()) if str(cell).strip() else ""
     if isinstance(cell, Image.Image):

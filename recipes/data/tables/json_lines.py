@@ -13,6 +13,9 @@ from mi2p_inject.recipes.errors import RecipeError
 
 __all__ = ["json_columns", "json_rows"]
 
+_OBJECT = "write one JSON object a line"
+_ARRAY = "write one object a line; of an array: jq -c '.[]'"
+
 
 def json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Number of each line that is not empty, and its object.
@@ -26,19 +29,26 @@ def json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         try:
             row = json.loads(line, object_pairs_hook=_unique)
         except RecursionError as error:
-            raise unreadable(path, number, ValueError("nested too deeply")) from error
+            raise unreadable(path, number, ValueError("nested too deeply"), _OBJECT) from error
         except ValueError as error:
-            array = " (a JSON array: write one object a line, without commas between)" if line.strip() == "[" else ""
-            raise unreadable(path, number, ValueError(f"{error}{array}")) from error
+            raise _no_json(path, number, line, error) from error
         if not isinstance(row, dict):
             raise RecipeError(
                 f"{path}, line {number}: {type(row).__name__}, expected an object {{...}}",
                 given=line.strip()[:100],
-                fix="write one object a line; of an array: jq -c '.[]'"
-                if isinstance(row, list)
-                else "write one JSON object a line",
+                fix=_ARRAY if isinstance(row, list) else _OBJECT,
             )
         yield number, row
+
+
+def _no_json(path: Path, number: int, line: str, error: ValueError) -> RecipeError:
+    if line.strip() == "[":
+        return unreadable(path, number, ValueError(f"{error} (a JSON array)"), _ARRAY)
+    if isinstance(error, json.JSONDecodeError) or "there twice" in str(error):
+        return unreadable(path, number, error, _OBJECT)
+    return unreadable(
+        path, number, ValueError("a number of too many digits"), "write a long number as a text: in quotes"
+    )
 
 
 def json_columns(path: Path) -> list[str]:

@@ -105,8 +105,12 @@ def _check_text(path: Path, head: bytes) -> None:
     for start, what, fix in _FOREIGN:
         if head.startswith(start):
             raise RecipeError(f"{path} is no text but {what}", fix=fix)
+    quarters = [_zeros(head[start::4]) for start in range(4)]
+    for order, empty in (("le", quarters[2:]), ("be", quarters[:2])):
+        if all(empty):
+            raise _unmarked(path, f"utf-32{order}")
     sides = (head[::2], head[1::2])
-    if not any(len(side) and side.count(0) > 0.8 * len(side) for side in sides) and b"\0\xc3" not in head[:64]:
+    if not any(map(_zeros, sides)) and b"\0\xc3" not in head[:64]:
         return
     if head.startswith(("ÿþ".encode(), "þÿ".encode())):
         raise RecipeError(
@@ -115,10 +119,19 @@ def _check_text(path: Path, head: bytes) -> None:
             fix=f"take the file before that conversion; to convert it: iconv -f utf-16 -t utf-8 ORIGINAL > {path.name}",
         )
     order = "le" if sides[1].count(0) > sides[0].count(0) else "be"
-    raise RecipeError(
-        f"{path} holds zero bytes: it seems to be UTF-16 without a byte-order mark",
-        expected="UTF-8, or UTF-16 with its byte-order mark",
-        fix=f"convert it: {_converting(f'utf-16{order}', path)}",
+    raise _unmarked(path, f"utf-16{order}")
+
+
+def _zeros(part: bytes) -> bool:
+    """Whether nearly all bytes are zero."""
+    return part.count(0) > 0.8 * len(part) > 0
+
+
+def _unmarked(path: Path, encoding: str) -> RecipeError:
+    return RecipeError(
+        f"{path} holds zero bytes: it seems to be {encoding[:6].upper()} without a byte-order mark",
+        expected="UTF-8, or UTF-16 or UTF-32 with its byte-order mark",
+        fix=f"convert it: {_converting(encoding, path)}",
     )
 
 
@@ -143,13 +156,14 @@ def lines(path: Path) -> Iterator[str]:
             raise unreadable(path, number + 1, error) from error
 
 
-def unreadable(path: Path, line: int, error: Exception) -> RecipeError:
+def unreadable(path: Path, line: int, error: Exception, fix: str = "save it as UTF-8") -> RecipeError:
     """The error for a line that is no text, or no such row.
 
     Args:
         path: the file.
         line: near which it is; undecodable bytes are looked for.
         error: what happened.
+        fix: of what is no matter of characters.
     """
     if isinstance(error, UnicodeDecodeError) and error.encoding == "utf-8":
         with path.open("rb") as file:
@@ -161,7 +175,7 @@ def unreadable(path: Path, line: int, error: Exception) -> RecipeError:
         )
     if isinstance(error, UnicodeError):
         return RecipeError(f"{path}, near line {line}: {error}", fix="save it as UTF-8")
-    return RecipeError(f"cannot read {path}, line {line}: {error}", fix="save it as UTF-8")
+    return RecipeError(f"cannot read {path}, line {line}: {error}", fix=fix)
 
 
 def _converting(encoding: str, path: Path) -> str:

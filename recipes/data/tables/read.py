@@ -28,7 +28,7 @@ def table_columns(path: Path) -> list[str]:
         RecipeError: the file cannot be read, is empty, or is no such table.
     """
     if path.suffix.lower() == ".parquet":
-        return list(_parquet(path).schema_arrow.names)
+        return _unlike(list(_parquet(path).schema_arrow.names), path)
     if path.suffix.lower() == ".jsonl":
         return json_columns(path)
     names = _first_row(path)
@@ -44,8 +44,12 @@ def table_columns(path: Path) -> list[str]:
             expected=", ".join(f"{mark!r} in {ending}" for ending, mark in _DELIMITERS.items()),
             fix="save it with that separator, or as .jsonl or .parquet",
         )
-    if len(set(names)) < len(names):
-        twice = sorted({name for name in names if names.count(name) > 1})
+    return _unlike(names, path)
+
+
+def _unlike(names: list[str], path: Path) -> list[str]:
+    """The names of columns; of two that are called alike, one would be lost."""
+    if twice := sorted({name for name in names if names.count(name) > 1}):
         raise RecipeError(f"{path} has two columns named {', '.join(map(repr, twice))}", fix="rename one")
     return names
 
