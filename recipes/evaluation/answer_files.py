@@ -6,12 +6,13 @@ import base64
 import csv
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mi2p_inject.core.files.atomic_write import write_file
+from mi2p_inject.recipes.characters import decodable
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.evaluation.answers import Answers
 from mi2p_inject.recipes.paths import home_path
@@ -106,6 +107,14 @@ def _free(name: str, taken: set[str]) -> str:
     return name
 
 
+def _unicode(columns: Iterable[str]) -> dict[str, str]:
+    """Name of a column -> the name in the file: without half characters, which JSON's escapes can hold, and unlike."""
+    found: dict[str, str] = {}
+    for name in columns:
+        found[name] = _free(decodable(name), set(found.values()))
+    return found
+
+
 def _nested(answers: Answers, names: Mapping[str, str]) -> Iterator[Line]:
     """Own columns and answers; mappings stay mappings."""
     for own, answer in zip(answers.records.own(), answers, strict=True):
@@ -140,7 +149,7 @@ def _write_csv(path: Path, answers: Answers, names: Mapping[str, str]) -> None:
     columns = [*answers.records.columns, *_columns(answers, names)]
     with path.open("w", newline="", encoding="utf-8", errors="replace") as file:
         writer = csv.writer(file)  # its line ends are CR LF: others leave a lone CR in a text unquoted
-        writer.writerow(columns)
+        writer.writerow(_unicode(columns).values())
         for own, line in _flat(answers, names):
             joined = {name: _SEVERAL.join(one) if isinstance(one, list) else one for name, one in line.items()}
             cells = {name: _cell(value) for name, value in (own | joined).items()}
@@ -180,8 +189,12 @@ def _write_parquet(path: Path, answers: Answers, names: Mapping[str, str]) -> No
     several = pyarrow.list_(pyarrow.string())
     types = own | {name: several if isinstance(value, list) else _type_of({type(value)}) for name, value in new.items()}
     as_text = {name for name, kind in own.items() if pyarrow.types.is_string(kind)}
-    schema = pyarrow.schema(list(types.items()))
-    lines = (_typed(own, as_text) | line for own, line in _flat(answers, names))
+    called = _unicode(types)
+    schema = pyarrow.schema([(called[name], kind) for name, kind in types.items()])
+    lines = (
+        {called[name]: cell for name, cell in (_typed(own, as_text) | line).items()}
+        for own, line in _flat(answers, names)
+    )
     with pyarrow.parquet.ParquetWriter(path, schema) as writer:
         while batch := list(islice(lines, _BATCH)):
             writer.write_batch(pyarrow.RecordBatch.from_pylist(batch, schema=schema))

@@ -100,6 +100,13 @@ def test_own_columns_keep_their_types(both: Path, tmp_path: Path) -> None:
     assert [one["x"] for one in read(tmp_path / "out2.csv")] == ["[1]", "", "y"]
 
 
+@pytest.mark.parametrize("ending", [".csv", ".jsonl", ".parquet"])
+def test_names_of_columns_that_are_no_unicode(both: Path, tmp_path: Path, ending: str) -> None:
+    (tmp_path / "new.jsonl").write_text('{"text": "a", "k\\ud83d": "v\\ud83d", "k\\ud83e": "w"}\n')
+    mi2p("predict", both, "--data", tmp_path / "new.jsonl", "--out", tmp_path / f"out{ending}")
+    assert {"v", "w"} <= {str(one)[:1] for one in read(tmp_path / f"out{ending}")[0].values()}
+
+
 def test_unusable_files_of_answers(both: Path, holes: Path, tmp_path: Path) -> None:
     (tmp_path / "there.csv").write_text("mine")
     (tmp_path / "folder.csv").mkdir()
