@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from mi2p_inject.core.files.atomic_write import write_file
 from mi2p_inject.recipes.characters import as_written
 from mi2p_inject.recipes.errors import RecipeError
 
@@ -169,12 +171,18 @@ class Explanation:
         }
 
 
-def check_figure_file(file: Path) -> None:
+def check_figure_file(file: Path, read: Path | None = None) -> None:
     """Refuse a figure's file before anything is computed.
 
+    Args:
+        file: where it will be.
+        read: the picture that is explained, which stays as it is.
+
     Raises:
-        RecipeError: an ending that is none of a figure, a folder, or no folder to write into.
+        RecipeError: an ending that is none of a figure, a folder, no folder to write into, or the picture itself.
     """
+    if read is not None and file.exists() and read.exists() and os.path.samefile(file, read):
+        raise RecipeError(f"{file} is what is read", expected="another file", given=str(read), fix="name another")
     if file.suffix.lower() not in FIGURE_ENDINGS:
         raise RecipeError(
             f"{file} is no name of a figure",
@@ -196,7 +204,7 @@ def save_figure(figure: Any, file: Path) -> None:
     """
     try:
         with as_written():
-            figure.savefig(file, format=file.suffix[1:].lower())
+            write_file(file, lambda made: figure.savefig(made, format=file.suffix[1:].lower()))
     except OSError as error:
         raise RecipeError(
             f"{file} cannot be written: {error}", expected="a place to write to", given=str(file), fix="another --out"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 from pathlib import Path
@@ -20,6 +21,7 @@ from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.evaluation.evaluate import predict_one
 from mi2p_inject.recipes.explain.loaded import Loaded, load_expanded
 from mi2p_inject.recipes.explain.pieces import blur
+from mi2p_inject.recipes.explain.result import save_figure
 from mi2p_inject.recipes.explain.run import explain_run
 from mi2p_inject.recipes.explain.sample import Sample
 from mi2p_inject.recipes.explain.words import Words, words_of
@@ -177,6 +179,33 @@ def test_mistakes_are_one_message(run: Path, picture: Path, tmp_path: Path, mist
     assert answer.stderr.startswith("error: ")
     assert words in answer.stderr
     assert not (tmp_path / "a.png").exists()
+
+
+@pytest.mark.fault("folders", "explain --out that names the picture", "an error of ours; the picture stays")
+def test_the_explained_picture_is_not_written_over(run: Path, picture: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own.png"
+    own.write_bytes(picture.read_bytes())
+    (tmp_path / "link.png").symlink_to(own)
+    for out in (own, tmp_path / "link.png"):
+        answer = CliRunner().invoke(app, ["explain", str(run), "--image", str(own), "--text", TEXT, "--out", str(out)])
+        assert (answer.exit_code, "is what is read" in answer.stderr) == (1, True)
+    assert own.read_bytes() == picture.read_bytes()
+
+
+def test_a_figure_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    class Full:
+        """A figure for which the disk has no room."""
+
+        def savefig(self, file: Path, format: str) -> None:
+            Path(file).write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    for name, before in (("old.png", b"an earlier one"), ("new.png", None)):
+        if before is not None:
+            (tmp_path / name).write_bytes(before)
+        with complains(RecipeError, "No space left on device"):
+            save_figure(Full(), tmp_path / name)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"old.png": b"an earlier one"}
 
 
 def test_a_run_of_one_modality_says_so(unimodal: Path, picture: Path) -> None:

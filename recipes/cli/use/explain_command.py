@@ -72,7 +72,7 @@ def explain(
                 fix="give both",
             )
         if out is not None:
-            check_figure_file(out)
+            check_figure_file(out, image)
         found = explain_run(load_run(run), image, text, target, named_cells(column))
         if out is not None:
             found.save(out)

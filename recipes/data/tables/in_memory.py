@@ -104,7 +104,7 @@ def records_of(data: Any) -> Iterable[Mapping[str, Any]]:
 
 
 def _records_of_mapping(data: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The splits of a `datasets.DatasetDict`; the rows of a mapping of columns, as ``dataset[:9]`` is one; one record."""
+    """The splits of a `datasets.DatasetDict`; the rows of a mapping of columns, as ``dataset[:9]`` is; one record."""
     if data and all(hasattr(one, "column_names") for one in data.values()):
         return [{**row, "split": split} for split, one in data.items() for row in records_of(one)]
     if not data or not all(isinstance(one, list | tuple) for one in data.values()):
