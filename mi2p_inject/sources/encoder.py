@@ -16,6 +16,7 @@ from mi2p_inject.adapters.inputs import token_mask
 from mi2p_inject.core.errors import LayoutError, SourceError
 from mi2p_inject.core.inputs import as_inputs
 from mi2p_inject.core.layout import Layout, describe, image_of
+from mi2p_inject.core.numerics.recording import is_tracing
 from mi2p_inject.core.shared_state import SOURCES, Record
 from mi2p_inject.core.views import ViewSpec
 from mi2p_inject.inspection.infer import infer_layouts, observe
@@ -115,6 +116,9 @@ class Source:
                 module.training = False
         args, kwargs = as_inputs(batch)
         readout, take = self.readout, self._take
+        asking = _asking_in_a_trace(self.encoder)
+        for home, name, parameter in asking:
+            home[name] = parameter.data
         with torch.no_grad():
             take.recording = True
             try:
@@ -132,6 +136,8 @@ class Source:
                 ) from error
             finally:
                 take.recording, take.output = False, None
+                for home, name, parameter in asking:
+                    home[name] = parameter
             data = self.layout.view(output, self.path, image_of(args, kwargs))
             mask = readout.mask(self.inner, args, kwargs, data) if readout.mask and data.dim() == 3 else None
             if self.path:
@@ -141,6 +147,19 @@ class Source:
     def apply(self, function: Callable[[Tensor], Tensor]) -> None:
         """What `.to`, `.cuda` or `.half` of the expanded model do, to the encoder."""
         self.encoder._apply(function)
+
+
+def _asking_in_a_trace(encoder: nn.Module) -> list[tuple[dict[str, Any], str, nn.Parameter]]:
+    """Where the weights are that ask for a gradient, while `torch.jit.trace` records: it takes none such as constants.
+
+    They belong to no module that is traced, so constants they are.
+    """
+    if not is_tracing():
+        return []
+    places = [
+        (module._parameters, name, one) for module in encoder.modules() for name, one in module._parameters.items()
+    ]
+    return [(home, name, one) for home, name, one in places if one is not None and one.requires_grad]
 
 
 class _Take(threading.local):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,35 @@ def test_a_trace_with_a_source(name: str, features: Features) -> None:
     args, kwargs = inputs_of(name, 3, 1)
     other = (features(3, seed=5).data, *parts[1:], *args, *kwargs.values())
     torch.testing.assert_close(traced(*other), model(*other), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.fault(
+    "calls", "torch.jit.trace with a source encoder inside", "the traced model gives the model's numbers"
+)
+def test_a_trace_with_a_source_encoder(frozen: bool) -> None:
+    encoder = nn.Embedding(50, 12).requires_grad_(not frozen)
+    words = torch.randint(0, 50, (3, 5))
+    options = {"source_encoder": encoder, "source_example_inputs": words, "example_inputs": PICTURES}
+    me = inject(net(), layers="0", zero_init=None, **options).eval()
+
+    class Asks(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.me = me
+
+        def forward(self, images: Tensor, words: Tensor) -> Tensor:
+            return first_tensor(self.me(images, source=words))
+
+    traced = torch.jit.trace(Asks().eval(), (PICTURES, words[: len(PICTURES)]))
+    assert encoder.weight.requires_grad is not frozen
+    file = io.BytesIO()
+    torch.jit.save(torch.jit.freeze(traced), file)
+    file.seek(0)
+    others, words = torch.randn(3, *PICTURES.shape[1:]), torch.randint(0, 50, (3, 9))
+    for one in (traced, torch.jit.load(file)):
+        torch.testing.assert_close(one(others, words), first_tensor(me(others, source=words)), atol=1e-5, rtol=1e-4)
 
 
 def test_features_are_a_tree_of_tensors() -> None:

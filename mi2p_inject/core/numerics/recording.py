@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-__all__ = ["hides_values", "is_exporting", "is_recording", "is_transformed"]
+__all__ = ["hides_values", "is_exporting", "is_recording", "is_tracing", "is_transformed"]
 
 
 _EXPORTING = "_is_exporting_flag" if hasattr(torch.compiler, "_is_exporting_flag") else "_is_compiling_flag"
@@ -22,7 +22,7 @@ def is_recording() -> bool:
         >>> is_recording()
         False
     """
-    return torch.compiler.is_compiling() or _is_tracing()
+    return torch.compiler.is_compiling() or is_tracing()
 
 
 def hides_values(tensor: Tensor) -> bool:
@@ -80,8 +80,9 @@ def is_exporting() -> bool:
     torch 2.6 has neither; there the flag is that of `is_compiling`, which `torch.compile` leaves alone, and a strict
     export cannot be told from it.
     """
-    return _is_tracing() or bool(getattr(torch.compiler, _EXPORTING))
+    return is_tracing() or bool(getattr(torch.compiler, _EXPORTING))
 
 
-def _is_tracing() -> bool:
+def is_tracing() -> bool:
+    """Whether `torch.jit.trace` records this call."""
     return bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
