@@ -31,9 +31,9 @@ SETS = {
         "Tabler icons",
         "1,500 outline icons of an npm package (`@tabler/icons` 3.52.0), drawn at 128 pixels in one colour; up to "
         "four of their tags, without words of the category's name, are the texts, 23 categories the labels. Nothing "
-        "was chosen on this set; 150 validation samples pick. No expanded system that was run is surely better here than "
-        "late fusion by a gated unit (`gmu`), and the gated fusion of expanded models (`me-gmu`) is surely less sure "
-        "of the truth; `me-text-folds` came later than the others, and log-loss picks it",
+        "was chosen on this set; 150 validation samples pick. No expanded system that was compared with late fusion by "
+        "a gated unit (`gmu`) is surely better here, and the gated fusion of expanded models (`me-gmu`) is surely "
+        "worse in log-loss; `me-text-folds` came later than the others, and log-loss picks it",
     ),
     "openclipart": (
         "Open Clip Art",
