@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from mi2p_inject.adapters.adapter import Modality
 from mi2p_inject.core.errors import Mi2pError, ZooError
@@ -66,6 +67,7 @@ def load_encoder(
     if isinstance(encoder.spec, TextSpec) and not encoder.spec.fixed:
         encoder.spec = replace(encoder.spec, max_length=min(max_length, encoder.spec.max_length))
     _check_vocabulary(encoder)
+    _check_numbers(encoder.model, name)
     return finished(encoder, name)
 
 
@@ -119,6 +121,23 @@ def _check_vocabulary(encoder: Encoder) -> None:
             expected=f"at most {known}",
             given=str(size),
             fix="put the tokenizer that the model was trained with into its folder",
+        )
+
+
+def _check_numbers(model: nn.Module, name: str) -> None:
+    """Weights that are nan or infinite, of a training that went wrong, are learned from without a word.
+
+    Buffers may hold infinity (masks of attention), not nan.
+    """
+    wrong = [path for path, one in model.named_parameters() if not bool(torch.isfinite(one).all())]
+    wrong += [path for path, one in model.named_buffers() if one.is_floating_point() and bool(torch.isnan(one).any())]
+    if wrong:
+        raise RecipeError(
+            f"the encoder {name!r} has weights that are no numbers",
+            expected="finite weights",
+            given=f"nan or infinity in {', '.join(wrong[:3])}"
+            + (f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""),
+            fix="take an earlier checkpoint of it, or save it anew: float16 holds nothing above 65,504",
         )
 
 

@@ -92,6 +92,21 @@ def test_any_precision_is_read_as_float32(kind: str, modality: Any, dtype: torch
     trains(encoder)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")], ids=str)
+@pytest.mark.parametrize(("kind", "modality"), FOLDERS)
+@pytest.mark.fault("folders", "an encoder's folder with weights that are nan or infinite", "RecipeError")
+def test_weights_that_are_no_numbers(kind: str, modality: Any, value: float, tmp_path: Path) -> None:
+    folder = FOLDERS[kind, modality](tmp_path / "model", torch.float32)
+    path = next(folder.glob("*.safetensors"))
+    tensors = load_file(path)
+    for tensor in tensors.values():
+        if tensor.is_floating_point() and tensor.dim() > 1:
+            tensor.view(-1)[-1] = value
+    save_file(tensors, path, {"format": "pt"})
+    with pytest.raises(RecipeError, match=r"no numbers[\s\S]*nan or infinity in"):
+        load_encoder(str(folder), modality)
+
+
 def trains(encoder: Encoder) -> None:
     """One step with an optimizer, as the training takes it."""
     batch = encoder.example(2)

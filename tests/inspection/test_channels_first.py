@@ -54,9 +54,7 @@ def test_the_axis_that_grows_is_the_length() -> None:
     assert {site.path: str(site.layout) for site in me.sites} == {"stages.0": "NCL", "stages.1.1": "NCL"}
 
 
-@pytest.mark.fault(
-    "calls", "a network that convolves sound or series: (B, C, L)", "its sites are tokens of C features"
-)
+@pytest.mark.fault("calls", "a network that convolves sound or series: (B, C, L)", "its sites are tokens of C features")
 def test_the_residual_is_the_units_own_turned(tmp_path: Any) -> None:
     """A literal one: the unit called by hand on what the stage gives."""
     me = built()
