@@ -10,6 +10,7 @@ from mi2p_inject.recipes.metrics.resampling import RESAMPLES, Resampled, group_w
 
 __all__ = [
     "PROBABILITY_METRICS",
+    "confidence_bins",
     "expected_calibration_error",
     "log_loss",
     "resampled_probability_metrics",
@@ -129,5 +130,10 @@ def _gaps(true: Labels, probabilities: Floats) -> Floats:
     else:
         confidence = probabilities.max(axis=1, keepdims=True)
         right = (probabilities.argmax(axis=1) == true)[:, None]
-    bins = np.clip(np.digitize(confidence, np.linspace(0, 1, _BINS + 1), right=True) - 1, 0, _BINS - 1)
+    bins = confidence_bins(confidence)
     return np.stack([((right - confidence) * (bins == one)).mean(axis=1) for one in range(_BINS)], axis=1)
+
+
+def confidence_bins(confidence: Floats) -> Labels:
+    """The number of the bin of each confidence, from 0: (0, 1/15], (1/15, 2/15], ...; 0 is in the first."""
+    return np.clip(np.digitize(confidence, np.linspace(0, 1, _BINS + 1), right=True) - 1, 0, _BINS - 1)

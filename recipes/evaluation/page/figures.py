@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mi2p_inject.recipes.characters import as_written
+from mi2p_inject.recipes.metrics.probability_metrics import confidence_bins
 
 __all__ = ["calibration_figure", "confusion_figure", "learning_curves"]
 
 _INK, _LINE, _SECOND = "#7d8590", "#2f81c7", "#d9822b"
-_BINS, _LETTERS = 10, 28
+_LETTERS = 28
 _LARGEST = 1e100  # of a number in a curve; axes overflow beyond
 _FEW_STEPS = 30  # losses up to which each is a dot: one alone would be no line
 _MOST_NUMBERS = 20  # classes up to which a cell of the confusion matrix shows its number
@@ -101,7 +102,7 @@ def calibration_figure(confidence: NDArray[np.float64], right: NDArray[np.bool_]
     figure = _figure(4.6, 3.6)
     axes = figure.add_subplot()
     axes.plot([0, 1], [0, 1], color=_INK, lw=1, ls=":")
-    which = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
+    which = confidence_bins(confidence)
     bins = [(confidence[which == b].mean(), right[which == b].mean(), (which == b).sum()) for b in np.unique(which)]
     if bins:
         x, y, sizes = (np.array(one, dtype=float) for one in zip(*bins, strict=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 import shutil
 from html.parser import HTMLParser
@@ -18,6 +19,7 @@ from typer.testing import CliRunner
 from mi2p_inject.recipes.cli.app import app
 from mi2p_inject.recipes.data import load_data
 from mi2p_inject.recipes.evaluation.page.classes import class_scores, confusion
+from mi2p_inject.recipes.evaluation.page.figures import calibration_figure
 from mi2p_inject.recipes.evaluation.page.worst import worst_mistakes
 from mi2p_inject.recipes.evaluation.page.write import html_page
 from mi2p_inject.recipes.evaluation.run_report import run_markdown
@@ -227,3 +229,11 @@ def test_one_report_at_a_time(run: Path) -> None:
     shown = CliRunner().invoke(app, ["report", str(run), "--html", "--json"])
     assert shown.exit_code != 0
     assert re.search("two reports", shown.output + shown.stderr)
+
+
+def test_the_calibration_figure_has_the_bins_of_the_calibration_error() -> None:
+    confidence = np.linspace(0.001, 1, 600)
+    page = calibration_figure(confidence, np.ones(600, dtype=bool), single=True)
+    drawn = base64.b64decode(page.partition("base64,")[2].partition('"')[0]).decode()
+    points = drawn[drawn.index('<g id="PathCollection_1">') :]
+    assert points[: points.index('<g id="matplotlib.axis_1">')].count("<use ") == 15
