@@ -99,7 +99,8 @@ def load_mean(*paths: str | Path) -> MeanOfRuns:
     """The mean of several finished runs, as `mi2p table` reports it of models that were trained apart.
 
     Each run's own probabilities are averaged. Runs of one data set and split, such as another system's or those of
-    several seeds: then temperature and thresholds of the mean are chosen on its validation split.
+    several seeds: then temperature and thresholds of the mean are chosen on its validation split, as the first run's
+    options say.
 
     Args:
         paths: two run folders or more, or ids of Hugging Face Hub repositories.
@@ -273,7 +274,7 @@ class MeanOfRuns(Asked):
     Attributes:
         paths: of the runs.
         decision: what the mean is decided by: a temperature, and thresholds where there are several labels.
-        notes: why these were not chosen on a validation split, where they were not.
+        notes: why these were not chosen on a validation split, or by whose options, where the runs' differ.
     """
 
     def __init__(self, mean: MeanRun) -> None:

@@ -78,7 +78,8 @@ class Asked:
         return predict_file(self._answering, self._file(data, options), options, progress=seen())
 
     def _file(self, data: Any, options: Mapping[str, Any]) -> str:
-        return as_file(data, options.get("image_col", runs_of(self._answering)[0].config.data.image_col))
+        of_runs = [run.config.data.image_col for run in runs_of(self._answering)]
+        return as_file(data, *([options["image_col"]] if "image_col" in options else of_runs))
 
 
 class LoadedRun(SavedRun):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,16 @@ from mi2p_inject.recipes.data.load import parse_spec
 from mi2p_inject.recipes.encoders.encoder import Encoder
 from mi2p_inject.recipes.errors import RecipeError
 from mi2p_inject.recipes.evaluation.answers import Answers, answers_of
-from mi2p_inject.recipes.evaluation.mean import Answering, MeanRun, cells_of_runs, combined, runs_of
+from mi2p_inject.recipes.evaluation.mean import (
+    Answering,
+    MeanRun,
+    cells_of_runs,
+    check_something_read,
+    combined,
+    runs_of,
+)
 from mi2p_inject.recipes.evaluation.records import read_records
+from mi2p_inject.recipes.evaluation.same_samples import check_same_samples
 from mi2p_inject.recipes.evaluation.scores import Scores, for_answers
 from mi2p_inject.recipes.metrics.metrics import resampled_answers
 from mi2p_inject.recipes.metrics.resampling import few_groups
@@ -75,10 +83,12 @@ def evaluate_run(
         RecipeError: no such split, the trained-on data have changed, the data do not fit the model, or the models were
             trained with other samples in this split.
     """
-    given = [labelled_samples(one, data, options, split) for one in runs_of(run)]
-    _check_same_samples(run, [samples for _, samples in given], split)
+    given = [_labelled(one, data, options, split) for one in runs_of(run)]
+    notes = check_something_read(runs_of(run), [samples.modalities for _, samples in given], given[0][0].data.data)
+    new = data is not None and not any(_same_data(data, one.config.data.data) for one in runs_of(run))
+    check_same_samples(runs_of(run), [(own.data, samples) for own, samples in given], split, new=new)
     config, samples = given[0]
-    logits, present, notes = [], [], list(samples.notes)
+    logits, present, notes = [], [], [*samples.notes, *notes]
     for one, (own, rows) in zip(runs_of(run), given, strict=True):
         own, of_machine = for_answers(own)
         model, encoders = one.model()
@@ -103,25 +113,18 @@ def _own_notes(run: Answering) -> tuple[str, ...]:
     return run.notes if isinstance(run, MeanRun) else ()
 
 
-def _check_same_samples(run: Answering, given: Sequence[Samples], split: str) -> None:
-    """Refuse a mean over samples that are not the same, as of runs that split their data otherwise."""
-    first, *others = (samples.splits[split]["id"][:] for samples in given)
-    for one, ids in zip(runs_of(run)[1:], others, strict=True):
-        if list(ids) != list(first):
-            raise RecipeError(
-                f"the runs have other samples in the split {split!r}, so there is no mean to test",
-                expected=f"the {len(first)} of {runs_of(run)[0].path}",
-                given=f"{len(ids)} in {one.path}, {len(set(ids) & set(first))} of them the same",
-                fix="name labelled data that none was trained on: --data other.csv; or train them on one split",
-            )
-
-
 def labelled_samples(run: SavedRun, data: str | None, options: Mapping[str, Any], split: str) -> tuple[Config, Samples]:
     """The samples that `evaluate_run` tests on, and the run's configuration with the data's options.
 
     Raises:
         RecipeError: as `evaluate_run`.
     """
+    config, samples = _labelled(run, data, options, split)
+    check_something_read([run], [samples.modalities], config.data.data)
+    return config, samples
+
+
+def _labelled(run: SavedRun, data: str | None, options: Mapping[str, Any], split: str) -> tuple[Config, Samples]:
     quiet()
     _check_options(options, EVALUATE_OPTIONS)
     if data is None or _same_data(data, run.config.data.data):
@@ -137,7 +140,6 @@ def labelled_samples(run: SavedRun, data: str | None, options: Mapping[str, Any]
     if split not in samples.splits:
         fix = closest(split, samples.splits)
         raise RecipeError(f"there is no split {split!r}", expected=", ".join(samples.splits), fix=fix)
-    _check_modalities(config, samples)
     return config, samples
 
 
@@ -213,10 +215,10 @@ def predict_file(run: Answering, data: str, options: Mapping[str, Any], *, progr
     quiet()
     _check_options(options, PREDICT_OPTIONS)
     size = {"eval_batch_size": runs_of(run)[0].config.run.eval_batch_size}
-    scores = []
-    for one in runs_of(run):
-        config = with_options(one.config, {"image_root": None, **size, **options, "data": data})
-        scores.append(Scores(one, read_records(data, config.data, options), config))
+    configs = [with_options(one.config, {"image_root": None, **size, **options, "data": data}) for one in runs_of(run)]
+    records = [read_records(data, config.data, options) for config in configs]
+    check_something_read(runs_of(run), [one.modalities for one in records], records[0].name)
+    scores = [Scores(one, rows, own) for one, rows, own in zip(runs_of(run), records, configs, strict=True)]
     return Answers(run, scores, progress=progress)
 
 
@@ -251,16 +253,6 @@ def _same_data(data: str, trained: str) -> bool:
         return data == trained or os.path.samefile(home_path(data), home_path(trained))
     except (OSError, ValueError):  # one is no file, or no name of one
         return False
-
-
-def _check_modalities(config: Config, samples: Samples) -> None:
-    if not any(modality in samples.modalities for modality in config.model.system.modalities):
-        raise RecipeError(
-            f"model {config.model.model!r} has nothing to read in {config.data.data}",
-            expected=" or ".join(f"{modality}s" for modality in config.model.system.modalities),
-            given=", ".join(sorted(samples.modalities)) or "neither",
-            fix="name the column: --image-col, --text-col",
-        )
 
 
 def _logits(

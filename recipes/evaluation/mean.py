@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,17 @@ from mi2p_inject.recipes.saving.saved import SavedRun
 from mi2p_inject.recipes.systems.columns import Cells, given_cells
 from mi2p_inject.recipes.tasks import Decision, Logits, Task, scaled_logits
 
-__all__ = ["Answering", "MeanRun", "cells_of_runs", "combined", "mean_logits", "mean_of", "runs_of"]
+__all__ = [
+    "Answering",
+    "MeanRun",
+    "cells_of_runs",
+    "check_something_read",
+    "combined",
+    "mean_logits",
+    "mean_of",
+    "runs_of",
+    "unread_note",
+]
 
 _SHOWN = 8  # classes that an error names
 
@@ -30,7 +40,7 @@ class MeanRun:
         runs: two or more; each is scaled by its own temperature before.
         task: of all.
         decision: what the mean is decided by, chosen on the validation split that all runs share.
-        notes: how that was done, where it could not be.
+        notes: why that could not be done, or how, where the runs do not choose alike.
     """
 
     runs: tuple[SavedRun, ...]
@@ -66,11 +76,40 @@ def cells_of_runs(answering: Answering, given: Mapping[str, Any] | None) -> Iter
         yield run, given_cells(columns, {name: cell for name, cell in (given or {}).items() if name not in others})
 
 
+def check_something_read(runs: Sequence[SavedRun], modalities: Sequence[Collection[str]], name: str) -> list[str]:
+    """Notes on the runs that have nothing to read in data of which others read something.
+
+    Args:
+        runs: one, or those of a mean.
+        modalities: which of image and text there is, as each reads the data.
+        name: of the data.
+
+    Raises:
+        RecipeError: no run has anything to read.
+    """
+    reads = [run.config.model.system.modalities for run in runs]
+    without = [run for run, own, there in zip(runs, reads, modalities, strict=True) if not {*own} & {*there}]
+    if len(without) == len(runs):
+        models = dict.fromkeys(repr(run.config.model.model) for run in runs)
+        raise RecipeError(
+            f"model {' and '.join(models)} has nothing to read in {name}",
+            expected=" or ".join(dict.fromkeys(f"{modality}s" for own in reads for modality in own)),
+            given=", ".join(sorted({modality for there in modalities for modality in there})) or "neither",
+            fix="name the column: --image-col, --text-col",
+        )
+    return [unread_note(run) for run in without]
+
+
+def unread_note(run: SavedRun) -> str:
+    """On a run that has nothing to read in data which the others of a mean read."""
+    return f"model {run.config.model.model!r} has nothing to read in these data and does not count"
+
+
 def mean_of(runs: Sequence[SavedRun]) -> Answering:
     """The mean of runs; of a single one the run itself.
 
     Temperature and thresholds of the mean are chosen on the validation split, from the predictions that each run keeps,
-    as `mi2p table` does for its means.
+    as `mi2p table` does for its means: tuned and calibrated as the first run is, with a note where others are not.
 
     Args:
         runs: finished ones, of the same classes.
@@ -96,7 +135,8 @@ def mean_of(runs: Sequence[SavedRun]) -> Answering:
         [_scaled(run, one["validation_logits"]) for run, one in zip(runs, found, strict=True)],
         [one["validation_present"] for one in found],
     )
-    return MeanRun(tuple(runs), first.task, choose_decision(first.task, logits, true, first.config.answers))
+    decision = choose_decision(first.task, logits, true, first.config.answers)
+    return MeanRun(tuple(runs), first.task, decision, _unlike(runs))
 
 
 def combined(answering: Answering, logits: Sequence[Logits], present: Sequence[NDArray[np.bool_]]) -> Logits:
@@ -147,6 +187,23 @@ def _check_same_task(first: SavedRun, other: SavedRun) -> None:
 def _listed(classes: Sequence[str]) -> str:
     shown = ", ".join(classes[:_SHOWN]) + (", ..." if len(classes) > _SHOWN else "")
     return f"{len(classes)} classes ({shown})"
+
+
+def _unlike(runs: Sequence[SavedRun]) -> tuple[str, ...]:
+    """A note where the runs do not choose alike what they decide by."""
+    first, *others = [_choices(run) for run in runs]
+    differ = [name for name in first if any(one[name] != first[name] for one in others)]
+    if not differ:
+        return ()
+    shown = ", ".join(f"{name}={first[name]}" for name in differ)
+    return (f"the runs differ in {' and '.join(differ)}: the mean is decided as {runs[0].path} is, by {shown}",)
+
+
+def _choices(run: SavedRun) -> dict[str, str]:
+    """The options of `choose_decision` that count for a run's task."""
+    answers = run.config.answers
+    of_labels = {"thresholds": answers.thresholds or "tuned"} if run.task.usual_decision() else {}
+    return of_labels | {"calibrate": "false" if answers.calibrate is False else "true"}
 
 
 def _why_not_chosen(runs: Sequence[SavedRun]) -> str:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mi2p_inject.recipes.config import Config
 from mi2p_inject.recipes.encoders.preprocess import TextSpec
-from mi2p_inject.recipes.errors import RecipeError
+from mi2p_inject.recipes.evaluation.mean import unread_note
 from mi2p_inject.recipes.evaluation.records import Records
 from mi2p_inject.recipes.saving.saved import SavedRun
 from mi2p_inject.recipes.systems.columns import unusual_cells
@@ -79,24 +79,16 @@ class Scores:
 
     Args:
         run: the model.
-        records: what it is asked about.
+        records: what it is asked about; where there is no column of what the model reads, it gives no logits.
         config: batch size and precision count.
 
     Raises:
-        RecipeError: there is no column of what the model reads, or the run kept no weights; while it is iterated,
-            logits that are no numbers.
+        RecipeError: the run kept no weights; while it is iterated, logits that are no numbers.
     """
 
     def __init__(self, run: SavedRun, records: Records, config: Config) -> None:
         reads = run.config.model.system.modalities
-        if not any(modality in records.modalities for modality in reads):
-            raise RecipeError(
-                f"model {run.config.model.model!r} has nothing to read in {records.name}",
-                expected=" or ".join(f"{modality}s" for modality in reads),
-                given=", ".join(records.modalities) or "neither",
-                fix="name the column: --image-col, --text-col",
-            )
-        self.records = records
+        self.run, self.records = run, records
         self._reads = [modality for modality in reads if modality in records.modalities]
         self.model, encoders = run.model()
         self._collator = run.collator(encoders)
@@ -127,6 +119,8 @@ class Scores:
     def notes(self) -> list[str]:
         """What a user should know of these records; complete after an iteration."""
         found, total = [*self.records.notes, *self._of_machine], len(self.records)
+        if not self._reads:
+            found.append(unread_note(self.run))
         if self._unread:
             fix = f"; paths start from {self.records.image_root}, or --image-root" if self.records.image_root else ""
             found.append(f"{self._unread.of(total)} have an image that cannot be read: {self._unread}{fix}")

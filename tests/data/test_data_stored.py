@@ -33,7 +33,7 @@ __all__ = ["load"]
 @pytest.mark.parametrize("column", ["text", "label"])
 def test_nothing_of_any_library_in_memory(column: str, empty: Any, tmp_path: Path) -> None:
     rows = [{"text": f"word {i}", "label": "ab"[i % 2], column: empty if i % 3 == 0 else "ab"[i % 2]} for i in range(9)]
-    stored = pyarrow.parquet.read_table(as_file(rows, None, tmp_path)).to_pylist()
+    stored = pyarrow.parquet.read_table(as_file(rows, folder=tmp_path)).to_pylist()
     assert [row[column] for row in stored] == [None if i % 3 == 0 else "ab"[i % 2] for i in range(9)]
 
 
@@ -104,7 +104,7 @@ class TestStored:
 def test_rows_may_lack_what_others_have(lacking: str, tmp_path: Path) -> None:
     row = {"image": str(tmp_path / "a.jpg"), "text": "a cat", "split": "test", "group": "b", "grams": 5}
     first = {name: value for name, value in row.items() if name != lacking}
-    stored = pyarrow.parquet.read_table(as_file([first, row], None, tmp_path)).to_pylist()
+    stored = pyarrow.parquet.read_table(as_file([first, row], folder=tmp_path)).to_pylist()
     assert stored == [{**first, lacking: None}, row]
 
 

@@ -29,7 +29,7 @@ IN_MEMORY = "the data in memory"
 _TABLE, _PICTURES, _HOME, _DIGEST = "table.parquet", "images", "mi2p_inject", "[0-9a-f]{24}"
 
 
-def as_file(data: Any, image_col: str | None = None, folder: Path | None = None) -> str:
+def as_file(data: Any, *image_cols: str | None, folder: Path | None = None) -> str:
     """The specification of data: a path is one already; a table in memory is written to a file once.
 
     Pictures in cells are stored as PNG files beside it, as a training reads them; paths become absolute ones. The
@@ -38,7 +38,7 @@ def as_file(data: Any, image_col: str | None = None, folder: Path | None = None)
     Args:
         data: a path or the name of a known set; a `pandas.DataFrame`, a `datasets.Dataset`, a `datasets.DatasetDict`
             (its splits become the column ``split``), or a list of mappings.
-        image_col: the column of paths or pictures; None: ``image``.
+        image_cols: the columns of paths or pictures; none, or None among them: ``image``.
         folder: where to write; default: the cache folder of `datasets`.
 
     Raises:
@@ -46,14 +46,15 @@ def as_file(data: Any, image_col: str | None = None, folder: Path | None = None)
     """
     if isinstance(data, (str, Path)):
         return str(data)
-    rows = list(_stored(records_of(data), image_col or "image"))
+    columns = dict.fromkeys(one or "image" for one in image_cols or (None,))
+    rows = list(_stored(records_of(data), columns))
     if not rows:
         raise RecipeError(
             "the data have no rows", given=type(data).__name__, fix="give rows with the columns image, text and label"
         )
     names = dict.fromkeys(name for row in rows for name in row)  # the columns of a table are those of all its rows
     whole = [{name: row.get(name) for name in names} for row in rows]
-    return str(_written(whole, image_col or "image", folder or _cache()))
+    return str(_written(whole, columns, folder or _cache()))
 
 
 def called(table: Path) -> str:
@@ -125,19 +126,20 @@ def _check_unlike(names: Iterable[Any]) -> None:
         raise RecipeError(f"{IN_MEMORY} have two columns named {', '.join(map(repr, twice))}", fix="rename one")
 
 
-def _stored(rows: Iterable[Mapping[str, Any]], image_col: str) -> Iterator[dict[str, Any]]:
+def _stored(rows: Iterable[Mapping[str, Any]], image_cols: Iterable[str]) -> Iterator[dict[str, Any]]:
     """Rows whose pictures are bytes (PNG) or absolute paths, and whose missing cells are None."""
     for number, row in enumerate(rows):
         cells = {str(name): None if is_missing(value) else value for name, value in row.items()}
         if len(cells) < len(row):
             _check_unlike(row)
-        _check_whole(cells, image_col, number)
-        if cells.get(image_col) is not None:
-            cells[image_col] = _picture(cells[image_col], f"row {number}: column {image_col!r}")
+        _check_whole(cells, image_cols, number)
+        for name in image_cols:
+            if cells.get(name) is not None:
+                cells[name] = _picture(cells[name], f"row {number}: column {name!r}")
         yield {name: _plain(value) for name, value in cells.items()}
 
 
-def _check_whole(cells: Mapping[str, Any], image_col: str, number: int) -> None:
+def _check_whole(cells: Mapping[str, Any], image_cols: Iterable[str], number: int) -> None:
     """Refuse half characters, which nothing can store."""
     for name, cell in cells.items():
         if isinstance(cell, str) and decodable(cell) != cell:
@@ -146,7 +148,7 @@ def _check_whole(cells: Mapping[str, Any], image_col: str, number: int) -> None:
                 f"row {number}: column {name!r} holds half a character (a lone surrogate)",
                 expected="Unicode text",
                 given=ascii(cell)[:100],
-                fix="give the file a name in UTF-8" if name == image_col else f"replace it: {whole}",
+                fix="give the file a name in UTF-8" if name in image_cols else f"replace it: {whole}",
             )
 
 
@@ -203,17 +205,18 @@ def _nearby(path: str | None, where: str) -> str | Image.Image | None:
         raise RecipeError(f"{where}: cannot read {path}: {error}", fix="download it, or leave it empty") from error
 
 
-def _written(rows: list[dict[str, Any]], image_col: str, folder: Path) -> Path:
+def _written(rows: list[dict[str, Any]], image_cols: Iterable[str], folder: Path) -> Path:
     import pyarrow
     import pyarrow.parquet
 
     digest = hashlib.sha256()
     pictures: dict[str, bytes] = {}
     for row in rows:
-        picture = row.get(image_col)
-        if isinstance(picture, bytes):
-            name = f"{hashlib.sha256(picture).hexdigest()}.png"
-            pictures[name], row[image_col] = picture, name
+        for column in image_cols:
+            picture = row.get(column)
+            if isinstance(picture, bytes):
+                name = f"{hashlib.sha256(picture).hexdigest()}.png"
+                pictures[name], row[column] = picture, name
         digest.update(json.dumps(row, sort_keys=True, default=str).encode(errors="surrogatepass"))
     home = folder / digest.hexdigest()[:24]
     if (home / _TABLE).is_file():
@@ -223,8 +226,7 @@ def _written(rows: list[dict[str, Any]], image_col: str, folder: Path) -> Path:
         for name, picture in pictures.items():
             write_file(home / _PICTURES / name, lambda file, content=picture: file.write_bytes(content))  # type: ignore[misc]
         for row in rows:
-            if row.get(image_col) in pictures:
-                row[image_col] = f"{_PICTURES}/{row[image_col]}"
+            row |= {name: f"{_PICTURES}/{row[name]}" for name in image_cols if row.get(name) in pictures}
         table = pyarrow.Table.from_pylist(rows)
         write_file(home / _TABLE, lambda file: pyarrow.parquet.write_table(table, file))
     except (pyarrow.ArrowException, UnicodeEncodeError) as error:

@@ -38,7 +38,7 @@ def test_classes_have_the_names_of_the_feature(names: list[str], parquet: bool, 
     data = _pets(names, [0, 1] * 9)
     if parquet:
         data.to_parquet(tmp_path / "a.parquet")
-    path = tmp_path / "a.parquet" if parquet else as_file(data, None, tmp_path)
+    path = tmp_path / "a.parquet" if parquet else as_file(data, folder=tmp_path)
     assert _labels(path, load) == {f"word {i}": names[i % 2] for i in range(18)}
 
 
@@ -46,12 +46,12 @@ def test_classes_have_the_names_of_the_feature(names: list[str], parquet: bool, 
 def test_several_labels_a_sample_have_names(form: str | None, tmp_path: Path) -> None:
     feature = datasets.List(datasets.ClassLabel(names=["cat", "dog"]))
     data = _pets([], [[0], [0, 1]], label=feature).with_format(form)
-    stored = pyarrow.parquet.read_table(as_file(data, None, tmp_path)).to_pylist()
+    stored = pyarrow.parquet.read_table(as_file(data, folder=tmp_path)).to_pylist()
     assert [row["label"] for row in stored] == [["cat"], ["cat", "dog"]]
 
 
 def test_minus_one_is_no_label_and_other_numbers_are_refused(tmp_path: Path, load: Load) -> None:
-    stored = pyarrow.parquet.read_table(as_file(_pets(["cat", "dog"], [-1, 1]), None, tmp_path)).to_pylist()
+    stored = pyarrow.parquet.read_table(as_file(_pets(["cat", "dog"], [-1, 1]), folder=tmp_path)).to_pylist()
     assert [row["label"] for row in stored] == [None, "dog"]
     table = _pets(["cat", "dog"], [0, 1] * 9).data.table
     table = table.set_column(1, "label", pyarrow.array([7] * 18)).replace_schema_metadata(table.schema.metadata)
@@ -62,7 +62,7 @@ def test_minus_one_is_no_label_and_other_numbers_are_refused(tmp_path: Path, loa
 
 def test_the_splits_of_a_dict_are_the_splits(tmp_path: Path, load: Load) -> None:
     parts = {split: _pets(["cat", "dog"], [0, 1] * size) for split, size in (("train", 9), ("dev", 2), ("test", 3))}
-    read = load(as_file(datasets.DatasetDict(parts), None, tmp_path))
+    read = load(as_file(datasets.DatasetDict(parts), folder=tmp_path))
     assert {split: len(rows) for split, rows in read.splits.items()} == {"train": 18, "validation": 4, "test": 6}
 
 
@@ -81,7 +81,7 @@ def test_a_damaged_picture_of_datasets_is_a_bad_image(tmp_path: Path, load: Load
         rows.append({"image": {"bytes": content, "path": None}, "text": f"word {i}", "label": i % 2})
     features = {"image": datasets.Image(), "text": datasets.Value("string"), "label": datasets.ClassLabel(2)}
     data = datasets.Dataset.from_list(rows, features=datasets.Features(features))
-    read = load(as_file(data, None, tmp_path))
+    read = load(as_file(data, folder=tmp_path))
     assert sum(len(part) for part in read.splits.values()) == 18
     assert any("bad image" in note for note in read.notes)
 
@@ -108,7 +108,7 @@ PICTURES = {
 @pytest.mark.parametrize("kind", PICTURES)
 def test_a_picture_in_memory_is_read_as_one_from_a_file(kind: str, tmp_path: Path) -> None:
     picture = PICTURES[kind]()
-    path = Path(as_file([{"image": picture, "text": "a"}], None, tmp_path))
+    path = Path(as_file([{"image": picture, "text": "a"}], folder=tmp_path))
     stored = open_image(path.parent / pyarrow.parquet.read_table(path).to_pylist()[0]["image"])
     read = open_image(picture)
     assert read is not None
