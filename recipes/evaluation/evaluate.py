@@ -93,7 +93,8 @@ def evaluate_run(
         own, of_machine = for_answers(own)
         model, encoders = one.model()
         logits.append(_logits(one, own, model, encoders, rows.splits[split], on_step))
-        present.append(readable(rows.splits[split], one.config.model.system.modalities))
+        if isinstance(run, MeanRun):
+            present.append(readable(rows.splits[split], one.config.model.system.modalities))
         notes += [*text_notes(encoders, rows, split), *of_machine]
     true = targets_of(run.task, samples, split)
     decided, probabilities = run.task.answers(combined(run, logits, present), run.decision)

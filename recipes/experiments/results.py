@@ -24,7 +24,7 @@ from mi2p_inject.recipes.metrics.resampling import Resampled, few_groups
 from mi2p_inject.recipes.saving.card import without_paths
 from mi2p_inject.recipes.saving.saved import SavedRun
 from mi2p_inject.recipes.tasks import Decision, Floats, Labels, Logits, Task, scaled_logits
-from mi2p_inject.recipes.training.numbers import readable, targets_of
+from mi2p_inject.recipes.training.numbers import targets_of
 from mi2p_inject.recipes.training.reading import mean_reading
 
 __all__ = ["Outcome", "Results", "collect", "public_data"]
@@ -93,7 +93,7 @@ class Results:
         splits = [split for split in ("validation", "test") if f"{split}_logits" in found]
         self.outcomes.setdefault(name, {})[seed] = Outcome(
             logits={split: found[f"{split}_logits"] for split in splits},
-            present={split: readable(self.samples.splits[split], run.numbers["encoders"]) for split in splits},
+            present={split: found[f"{split}_present"] for split in splits},
             task=run.task,
             decision=run.decision,
             encoders=run.numbers["encoders"],

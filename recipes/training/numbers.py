@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from mi2p_inject.adapters.adapter import Modality
 from mi2p_inject.recipes.config import Config
 from mi2p_inject.recipes.data import Samples
+from mi2p_inject.recipes.data.samples import present, with_text
 from mi2p_inject.recipes.encoders.encoder import Encoder
 from mi2p_inject.recipes.metrics.decisions import check_decision, choose_decision
 from mi2p_inject.recipes.metrics.metric_info import info_of
@@ -46,17 +47,18 @@ def targets_of(task: Task, samples: Samples, split: str) -> Labels:
 
 
 def readable(rows: Any, modalities: Iterable[str]) -> NDArray[np.bool_]:
-    """(N,) whether there is anything to read for a model of these modalities.
+    """(N,) whether there is anything to read for a model of these modalities: a text, or a picture that opens.
 
     Args:
         rows: a split of `Samples`.
         modalities: one or more.
     """
-    modalities = list(modalities)
-    kinds = rows.select_columns(modalities).with_format("arrow")[:]
-    found = [kinds.column(one).is_valid().to_numpy(zero_copy_only=False) for one in modalities]
-    read: NDArray[np.bool_] = np.logical_or.reduce(found)
-    return read
+    modalities = set(modalities)
+    found = with_text(rows) if "text" in modalities else np.zeros(len(rows), dtype=np.bool_)
+    if "image" in modalities and not found.all():
+        rest = np.flatnonzero(~found)
+        found[rest] = present(rows.select(rest), "image")
+    return found
 
 
 def predict_splits(
@@ -77,9 +79,9 @@ def predict_splits(
             found[f"{split}_labels"] = targets_of(task, samples, split)
             groups = np.asarray(samples.splits[split]["group"][:], dtype=object).astype(str)
             found[f"{split}_groups"] = np.unique(groups, return_inverse=True)[1].astype(np.int64)
-            present = readable(samples.splits[split], config.model.system.modalities)
-            if not present.all():
-                found[f"{split}_present"] = present
+            there = readable(samples.splits[split], config.model.system.modalities)
+            if not there.all():
+                found[f"{split}_present"] = there
     return found
 
 

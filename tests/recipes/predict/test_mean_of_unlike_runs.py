@@ -7,13 +7,14 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas
 import pytest
 from PIL import Image
 from predict_commands import lines, mi2p, train
 from recipes_data import write_table
 
-from mi2p_inject.recipes import fit, load_mean
+from mi2p_inject.recipes import fit, load_mean, load_run
 from mi2p_inject.recipes.errors import RecipeError
 
 
@@ -135,3 +136,31 @@ def test_pictures_in_memory_are_those_of_the_run_that_reads_them(tmp_path: Path)
     assert one.predict_proba(data) == pytest.approx(other.predict_proba(data), abs=1e-6)
     with pytest.raises(RecipeError, match="column 'photo' holds a int"):
         one.predict([{"photo": 3, "text": "red"}])
+
+
+def test_pictures_that_turn_out_to_be_damaged_do_not_count(tmp_path: Path) -> None:
+    """Only 200 files are decoded before a training; the others are found to be damaged when they are read."""
+    good = write_table(tmp_path).parent / "img" / "train0.png"
+    rows = []
+    for number in range(260):
+        file, split = (
+            tmp_path / "img" / f"{number}.png",
+            "test" if number >= 80 else "validation" if number % 4 else "train",
+        )
+        damaged = split == "test" and number % 3 == 0
+        file.write_bytes(good.read_bytes()[: 60 if damaged else None] + bytes([number % 256, number // 256]))
+        word, label = (("navy", "blue"), ("lime", "green"))[number // 3 % 2]
+        rows.append(
+            {"image": str(file), "text": f"{word} {number}", "label": label, "split": split, "good": not damaged}
+        )
+    pandas.DataFrame(rows).to_csv(tmp_path / "rows.csv", index=False)
+    runs = [train(tmp_path / "rows.csv", tmp_path / model, model=model) for model in ("vision", "text")]
+    wanted = [row["good"] for row in rows if row["split"] == "test"]
+    assert load_run(runs[0]).saved.predictions()["test_present"].tolist() == wanted
+    tested = tmp_path / "test.csv"
+    pandas.DataFrame([row for row in rows if row["split"] == "test"]).to_csv(tested, index=False)
+    answers = lines(mi2p("predict", *runs, "--data", tested))
+    right = [answer["probabilities"][row["label"]] for answer, row in zip(answers, rows[80:], strict=True)]
+    for data in ((), ("--data", tested)):
+        said = json.loads(mi2p("eval", *runs, *data, "--json").stdout)
+        assert said["metrics"]["log_loss"]["value"] == pytest.approx(-np.log(right).mean(), abs=2e-5)
