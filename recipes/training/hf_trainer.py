@@ -92,6 +92,12 @@ class OurTrainer(transformers.Trainer):  # type: ignore[misc]  # transformers is
             self.optimizer = make_optimizer(self.model, self._config.optimisation)
         return self.optimizer
 
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """The schedule; a training of a single step has no warm-up, which would begin, and end, with a rate of 0."""
+        if num_training_steps < 2:
+            self.args.warmup_steps = 0
+        return super().create_scheduler(num_training_steps, optimizer)
+
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         folder = Path(output_dir or self.args.output_dir)
         if self.args.should_save:

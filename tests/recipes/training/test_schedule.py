@@ -62,3 +62,10 @@ def test_patience_waits_for_them(table: Path, tmp_path: Path) -> None:
     train(table, tmp_path / "waits", min_steps=24, **{**usual, "epochs": None})
     train(table, tmp_path / "ends", min_steps=24, epochs=9, **usual)
     assert (len(losses(tmp_path / "waits")), len(losses(tmp_path / "ends"))) == (24, 12)
+
+
+def test_a_single_step_has_a_rate(table: Path, tmp_path: Path) -> None:
+    """It was one of warm-up, at a rate of 0: nothing was learned, without a word."""
+    train(table, tmp_path / "run", model="text", max_steps=1, learning_rate=2e-3, new_learning_rate=2e-3)
+    history = json.loads((tmp_path / "run" / "history.json").read_text())
+    assert [entry["learning_rate"] for entry in history if "learning_rate" in entry] == [2e-3]
