@@ -6,7 +6,8 @@ Never a guess: what stays ambiguous after the dry runs is a `LayoutError` that a
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,19 +16,23 @@ from torch import Tensor, nn
 from mi2p_inject.core.errors import LayoutError, ProbeError
 from mi2p_inject.core.inputs import Inputs
 from mi2p_inject.core.layout import Axes, Layout, describe, element_of, parts_of
-from mi2p_inject.inspection.probe import Observation, probe
+from mi2p_inject.inspection.probe import Observation, observe
 from mi2p_inject.inspection.vary_inputs import (
     CONVOLUTIONS,
+    has_width,
     holds_length_first,
     image_size,
+    is_hidden,
     is_orderly,
     larger_inputs,
+    layer_by_layer,
     more_rows,
     patch_sizes,
     rows_are_steps,
+    takes,
 )
 
-__all__ = ["ASK", "MOST_PREFIX_TOKENS", "find_elements", "infer_layouts", "observe"]
+__all__ = ["ASK", "MOST_PREFIX_TOKENS", "find_elements", "infer_layouts"]
 
 ASK = "say how it is stored: layout=Layout('NCHW' | 'NHWC' | 'NLC' | 'LNC' | 'NCL', element=..., prefix=..., grid=...)"
 MOST_PREFIX_TOKENS = 16
@@ -39,7 +44,7 @@ class _Runs:
 
     first: dict[str, Observation]
     larger_batch: dict[str, Observation]
-    larger_sizes: list[dict[str, Observation]]
+    larger_sizes: list[tuple[Inputs, dict[str, Observation]]]
     image: tuple[int, int] | None
     larger_image: tuple[int, int] | None
     swapped: bool | None
@@ -48,6 +53,8 @@ class _Runs:
     """The model convolves sequences: (B, C, L) may occur in it."""
     patch_sizes: list[tuple[int, int]]
     """Of patches that are not square; none where they are."""
+    is_length: Callable[[Inputs], bool]
+    """Whether what grows on the last axis with these larger inputs is a length: no later layer fixes it."""
 
 
 def infer_layouts(
@@ -69,21 +76,18 @@ def infer_layouts(
     batch = observe(model, paths, more_rows(inputs), call)
     larger, sizes = larger_inputs(inputs), []
     for one in larger:
-        try:
-            sizes.append(observe(model, paths, one, call))
-        except ProbeError:
-            continue  # a fixed size: the shapes themselves must tell
+        with layer_by_layer(), suppress(ProbeError):  # a fixed size: the shapes themselves must tell
+            sizes.append((one, observe(model, paths, one, call)))
     larger_image = image_size(larger[0]) if larger else None
     convolves = any(isinstance(module, CONVOLUTIONS) for module in model.modules())
     steps = rows_are_steps(model, inputs, call)
-    runs = _Runs(first, batch, sizes, image, larger_image, steps, convolves, patch_sizes(model))
+    told = convolves or len(larger) == 1  # of 2-D inputs there is one axis only that may be the length
+
+    def is_length(longer: Inputs) -> bool:
+        return told or takes(model, longer, call)
+
+    runs = _Runs(first, batch, sizes, image, larger_image, steps, convolves, patch_sizes(model), is_length)
     return {path: _infer_or_error(model.get_submodule(path), path, runs) for path in paths}
-
-
-def observe(model: nn.Module, paths: Sequence[str], inputs: Inputs, call: str = "forward") -> dict[str, Observation]:
-    """A dry run in which the path "" stands for what `call` returns, whatever `call` is."""
-    seen, output = probe(model, paths, inputs, call=call, stop="" not in paths)
-    return {**seen, "": Observation("", output, times=1)} if "" in seen else seen
 
 
 def _infer_or_error(module: nn.Module, path: str, runs: _Runs) -> Layout | LayoutError:
@@ -104,7 +108,7 @@ def find_elements(output: Any, path: str) -> list[int | str | None]:
     parts = parts_of(output)
     if "last_hidden_state" in parts:
         return ["last_hidden_state"]
-    found: list[int | str | None] = [key for key, value in parts.items() if _is_hidden(value)]
+    found: list[int | str | None] = [key for key, value in parts.items() if is_hidden(value)]
     if not found:
         raise _no_element(output, path)
     return found
@@ -176,7 +180,7 @@ def _infer_element(module: nn.Module, path: str, runs: _Runs, element: int | str
             given=f"{one} becomes {more} with one more row",
             fix="choose another module; this one mixes batch and space",
         )
-    sizes = [size for run in runs.larger_sizes if (size := shape(run)) is not None and len(size) == len(one)]
+    sizes = [size for _, run in runs.larger_sizes if (size := shape(run)) is not None and len(size) == len(one)]
     grown = [axis for axis in range(len(one)) if any(size[axis] != one[axis] for size in sizes)]
     if len(one) == 4:
         _refuse_streams(module, one, grown, runs, path)
@@ -184,6 +188,9 @@ def _infer_element(module: nn.Module, path: str, runs: _Runs, element: int | str
     axes = Axes.LNC if changed[0] == 1 else Axes.NLC
     length_axis = 1 - changed[0]
     if axes is Axes.NLC and grown == [2] and runs.image is None:
+        longer = [given for given, run in runs.larger_sizes if (shape(run) or one)[-1] != one[-1]]
+        if not any(map(runs.is_length, longer)):
+            raise _open_length(path, f"{one}, of which axis 2 may grow up to this module, and not in the model")
         return Layout(Axes.NCL, element)  # convolutions over time: audio, series
     if grown and grown != [length_axis]:
         raise LayoutError(
@@ -214,15 +221,19 @@ def _check_order(
             fix=f"build it with batch_first=True, or {ASK}",
         )
     convolves = any(isinstance(one, CONVOLUTIONS) for one in module.modules())
-    features_last = _has_width(module, shape[2], (nn.Linear, nn.LayerNorm))
+    features_last = has_width(module, shape[2], (nn.Linear, nn.LayerNorm))
     if not confirmed and (convolves or (runs.convolves and not features_last)):
-        raise LayoutError(
-            "cannot tell features from length: this model convolves sequences, and takes them in one size only",
-            path=path,
-            expected="(B, L, D)",
-            given=f"{given}, perhaps (B, C, L)",
-            fix=f"choose a module that gives (B, L, D), or {ASK}",
-        )
+        raise _open_length(path, f"{given}, perhaps (B, C, L), of a model that convolves sequences of one size only")
+
+
+def _open_length(path: str, given: str) -> LayoutError:
+    return LayoutError(
+        "cannot tell features from length",
+        path=path,
+        expected="(B, L, D)",
+        given=given,
+        fix=f"choose a module that gives (B, L, D), or {ASK}",
+    )
 
 
 def _refuse_streams(module: nn.Module, shape: tuple[int, ...], grown: list[int], runs: _Runs, path: str) -> None:
@@ -243,8 +254,8 @@ def _map_axes(module: nn.Module, shape: tuple[int, ...], grown: list[int], path:
         return Axes.NCHW if grown == [2, 3] else Axes.NHWC
     first, last = shape[2] == shape[3], shape[1] == shape[2]
     if first == last:  # both or neither pair is square: the module's own parameters vote
-        widths_first = _has_width(module, shape[1], (nn.Conv2d, nn.BatchNorm2d, nn.GroupNorm))
-        widths_last = _has_width(module, shape[3], (nn.Linear, nn.LayerNorm))
+        widths_first = has_width(module, shape[1], (nn.Conv2d, nn.BatchNorm2d, nn.GroupNorm))
+        widths_last = has_width(module, shape[3], (nn.Linear, nn.LayerNorm))
         first, last = widths_first and not widths_last, widths_last and not widths_first
     if first == last:
         raise LayoutError(
@@ -255,10 +266,6 @@ def _map_axes(module: nn.Module, shape: tuple[int, ...], grown: list[int], path:
             fix=ASK,
         )
     return Axes.NCHW if first else Axes.NHWC
-
-
-def _has_width(module: nn.Module, width: int, kinds: tuple[type[nn.Module], ...]) -> bool:
-    return any(width == p.shape[0] for m in module.modules() if isinstance(m, kinds) for p in m.parameters())
 
 
 def _patches(tokens: int, larger_tokens: int | None, runs: _Runs, path: str) -> tuple[int, tuple[int, int] | None]:
@@ -291,7 +298,3 @@ def _patches(tokens: int, larger_tokens: int | None, runs: _Runs, path: str) -> 
         given=f"{tokens} tokens of an image {image[0]}x{image[1]}",
         fix=f"view it as tokens: layout=Layout('NLC'), or {ASK}",
     )
-
-
-def _is_hidden(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.is_floating_point() and value.dim() in (3, 4)

@@ -17,7 +17,7 @@ from mi2p_inject.core.inputs import Inputs, tensors_in
 from mi2p_inject.core.layout import is_plain_dataclass, parts_of, with_part
 from mi2p_inject.inspection.dry_run import places
 
-__all__ = ["Observation", "probe"]
+__all__ = ["Observation", "observe", "probe"]
 
 
 @dataclass
@@ -101,6 +101,12 @@ def probe(
         given=_describe_inputs(inputs),
         fix=how,
     ) from failures[0]
+
+
+def observe(model: nn.Module, paths: Sequence[str], inputs: Inputs, call: str = "forward") -> dict[str, Observation]:
+    """A dry run in which the path "" stands for what `call` returns, whatever `call` is."""
+    seen, output = probe(model, paths, inputs, call=call, stop="" not in paths)
+    return {**seen, "": Observation("", output, times=1)} if "" in seen else seen
 
 
 class _AllSeen(BaseException):

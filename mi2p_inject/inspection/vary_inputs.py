@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -15,15 +17,19 @@ from mi2p_inject.inspection.probe import Observation, probe
 __all__ = [
     "CONVOLUTIONS",
     "LENGTH_FIRST",
+    "has_width",
     "holds_length_first",
     "image_size",
+    "is_hidden",
     "is_image",
     "is_orderly",
     "is_sequence",
     "larger_inputs",
+    "layer_by_layer",
     "more_rows",
     "patch_sizes",
     "rows_are_steps",
+    "takes",
 ]
 
 CONVOLUTIONS = (nn.Conv1d, nn.ConvTranspose1d, nn.BatchNorm1d)
@@ -67,6 +73,32 @@ def is_sequence(value: Any) -> bool:
     return isinstance(value, Tensor) and value.is_floating_point() and value.dim() == 3
 
 
+def has_width(module: nn.Module, width: int, kinds: tuple[type[nn.Module], ...]) -> bool:
+    """Whether a layer of these kinds in it has that width."""
+    return any(width == p.shape[0] for m in module.modules() if isinstance(m, kinds) for p in m.parameters())
+
+
+@contextmanager
+def layer_by_layer() -> Iterator[None]:
+    """A block in which torch runs its encoder layers as they are written: fused, they take fake inputs of any width."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+def takes(model: nn.Module, inputs: Inputs, call: str) -> bool:
+    """Whether the whole model runs dry on these inputs, and not its beginning only."""
+    try:
+        with layer_by_layer():
+            probe(model, [], inputs, call=call)
+    except ProbeError:
+        return False
+    return True
+
+
 def holds_length_first(module: nn.Module) -> bool:
     """Whether some attention or recurrent network in it takes (L, B, D)."""
     return any(isinstance(one, LENGTH_FIRST) and not one.batch_first for one in module.modules())
@@ -97,6 +129,11 @@ _LAYERS = (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
 def _shape(seen: Observation) -> tuple[int, ...]:
     output = seen.output[0] if isinstance(seen.output, tuple) and seen.output else seen.output
     return tuple(output.shape) if isinstance(output, Tensor) and not output.is_nested else ()
+
+
+def is_hidden(value: Any) -> bool:
+    """Of three or four axes and floating, as hidden states are."""
+    return isinstance(value, Tensor) and value.is_floating_point() and value.dim() in (3, 4)
 
 
 def is_image(value: Any) -> bool:

@@ -19,7 +19,8 @@ from mi2p_inject.core.layout import Layout, describe, image_of
 from mi2p_inject.core.numerics.recording import is_tracing
 from mi2p_inject.core.shared_state import SOURCES, Record
 from mi2p_inject.core.views import ViewSpec
-from mi2p_inject.inspection.infer import infer_layouts, observe
+from mi2p_inject.inspection.infer import infer_layouts
+from mi2p_inject.inspection.probe import observe
 from mi2p_inject.inspection.resolve import ResolvedModel, resolve
 from mi2p_inject.sources.features import SourceFeatures
 

@@ -115,3 +115,59 @@ def test_a_vocoder() -> None:
     me = inject(model, layers=["resblocks.0"], source_spec=ViewSpec.tokens(6), example_inputs=given)
     assert me.sites[0].layout.axes is Axes.NCL
     assert me.sites[0].spec == ViewSpec.tokens(8)
+
+
+class ScaledSteps(nn.Module):
+    """Series (B, L, D) of one length: a weight for each step, features that a later layer fixes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps = nn.Parameter(torch.ones(24, 1))
+        self.body = nn.Sequential(nn.GELU(), nn.Dropout(0.0))
+        self.head = nn.Linear(5, 4)
+
+    def forward(self, series: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.body(series * self.steps)).mean(1)
+        return logits
+
+
+def test_features_that_a_later_layer_fixes_are_no_length() -> None:
+    """The dry run ends at the site, before the layer that would not take them."""
+    series = torch.randn(2, 24, 5)
+    with pytest.raises(LayoutError, match="cannot tell features from length"):
+        inject(ScaledSteps().eval(), layers=["body"], source_spec=ViewSpec.tokens(6), example_inputs=series)
+    me = inject(
+        ScaledSteps().eval(),
+        layers=["body"],
+        source_spec=ViewSpec.tokens(6),
+        example_inputs=series,
+        layout=Layout("NLC"),  # type: ignore[arg-type]
+    )
+    assert me.sites[0].spec == ViewSpec.tokens(5)
+
+
+class OwnConvolution(nn.Module):
+    """A convolution that is no module of torch's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stage = Stage()
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, sound: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.stage(sound).mean(2))
+        return logits
+
+
+class Stage(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(8, 3, 3))
+
+    def forward(self, sound: Tensor) -> Tensor:
+        return nn.functional.conv1d(sound, self.weight, padding=1)
+
+
+def test_a_convolution_of_ones_own_is_known_by_a_whole_run() -> None:
+    me = inject(OwnConvolution().eval(), layers=["stage"], source_spec=ViewSpec.tokens(6), example_inputs=SOUND)
+    assert me.sites[0].layout == Layout(Axes.NCL)

@@ -34,6 +34,16 @@ def test_a_nested_output_is_a_layout_error() -> None:
         layout(model, "layers.0", torch.randn(2, 3, 8), src_key_padding_mask=mask)
 
 
+def test_an_encoder_whose_fused_kernel_takes_any_width_has_its_own() -> None:
+    """Without a hook on its layers torch runs them fused, and says nothing of fake inputs that are too wide."""
+    for norm_first in (False, True):
+        layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, norm_first=norm_first)
+        words = torch.randn(2, 9, 8)
+        assert layout(nn.TransformerEncoder(layer, 1, enable_nested_tensor=False), "", words) == Layout(Axes.NLC)
+        assert layout(nn.Sequential(layer, nn.Dropout(0.0), nn.Linear(8, 2)), "1", words) == Layout(Axes.NLC)
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
 class Turned(nn.Module):
     """Takes (B, L, D) and turns it for its encoder."""
 
@@ -61,9 +71,12 @@ def test_length_first_sequence_modules_are_asked_about() -> None:
 
 def test_channels_first_sequences_of_one_size_are_asked_about() -> None:
     fixed = nn.Sequential(nn.Conv1d(4, 8, 3, padding=1), nn.BatchNorm1d(8), nn.ReLU(), nn.Flatten(), nn.Linear(48, 2))
-    for path in ("0", "1", "2"):
+    for path in ("0", "1", "2"):  # up to there they take any length
+        assert layout(fixed, path, torch.randn(2, 4, 6)) == Layout(Axes.NCL)
+    one_size = nn.Sequential(nn.Unflatten(2, (3, 2)), nn.Flatten(2), *fixed)
+    for path in ("2", "3", "4"):
         with pytest.raises(LayoutError, match=r"layout=.*'NCL'"):
-            layout(fixed, path, torch.randn(2, 4, 6))
+            layout(one_size, path, torch.randn(2, 4, 6))
     tokens = nn.Sequential(nn.Linear(8, 8), nn.LayerNorm(8))
     assert layout(tokens, "0", torch.randn(2, 5, 8)).axes is Axes.NLC
     words = nn.Sequential(nn.Embedding(10, 8), nn.Linear(8, 8))
