@@ -14,6 +14,7 @@ from torch import nn
 
 from mi2p_inject.adapters import inputs
 from mi2p_inject.adapters.adapter import Adapter, InputMaker, Library, Modality, Readout
+from mi2p_inject.adapters.masks import token_mask
 from mi2p_inject.core.layout import Axes, Layout
 
 __all__ = ["HEADS", "LAST_HIDDEN", "OUTERMOST_STRIDE", "TOWERS", "base_of", "derive", "layers_of"]
@@ -53,9 +54,9 @@ def derive(model: nn.Module) -> Adapter | None:
     modality, root = _modality(model), _encoder_of(model)
     layers = _wrapped(model) or [f"{root}.{path}" if root else path for path in layers_of(model.get_submodule(root))]
     if modality in ("text", "audio"):  # (batch, length, width), says transformers
-        readout = Readout(LAST_HIDDEN, root=root, mask=inputs.token_mask)
+        readout = Readout(LAST_HIDDEN, root=root, mask=token_mask)
     else:
-        readout = Readout(None, mask=inputs.token_mask)
+        readout = Readout(None, mask=token_mask)
     return _adapter(model, "transformers", modality, layers, readout, inputs.hf_any)
 
 

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from mi2p_inject.adapters.adapter import Inputs
-from mi2p_inject.core.errors import SourceError
 
 __all__ = [
     "FOLDED_PIXELS",
@@ -34,7 +33,6 @@ __all__ = [
     "main_input",
     "not_padding",
     "timm_image",
-    "token_mask",
     "until_end_of_text",
     "xlnet_mask",
 ]
@@ -42,8 +40,6 @@ __all__ = [
 TEXT_LENGTH = 16
 """Tokens of an example text: long enough for every architecture's shortest window, short enough to cost nothing."""
 SPECTROGRAM_LENGTH = 128
-MASKS = ("attention_mask", "pixel_attention_mask", "input_features_mask", "feature_attention_mask", "patch_valid")
-"""What encoders call the argument that tells real tokens, patches or frames (true) from padding."""
 FOLDED_PIXELS = 16
 """Pixels that timm's `SpaceToDepth` makes channels of, before the first convolution."""
 
@@ -208,28 +204,6 @@ def attention_mask(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, An
     """The mask a tokenizer gives; None where the batch has none, as transformers then takes all tokens as real."""
     mask: Tensor | None = argument(model, args, kwargs, "attention_mask")
     return mask
-
-
-def token_mask(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], features: Tensor) -> Tensor | None:
-    """For models without an adapter: the batch's mask where it fits the features, else as the model carries it over.
-
-    Raises:
-        SourceError: the mask hides something, and the model changes the length in a way of its own.
-    """
-    given = ((name, argument(model, args, kwargs, name)) for name in MASKS)
-    name, mask = next(((name, mask) for name, mask in given if isinstance(mask, Tensor)), ("", None))
-    if mask is None or mask.shape == features.shape[:2]:
-        return mask
-    if hasattr(model, "_get_feature_vector_attention_mask"):
-        return downsampled_mask(model, args, kwargs, features)
-    if bool(mask.bool().all()):
-        return None
-    raise SourceError(
-        f"the source encoder {type(model).__name__} changes the length, so its mask says nothing of its features",
-        expected=f"a mask of shape {tuple(features.shape[:2])}",
-        given=f"{name} of shape {tuple(mask.shape)}",
-        fix="run the encoder yourself and pass source=SourceFeatures(features, mask)",
-    )
 
 
 def xlnet_mask(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], features: Tensor) -> Tensor | None:

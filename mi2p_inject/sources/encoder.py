@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from mi2p_inject.adapters.adapter import Readout
-from mi2p_inject.adapters.inputs import token_mask
+from mi2p_inject.adapters.masks import token_mask
 from mi2p_inject.core.errors import LayoutError, SourceError
 from mi2p_inject.core.inputs import as_inputs
 from mi2p_inject.core.layout import Layout, describe, image_of

@@ -15,6 +15,7 @@ from benchmarks.sweep import tiny_hf
 from mi2p_inject import inject
 from mi2p_inject.adapters import find, inputs
 from mi2p_inject.adapters.derive import layers_of
+from mi2p_inject.adapters.masks import token_mask
 from mi2p_inject.core.errors import AdapterError, LayoutError, SelectionError, SiteError, SourceError
 
 
@@ -140,14 +141,14 @@ def test_dual_models_say_which_tower_to_pass() -> None:
 )
 def test_masks_of_models_without_a_row(mask: Any, kept: Any) -> None:
     given = {} if mask is None else {"attention_mask": torch.tensor(mask)}
-    read = inputs.token_mask(nn.Identity(), (), given, torch.zeros(1, 4, 2))
+    read = token_mask(nn.Identity(), (), given, torch.zeros(1, 4, 2))
     assert (None if read is None else read.tolist()) == kept
 
 
 def test_a_mask_that_the_model_outgrows_is_refused() -> None:
     hides = {"attention_mask": torch.tensor([[1] * 8 + [0]])}
     with pytest.raises(SourceError, match="SourceFeatures"):
-        inputs.token_mask(nn.Identity(), (), hides, torch.zeros(1, 4, 2))
+        token_mask(nn.Identity(), (), hides, torch.zeros(1, 4, 2))
 
 
 def test_input_channels_are_those_of_the_first_convolution() -> None:

@@ -139,3 +139,73 @@ def test_a_mask_of_another_length_is_refused_where_it_hides_something() -> None:
     assert me.encode({"input_ids": IDS, "attention_mask": torch.ones_like(IDS)}).mask is None
     with pytest.raises(SourceError, match="changes the length"):
         me.encode({"input_ids": IDS, "attention_mask": MASK})
+
+
+class Fused(nn.Module):
+    """Somebody's encoder, with torch's own masks: true where a token is padding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.Embedding(20, 16)
+        layer = nn.TransformerEncoderLayer(16, 2, 16, batch_first=True)
+        self.layers = nn.TransformerEncoder(layer, 1, enable_nested_tensor=False)
+
+    def forward(self, ids: Tensor, src_key_padding_mask: Tensor | None = None) -> Tensor:
+        hidden: Tensor = self.layers(self.words(ids), src_key_padding_mask=src_key_padding_mask)
+        return hidden
+
+
+class Untold(Fused):
+    def forward(self, ids: Tensor, padding_mask: Tensor | None = None) -> Tensor:
+        return super().forward(ids, padding_mask)
+
+
+@pytest.mark.parametrize("mask", [MASK == 0, torch.zeros(MASK.shape).masked_fill(MASK == 0, float("-inf"))])
+def test_torchs_padding_mask_hides_where_it_is_true(mask: Tensor) -> None:
+    me = expanded(Fused().eval(), source_example_inputs=IDS)
+    for batch in ({"ids": IDS, "src_key_padding_mask": mask}, (IDS, mask)):
+        features = me.encode(batch)
+        assert features.mask is not None
+        assert features.mask.tolist() == MASK.bool().tolist()
+
+
+def test_a_padding_mask_that_may_mean_either_is_refused() -> None:
+    """True is padding to some, a real token to others."""
+    me = expanded(Untold().eval(), source_example_inputs=IDS)
+    with pytest.raises(SourceError, match=r"padding_mask.*\n.*\n.*\n.*SourceFeatures\(features, mask\)"):
+        me.encode({"ids": IDS, "padding_mask": MASK == 0})
+    assert me.encode({"ids": IDS, "padding_mask": MASK < 0}).mask is None  # it hides nothing
+
+
+def test_transformers_padding_mask_of_sound_is_heeded() -> None:
+    codec = {"encoder_hidden_size": 8, "downsampling_ratios": [2, 4], "codebook_dim": 4, "hidden_size": 32}
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2}
+    pe = pytest.importorskip("transformers.models.pe_audio", reason="an older release of transformers")
+    config = pe.PeAudioEncoderConfig(**sizes, head_dim=16, intermediate_size=32, dac_config=codec)
+    encoder = pe.PeAudioEncoder(config).eval()
+    sound, real = torch.randn(2, 1, 160), torch.ones(2, 160, dtype=torch.bool)
+    me = expanded(encoder, source_example_inputs={"input_values": sound})
+    assert me.encode({"input_values": sound, "padding_mask": real}).mask is None
+    real[1, 80:] = False
+    with pytest.raises(SourceError, match="changes the length"):
+        me.encode({"input_values": sound, "padding_mask": real})
+
+
+class Filter(nn.Module):
+    """A convolution over time, with a mask as wide as its channels need it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.filter = nn.Conv1d(3, 8, 3, padding=1)
+
+    def forward(self, sound: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        hidden: Tensor = self.filter(sound)
+        return hidden if attention_mask is None else hidden * attention_mask
+
+
+def test_a_mask_of_one_channel_is_one_of_the_tokens() -> None:
+    me = expanded(Filter().eval(), source_example_inputs=torch.randn(2, 3, 5))
+    features = me.encode({"sound": torch.randn(2, 3, 5), "attention_mask": MASK[:, None]})
+    assert features.data.shape == (2, 5, 8)
+    assert features.mask is not None
+    assert features.mask.tolist() == MASK.bool().tolist()
