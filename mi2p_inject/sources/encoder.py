@@ -27,6 +27,12 @@ from mi2p_inject.sources.features import SourceFeatures
 __all__ = ["Reading", "Source"]
 
 
+GIVEN = (
+    "run it yourself: source_spec=ViewSpec.tokens(D) or ViewSpec.map(C, H, W) in place of source_encoder=, "
+    "and source=SourceFeatures(features)"
+)
+
+
 def _fix(batch: Any) -> str:
     """What to do with a batch that an encoder does not take, by what is in it."""
     leaves = pytree.tree_leaves(batch)
@@ -139,7 +145,10 @@ class Source:
                 take.recording, take.output = False, None
                 for home, name, parameter in asking:
                     home[name] = parameter
-            data = self.layout.view(output, self.path, image_of(args, kwargs))
+            try:
+                data = self.layout.view(output, self.path, image_of(args, kwargs))
+            except LayoutError as error:
+                raise _of_source(error, self.inner) from error
             mask = readout.mask(self.inner, args, kwargs, data) if readout.mask and data.dim() == 3 else None
             if self.path:
                 data = data.clone()  # a later in-place operation of the encoder must not reach it
@@ -195,16 +204,26 @@ def _call(encoder: nn.Module, method: str, args: tuple[Any, ...], kwargs: dict[s
     return encoder(*args, **kwargs) if method == "forward" else getattr(encoder, method)(*args, **kwargs)
 
 
-def _with_what_it_holds(error: LayoutError, resolved: ResolvedModel) -> LayoutError:
-    """A wrapper that gives neither tokens nor a map may hold an encoder that does."""
-    if not resolved.holds:
-        return error
-    return LayoutError(
-        f"the source encoder {type(resolved.model).__name__} gives neither tokens nor a map",
-        expected="tokens (B, L, D), a map (B, C, H, W) or a last_hidden_state, of the forward that is its own",
-        given=error.given,
-        fix=f"pass the encoder inside it, encoder.{resolved.holds}, or let its forward return features",
-    )
+def _of_source(error: LayoutError, encoder: nn.Module, holds: str = "") -> LayoutError:
+    """What is said of a site, said of a source: its layout cannot be named, and its features can be given.
+
+    Args:
+        error: from reading its features.
+        encoder: what was run.
+        holds: where in a wrapper an encoder stands that is read; "": nowhere.
+    """
+    name = type(encoder).__name__
+    if holds:
+        return LayoutError(
+            f"the source encoder {name} gives neither tokens nor a map",
+            expected="tokens (B, L, D), a map (B, C, H, W) or a last_hidden_state, of the forward that is its own",
+            given=error.given,
+            fix=f"pass the encoder inside it, encoder.{holds}, or let its forward return features",
+        )
+    ways = [way for way in error.fix.split(", or ") if "batch_first" in way]
+    fix = ", or ".join([*ways, GIVEN]) if "layout=" in error.fix else error.fix
+    what = f"the source encoder {name}: {error.what}"
+    return LayoutError(what, path=error.path, expected=error.expected, given=error.given, fix=fix)
 
 
 def _read(resolved: ResolvedModel) -> Reading:
@@ -214,12 +233,15 @@ def _read(resolved: ResolvedModel) -> Reading:
     path, call = readout.path_in(encoder), readout.call
     seen = observe(encoder, [path], inputs, call)
     found = seen[path].output
-    if readout.layout is not None:
-        layout = resolved.with_patches(readout.layout, found, path)
-    else:
-        inferred = infer_layouts(encoder, [path], inputs, seen, call)[path]
-        if isinstance(inferred, LayoutError):
-            raise _with_what_it_holds(inferred, resolved)
-        layout = resolved.at_image(inferred)
-    features = layout.view(found, path)
+    try:
+        if readout.layout is not None:
+            layout = resolved.with_patches(readout.layout, found, path)
+        else:
+            inferred = infer_layouts(encoder, [path], inputs, seen, call)[path]
+            if isinstance(inferred, LayoutError):
+                raise inferred
+            layout = resolved.at_image(inferred)
+        features = layout.view(found, path)
+    except LayoutError as error:
+        raise _of_source(error, resolved.model if resolved.holds else encoder, resolved.holds) from error
     return Reading(readout, layout, ViewSpec.of(features), int(features.shape[1]))

@@ -11,7 +11,7 @@ from peft import LoraConfig, PrefixTuningConfig, PromptTuningConfig, TaskType, g
 from torch import Tensor, nn
 from transformers import BertConfig, BertForSequenceClassification, BertModel, Siglip2VisionConfig, Siglip2VisionModel
 
-from mi2p_inject import ExpandedModel, inject
+from mi2p_inject import ExpandedModel, SourceFeatures, ViewSpec, inject
 from mi2p_inject.core.errors import LayoutError, SourceError
 
 PIXELS = torch.zeros(2, 3, 16, 16)
@@ -209,3 +209,35 @@ def test_a_mask_of_one_channel_is_one_of_the_tokens() -> None:
     assert features.data.shape == (2, 5, 8)
     assert features.mask is not None
     assert features.mask.tolist() == MASK.bool().tolist()
+
+
+class Named(nn.Module):
+    """Features under a name of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.filter = nn.Conv1d(3, 8, 3, padding=1)
+
+    def forward(self, sound: Tensor) -> dict[str, Tensor]:
+        latents = self.filter(sound)
+        return {"latents": latents, "loud": latents.abs()}
+
+
+class OneSize(nn.Sequential):
+    def forward(self, sound: Tensor) -> Tensor:
+        if sound.shape[2] != 5:
+            raise ValueError("one size")
+        return super().forward(sound)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("encoder", [Named(), OneSize(nn.Conv1d(3, 8, 3, padding=1))])
+def test_the_fix_of_features_that_are_not_found_is_one_for_sources(encoder: nn.Module) -> None:
+    """`layout=` is for sites, and `inject` has none for a source."""
+    sound = torch.randn(2, 3, 5)
+    with pytest.raises(LayoutError) as found:
+        expanded(encoder, source_example_inputs=sound)
+    assert type(encoder).__name__ in str(found.value)
+    assert "layout=" not in str(found.value)
+    assert "source_spec=ViewSpec.tokens(D)" in str(found.value)
+    me = inject(nn.Sequential(nn.Conv2d(3, 8, 3)), ["0"], source_spec=ViewSpec.tokens(8), example_inputs=PIXELS)
+    assert torch.equal(me(PIXELS, source=SourceFeatures(torch.randn(2, 5, 8))), me(PIXELS))  # as it says
