@@ -80,11 +80,14 @@ def check_device(model: _Expanded, features: SourceFeatures) -> None:
     if features.data.device == model.device:  # in every forward: the units are not gone through
         return
     if len({parameter.device for parameter in model.units.parameters()}) == 1:
+        fix = "move them: source=features.to(device), or the batch before encoding"
+        if model.device.type == "meta":
+            fix = "units are small and stay where they are: offload me.backbone, or give a meta model weights first"
         raise SourceError(
             "the source features are on another device than the units",
             expected=str(model.device),
             given=str(features.data.device),
-            fix="move them: source=features.to(device), or the batch before encoding",
+            fix=fix,
         )
 
 

@@ -14,6 +14,7 @@ from models import HEADED, TINY
 from torch import nn
 
 from mi2p_inject import ViewSpec, inject
+from mi2p_inject.core.errors import SourceError
 from mi2p_inject.core.weights.offload import computing_device, offloaded
 
 WORDS = ViewSpec.tokens(12)
@@ -79,3 +80,16 @@ def test_where_a_module_computes(tmp_path: Path) -> None:
     assert offloaded(model)
     assert all(one.is_meta for one in model.parameters())
     assert {computing_device(model, path) for path in ("", "0", "1")} == {torch.device("cpu")}
+
+
+def test_offloading_the_expanded_model_names_what_to_offload() -> None:
+    """Its units stay on the meta device then, where no features could follow them."""
+    tiny = HEADED["bert"]
+    args, kwargs = tiny.inputs(2, 0)
+    me = inject(tiny.build(), layers="paper", source_spec=WORDS, zero_init=None)
+    wanted = me(*args, source=token_features(2), **kwargs)
+    whole = accelerate.cpu_offload(copy.deepcopy(me), execution_device="cpu")
+    with pytest.raises(SourceError, match=r"offload me\.backbone"):
+        whole(*args, source=token_features(2), **kwargs)
+    accelerate.cpu_offload(me.backbone, execution_device="cpu")  # as it says
+    same(me(*args, source=token_features(2), **kwargs), wanted)
