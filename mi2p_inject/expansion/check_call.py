@@ -17,6 +17,7 @@ from mi2p_inject.core.expansion_config import ExpansionConfig
 from mi2p_inject.core.inputs import Inputs
 from mi2p_inject.core.layout import image_of
 from mi2p_inject.core.site import Site
+from mi2p_inject.core.weights.sharded import is_sharded, sharded_apart
 from mi2p_inject.expansion.call import Call, Calls, backward_pass
 from mi2p_inject.expansion.hook import hooked_paths
 from mi2p_inject.inspection.switches import checkpointed
@@ -114,8 +115,8 @@ def units_of(model: _Expanded) -> UnitDict:
     """The units in use, one for each source at each of its sites.
 
     Raises:
-        InjectionError: somebody has taken some out, added one where there is no site, or put something else there; or
-            this is a copy that `torch.nn.DataParallel` made.
+        InjectionError: somebody has taken some out, added one where there is no site, or put something else there; they
+            are sharded as a whole; or this is a copy that `torch.nn.DataParallel` made.
     """
     if getattr(model, "_is_replica", False):
         raise InjectionError(
@@ -124,6 +125,8 @@ def units_of(model: _Expanded) -> UnitDict:
             given="a copy in a thread, as DataParallel (and a Trainer that sees several devices) makes them",
             fix="start it with torchrun or accelerate launch, or let it see one device (CUDA_VISIBLE_DEVICES=0)",
         )
+    if is_sharded(model.units):
+        raise sharded_apart("", "me.units, which no forward calls, so that nothing gathers its weights")
     places = model.expansion_config.places
     keys = [place.key for place in places]
     in_use = getattr(model.units, "in_use", None)

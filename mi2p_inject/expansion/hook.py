@@ -15,6 +15,7 @@ from mi2p_inject.core.expansion_config import UnitPlace
 from mi2p_inject.core.numerics.precision import autocast_dtype, floating_dtype
 from mi2p_inject.core.numerics.recording import is_recording
 from mi2p_inject.core.numerics.weights_taken import taken_weights
+from mi2p_inject.core.weights.sharded import is_sharded, sharded_apart
 from mi2p_inject.expansion.call import Call, Calls, TakesPart, UnitForward
 from mi2p_inject.expansion.recompute import Noted, check_gradients, in_backward, in_region, recall, remember
 from mi2p_inject.sources.prepared import PreparedSource
@@ -39,6 +40,7 @@ class SiteHook:
         SiteError: the site fires twice in one forward, or without gradients in training.
         SourceError: batches differ, or source and site are on different devices.
         UnitError: a unit gives no residual of its view's shape.
+        InjectionError: a unit without its source is sharded by itself.
         RecomputeError: it fires inside a backward pass, and whose forward is recomputed is not to be found.
     """
 
@@ -122,6 +124,8 @@ class SiteHook:
         """What one source adds; None where it is missing."""
         unit: Unit = call.units[place.key]  # type: ignore[assignment]
         if place.source not in call.sources:
+            if call.takes_part and is_sharded(unit):
+                raise sharded_apart(self.path, "a unit whose source is missing here, while other processes gather it")
             trained = [parameter for parameter in unit.parameters() if parameter.requires_grad]
             return TakesPart.apply(view, *trained) if trained and call.takes_part else None
         parameter = next(unit.parameters())
