@@ -34,7 +34,8 @@ def token_mask(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], 
     if name in PADDING:
         mask = mask == 0
     if name == EITHER and not type(model).__module__.startswith("transformers."):
-        return _of_one_value(model, mask)
+        _check_of_one_value(model, mask)
+        return None
     if mask.dim() == 3 and mask.flatten(1).shape == features.shape[:2]:  # (B, 1, L), as convolutions take it
         mask = mask.flatten(1)
     if mask.shape == features.shape[:2]:
@@ -51,8 +52,8 @@ def token_mask(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], 
     )
 
 
-def _of_one_value(model: nn.Module, mask: Tensor) -> None:
-    """None, of a mask that hides nothing whichever way it is meant."""
+def _check_of_one_value(model: nn.Module, mask: Tensor) -> None:
+    """Refuse a mask that hides something, whichever way it is meant."""
     if not hides_values(mask) and bool((mask == mask.flatten()[:1]).all()):
         return
     raise SourceError(
