@@ -28,6 +28,7 @@ from mi2p_inject.inspection.vary_inputs import (
     layer_by_layer,
     more_rows,
     patch_sizes,
+    refuse_streams,
     rows_are_steps,
     takes,
 )
@@ -147,8 +148,7 @@ def _infer_element(module: nn.Module, path: str, runs: _Runs, element: int | str
     def shape(run: dict[str, Observation]) -> tuple[int, ...] | None:
         if not run[path].times:
             return None
-        output = run[path].output
-        found = element_of(output, element)
+        found = element_of(run[path].output, element)
         if not isinstance(found, Tensor):
             return None
         if found.is_nested:
@@ -183,14 +183,13 @@ def _infer_element(module: nn.Module, path: str, runs: _Runs, element: int | str
     sizes = [size for _, run in runs.larger_sizes if (size := shape(run)) is not None and len(size) == len(one)]
     grown = [axis for axis in range(len(one)) if any(size[axis] != one[axis] for size in sizes)]
     if len(one) == 4:
-        _refuse_streams(module, one, grown, runs, path)
+        refuse_streams(module, one, grown, runs.image, path)
         return Layout(_map_axes(module, one, grown, path), element)
     axes = Axes.LNC if changed[0] == 1 else Axes.NLC
     length_axis = 1 - changed[0]
     if axes is Axes.NLC and grown == [2] and runs.image is None:
         longer = [given for given, run in runs.larger_sizes if (shape(run) or one)[-1] != one[-1]]
-        if not any(map(runs.is_length, longer)):
-            raise _open_length(path, f"{one}, of which axis 2 may grow up to this module, and not in the model")
+        _check_length(one, longer, runs, path)
         return Layout(Axes.NCL, element)  # convolutions over time: audio, series
     if grown and grown != [length_axis]:
         raise LayoutError(
@@ -226,6 +225,12 @@ def _check_order(
         raise _open_length(path, f"{given}, perhaps (B, C, L), of a model that convolves sequences of one size only")
 
 
+def _check_length(shape: tuple[int, ...], longer: list[Inputs], runs: _Runs, path: str) -> None:
+    """Refuse to take for a length what a later layer fixes."""
+    if not any(map(runs.is_length, longer)):
+        raise _open_length(path, f"{shape}, of which axis 2 may grow up to this module, and not in the model")
+
+
 def _open_length(path: str, given: str) -> LayoutError:
     return LayoutError(
         "cannot tell features from length",
@@ -234,19 +239,6 @@ def _open_length(path: str, given: str) -> LayoutError:
         given=given,
         fix=f"choose a module that gives (B, L, D), or {ASK}",
     )
-
-
-def _refuse_streams(module: nn.Module, shape: tuple[int, ...], grown: list[int], runs: _Runs, path: str) -> None:
-    """A text whose tokens have several hidden states each (hyper-connections) is no map of its length and these."""
-    convolves = any(isinstance(one, nn.Conv2d) for one in module.modules())
-    if runs.image is None and grown == [1] and not convolves:
-        raise LayoutError(
-            "each token has several hidden states side by side, so this is neither tokens nor a map",
-            path=path,
-            expected="(B, L, D)",
-            given=f"{shape}, of which only axis 1 grows with the input",
-            fix="choose a module inside the layer that gives (B, L, D), such as its attention or its MLP",
-        )
 
 
 def _map_axes(module: nn.Module, shape: tuple[int, ...], grown: list[int], path: str) -> Axes:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from mi2p_inject.core.errors import ProbeError
+from mi2p_inject.core.errors import LayoutError, ProbeError
 from mi2p_inject.core.inputs import Inputs
 from mi2p_inject.inspection.probe import Observation, probe
 
@@ -28,6 +28,7 @@ __all__ = [
     "layer_by_layer",
     "more_rows",
     "patch_sizes",
+    "refuse_streams",
     "rows_are_steps",
     "takes",
 ]
@@ -180,3 +181,18 @@ def _longer(inputs: Inputs, axis: int, length: int) -> Inputs:
 
     grown: Inputs = pytree.tree_map_only(Tensor, longer, inputs)
     return grown
+
+
+def refuse_streams(
+    module: nn.Module, shape: tuple[int, ...], grown: list[int], image: tuple[int, int] | None, path: str
+) -> None:
+    """A text whose tokens have several hidden states each (hyper-connections) is no map of its length and these."""
+    convolves = any(isinstance(one, nn.Conv2d) for one in module.modules())
+    if image is None and grown == [1] and not convolves:
+        raise LayoutError(
+            "each token has several hidden states side by side, so this is neither tokens nor a map",
+            path=path,
+            expected="(B, L, D)",
+            given=f"{shape}, of which only axis 1 grows with the input",
+            fix="choose a module inside the layer that gives (B, L, D), such as its attention or its MLP",
+        )
