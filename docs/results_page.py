@@ -49,8 +49,8 @@ SETS = {
         "Material Design icons, several labels",
         "1,500 icons of an npm package (`@mdi/svg` 7.4.47), drawn at 128 pixels in one colour; up to three of their "
         "aliases are the texts, 44 tags the labels, one to four an icon. Nothing was chosen on this set. Five epochs "
-        "are 145 steps here, and no run is at its best before the fourth: what is compared is how far each has come, and "
-        "what is new learns at ten times the rate of a pretrained text encoder",
+        "are 145 steps here, and no run is at its best before the fourth: what is compared is how far each has come, "
+        "and what is new learns at ten times the rate of a pretrained text encoder",
     ),
 }
 #: tables that stand beside the main ones: what tells them apart, and what came of it
