@@ -111,7 +111,7 @@ def evaluate_run(
 
 
 def _own_notes(run: Answering) -> tuple[str, ...]:
-    return run.notes if isinstance(run, MeanRun) else ()
+    return (f"the mean of {len(run.runs)} runs", *run.notes) if isinstance(run, MeanRun) else ()
 
 
 def labelled_samples(run: SavedRun, data: str | None, options: Mapping[str, Any], split: str) -> tuple[Config, Samples]:

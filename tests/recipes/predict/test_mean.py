@@ -32,6 +32,7 @@ def test_it_is_the_line_of_the_table(several: bool, tmp_path: Path) -> None:
     runs = [out / "experiments" / name / "seed-0" for name in ("vision", "text")]
     said = json.loads(mi2p("eval", *runs, "--json").stdout)
     assert said["metrics"].keys() == line.keys()
+    assert said["notes"][-1] == "the mean of 2 runs"
     for name, value in said["metrics"].items():
         assert value["value"] == pytest.approx(line[name][0], abs=1e-6), name
     assert said["metrics"] != json.loads(mi2p("eval", runs[0], "--json").stdout)["metrics"]
