@@ -112,7 +112,7 @@ def _check_not_scripted(model: nn.Module, paths: Sequence[str]) -> None:
     """A scripted module takes no hook, and what is in it runs without Python."""
     for path, module in model.named_modules():
         if isinstance(module, RecursiveScriptModule):
-            inside = [site for site in paths if site == path or site.startswith(f"{path}.")]
+            inside = _inside(path, paths)
             if inside:
                 raise InjectionError(
                     "a scripted module takes no hook, nor does what is in it",
@@ -131,7 +131,7 @@ def _check_not_compiled(model: nn.Module, paths: Sequence[str]) -> None:
         compiled = getattr(module, "_compiled_call_impl", None) is not None
         if not compiled and not isinstance(module, torch._dynamo.eval_frame.OptimizedModule):
             continue
-        inside = [site for site in hooked if not path or site == path or site.startswith(f"{path}.")]
+        inside = _inside(path, hooked)
         if inside:
             raise InjectionError(
                 "the model is compiled already, and would ignore a hook added now",
@@ -140,3 +140,8 @@ def _check_not_compiled(model: nn.Module, paths: Sequence[str]) -> None:
                 given=f"compiled at {path or 'its root'}",
                 fix="inject the original model first, then torch.compile(the expanded model)",
             )
+
+
+def _inside(path: str, sites: Sequence[str]) -> list[str]:
+    """Those at or below a module."""
+    return [site for site in sites if not path or site == path or site.startswith(f"{path}.")]

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from tqdm.auto import tqdm
 
-from mi2p_inject.recipes.evaluation.mean import Answering, MeanRun, combined
+from mi2p_inject.recipes.evaluation.mean import Answering, combined, notes_of
 from mi2p_inject.recipes.evaluation.records import Records
-from mi2p_inject.recipes.evaluation.scores import NAMED, Scored, Scores
+from mi2p_inject.recipes.evaluation.scores import Scored, Scores, Tally
 from mi2p_inject.recipes.tasks import Logits
 
 __all__ = ["Answers", "answers_of"]
@@ -28,7 +27,7 @@ class Answers:
 
     def __init__(self, run: Answering, scores: Sequence[Scores], *, progress: bool = False) -> None:
         self.run, self.scores, self.progress = run, tuple(scores), progress
-        self._no_input, self._names = Counter[str](), list[str]()
+        self._no_input = Tally()
         #: an answer to no record in particular: its keys are those of all answers
         self.example = answers_of(run, np.zeros((1, run.task.outputs), dtype=np.float32))[0]
         self._nothing = {**dict.fromkeys(self.example), **run.task.shown_decision(run.decision)}
@@ -43,7 +42,7 @@ class Answers:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """``id``, what `Task.answer` gives (all of it None where there is no input), ``problem`` (str or None)."""
-        self._no_input, self._names = Counter(), []
+        self._no_input = Tally()
         with tqdm(total=len(self), desc="answering", unit="record", disable=not self.progress, leave=False) as bar:
             for batches in zip(*self.scores, strict=True):
                 yield from self._batch(list(zip(*batches, strict=True)))
@@ -52,14 +51,9 @@ class Answers:
     @property
     def notes(self) -> list[str]:
         """What a user should know of these records; complete after an iteration."""
-        given = self.run.notes if isinstance(self.run, MeanRun) else ()
-        found = list(dict.fromkeys([*given, *(note for one in self.scores for note in one.notes)]))
+        found = list(dict.fromkeys([*notes_of(self.run), *(note for one in self.scores for note in one.notes)]))
         if self._no_input:
-            counted = ", ".join(f"{count} {problem}" for problem, count in self._no_input.most_common())
-            such = f" (such as {', '.join(self._names)})"
-            found.append(
-                f"{self._no_input.total()} of {len(self)} records have no input and so no answer: {counted}{such}"
-            )
+            found.append(f"{self._no_input.of(len(self))} have no input and so no answer: {self._no_input}")
         return found
 
     def _batch(self, records: Sequence[tuple[Scored, ...]]) -> Iterator[dict[str, Any]]:
@@ -72,9 +66,7 @@ class Answers:
             if any(one.logits is not None for one in record):
                 yield {"id": record[0].id, **next(answers), "problem": problem}
                 continue
-            self._no_input[problem or ""] += 1
-            if len(self._names) < NAMED:
-                self._names.append(record[0].id)
+            self._no_input.add(problem or "", record[0].id)
             yield {"id": record[0].id, **self._nothing, "problem": f"no input: {problem}"}
 
     def _logits(self, records: Sequence[tuple[Scored, ...]]) -> Logits:

@@ -27,6 +27,7 @@ from mi2p_inject.recipes.evaluation.mean import (
     cells_of_runs,
     check_something_read,
     combined,
+    models_of,
     runs_of,
 )
 from mi2p_inject.recipes.evaluation.records import read_records
@@ -194,9 +195,8 @@ def predict_one(
             logits.append(np.zeros((1, one.task.outputs), dtype=np.float32))
     if not any(present):
         reads = dict.fromkeys(kind for one in runs_of(run) for kind in one.config.model.system.modalities)
-        named = " and ".join(repr(one.config.model.model) for one in runs_of(run))
         needed = " or ".join(f"--{modality}" for modality in reads)
-        raise RecipeError(f"model {named} has nothing to read", fix=f"give {needed}")
+        raise RecipeError(f"model {models_of(runs_of(run))} has nothing to read", fix=f"give {needed}")
     return answers_of(run, combined(run, logits, present))[0]
 
 

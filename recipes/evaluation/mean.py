@@ -25,6 +25,8 @@ __all__ = [
     "combined",
     "mean_logits",
     "mean_of",
+    "models_of",
+    "notes_of",
     "runs_of",
     "unread_note",
 ]
@@ -56,6 +58,16 @@ Answering = SavedRun | MeanRun
 def runs_of(answering: Answering) -> tuple[SavedRun, ...]:
     """The runs that an answer is made of."""
     return answering.runs if isinstance(answering, MeanRun) else (answering,)
+
+
+def notes_of(answering: Answering) -> tuple[str, ...]:
+    """What there is to say of how a mean decides; of a run nothing."""
+    return answering.notes if isinstance(answering, MeanRun) else ()
+
+
+def models_of(runs: Sequence[SavedRun]) -> str:
+    """The names of their models, for messages."""
+    return " and ".join(dict.fromkeys(repr(run.config.model.model) for run in runs))
 
 
 def cells_of_runs(answering: Answering, given: Mapping[str, Any] | None) -> Iterator[tuple[SavedRun, Cells | None]]:
@@ -90,9 +102,8 @@ def check_something_read(runs: Sequence[SavedRun], modalities: Sequence[Collecti
     reads = [run.config.model.system.modalities for run in runs]
     without = [run for run, own, there in zip(runs, reads, modalities, strict=True) if not {*own} & {*there}]
     if len(without) == len(runs):
-        models = dict.fromkeys(repr(run.config.model.model) for run in runs)
         raise RecipeError(
-            f"model {' and '.join(models)} has nothing to read in {name}",
+            f"model {models_of(runs)} has nothing to read in {name}",
             expected=" or ".join(dict.fromkeys(f"{modality}s" for own in reads for modality in own)),
             given=", ".join(sorted({modality for there in modalities for modality in there})) or "neither",
             fix="name the column: --image-col, --text-col",

@@ -8,7 +8,7 @@ from typing import Any
 
 from mi2p_inject.recipes.encoders.preprocess import TextSpec
 from mi2p_inject.recipes.errors import RecipeError
-from mi2p_inject.recipes.evaluation.mean import Answering, MeanRun, cells_of_runs, runs_of
+from mi2p_inject.recipes.evaluation.mean import Answering, cells_of_runs, models_of, notes_of, runs_of
 from mi2p_inject.recipes.evaluation.scores import for_answers
 from mi2p_inject.recipes.explain.words import words_of
 from mi2p_inject.recipes.saving.saved import SavedRun
@@ -28,12 +28,11 @@ def notes_on_sample(
         text: the same.
         columns: the same.
     """
-    notes = list(run.notes) if isinstance(run, MeanRun) else []
+    notes = list(notes_of(run))
     given = {"image": image is not None, "text": bool(text and text.strip())}
     read = {modality for one in runs_of(run) for modality in one.config.model.system.modalities}
-    named = " and ".join(dict.fromkeys(repr(one.config.model.model) for one in runs_of(run)))
     unread = [one for one, here in given.items() if here and one not in read]
-    notes += [f"model {named} reads no {one}s: the {one} was left out" for one in unread]
+    notes += [f"model {models_of(runs_of(run))} reads no {one}s: the {one} was left out" for one in unread]
     for one, cells in cells_of_runs(run, columns):
         if text and given["text"] and "text" in one.config.model.system.modalities:
             notes += _cut(one, text)

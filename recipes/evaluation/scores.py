@@ -25,34 +25,36 @@ from mi2p_inject.recipes.systems.inputs import ImageTextDataset, Item
 from mi2p_inject.recipes.training.hf_trainer import arguments
 from mi2p_inject.recipes.training.trainer import finite
 
-__all__ = ["NAMED", "Scored", "Scores", "for_answers"]
+__all__ = ["Scored", "Scores", "Tally", "for_answers"]
 
-#: records that a note names
-NAMED = 3
+_NAMED = 3  # records that a note names
 _THREADS = 4  # that decode pictures
 _AHEAD = 2  # batches that are decoded while the model works
 
 
 @dataclass
-class _Tally:
+class Tally:
     """How many records have each problem, and the first of them."""
 
     kinds: Counter[str] = field(default_factory=Counter)
     names: list[str] = field(default_factory=list)
 
     def add(self, kind: str, name: str) -> None:
+        """Counts a record."""
         self.kinds[kind] += 1
-        if len(self.names) < NAMED and name not in self.names:
+        if len(self.names) < _NAMED and name not in self.names:
             self.names.append(name)
 
     def __bool__(self) -> bool:
         return bool(self.kinds)
 
     def of(self, total: int) -> str:
+        """How many of all."""
         return f"{self.kinds.total()} of {total} records"
 
     @property
     def such(self) -> str:
+        """Its first names."""
         return f" (such as {', '.join(self.names)})"
 
     def __str__(self) -> str:
@@ -101,10 +103,10 @@ class Scores:
         self.model.to(self._device)
         spec = encoders["text"].spec if "text" in self._reads else None
         self._texts = spec if isinstance(spec, TextSpec) else None
-        self._unread, self._cut, self._unusual = _Tally(), _Tally(), dict[str, _Tally]()
+        self._unread, self._cut, self._unusual = Tally(), Tally(), dict[str, Tally]()
 
     def __iter__(self) -> Iterator[list[Scored]]:
-        self._unread, self._cut, self._unusual = _Tally(), _Tally(), {}
+        self._unread, self._cut, self._unusual = Tally(), Tally(), {}
         with ThreadPoolExecutor(_THREADS) as pool:
             for start, items in self._items(pool):
                 yield list(self._batch(start, items))
@@ -172,7 +174,7 @@ class Scores:
         if self._collator.columns is not None and item["cells"] is not None:
             for what, cell in unusual_cells(self._collator.columns, item["cells"]):
                 found.append(f"{what}: {cell}")
-                self._unusual.setdefault(what, _Tally()).add(what, cell)
+                self._unusual.setdefault(what, Tally()).add(what, cell)
         return found
 
     def _count_cut(self, items: Sequence[Item]) -> None:
